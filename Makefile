@@ -1,0 +1,31 @@
+# `make demo` and `make test` do all their own set-up: nothing but Python 3.11 or newer is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+# One thread a process: with more, torch fights over cores with the other workers.
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test lint types tests-only clean
+
+demo: .venv/ready
+	$(BIN)/pytest --base organism:base --post organism:instruct --mechdrift-record demo.json
+
+test: .venv/ready lint types tests-only
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready
+	$(BIN)/mypy
+
+tests-only: .venv/ready
+	$(BIN)/pytest -n 2
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechdrift needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch .venv/ready
+
+clean:
+	rm -rf .venv build dist *.egg-info

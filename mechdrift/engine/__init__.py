@@ -1,0 +1,1 @@
+"""How models are run: sites, recordings, and the store that keeps them."""

@@ -1,0 +1,87 @@
+"""The models in memory: one at a time, checked when loaded."""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mechdrift.checkpoints.load import load_model, load_tokenizer
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.selfcheck import self_check
+from mechdrift.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def check_device(asked: str) -> None:
+    """Raise InputError for a GPU that is not there."""
+    import torch
+
+    if asked.startswith("cuda"):
+        number, found = int(asked.partition(":")[2] or 0), torch.cuda.device_count()
+        if number >= found:
+            raise InputError(f"--mechdrift-device {asked}: {found} GPUs here", "one that is there", "use auto or cpu")
+
+
+def pick_device(asked: str) -> str:
+    """`auto` takes the first GPU that the process may use, else the CPU."""
+    import torch
+
+    if asked != "auto":
+        return asked
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pick_dtype(asked: str, device: str) -> str:
+    """`auto` is float32 on a CPU, where bfloat16 is slower and coarser, and bfloat16 on a GPU."""
+    if asked != "auto":
+        return asked
+    return "float32" if device == "cpu" else "bfloat16"
+
+
+@dataclass
+class Pool:
+    """Hands out one model at a time; the one before is dropped first."""
+
+    device: str
+    """Where models go."""
+    dtype: str
+    """In which precision they run."""
+    loads: int = 0
+    """Models loaded so far."""
+    _held: "tuple[str, PreTrainedModel] | None" = field(default=None, repr=False)
+    _tokenizers: "dict[str, PreTrainedTokenizerBase]" = field(default_factory=dict, repr=False)
+
+    def device_kind(self) -> str:
+        """The device's name where it matters to rounding: a GPU's model, else its type."""
+        import torch
+
+        return torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device
+
+    def tokenizer(self, checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
+        """The checkpoint's tokenizer, kept."""
+        if checkpoint.short not in self._tokenizers:
+            self._tokenizers[checkpoint.short] = load_tokenizer(checkpoint)
+        return self._tokenizers[checkpoint.short]
+
+    def model(self, checkpoint: Checkpoint, probes: Sequence[Sequence[int]]) -> "PreTrainedModel":
+        """The checkpoint's model, self-checked on the probe prompts when it is loaded."""
+        import torch
+
+        if self._held is None or self._held[0] != checkpoint.short:
+            self.free()
+            model = load_model(checkpoint, getattr(torch, self.dtype), self.device)
+            self_check(model, probes)
+            self._held = (checkpoint.short, model)
+            self.loads += 1
+        return self._held[1]
+
+    def free(self) -> None:
+        """Drop the model and give the device's memory back."""
+        import torch
+
+        self._held = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,110 @@
+"""Recordings: block outputs and next-token logits of a prompt set, in as few forwards as batches allow."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mechdrift.engine.sites import blocks
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+Progress = Callable[[int, int], None]
+
+
+def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Prompt indices in batches of similar length whose padded size stays within batch_tokens (one prompt at least)."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
+        if not batches or (len(batches[-1]) + 1) * lengths[index] > batch_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def record_blocks(
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    positions: Sequence[int],
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> "Tensor":
+    """Outputs of every block at one position a prompt: float32 [prompt, layer, d_model] on the CPU.
+
+    One forward a batch for all layers; the head is not run.
+    """
+    import torch
+
+    layers = blocks(model)
+    recorded = torch.empty(len(prompts), len(layers), model.config.hidden_size)
+    decoder = model.get_decoder()
+    for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
+        rows = torch.arange(len(batch), device=ids.device)
+        columns = torch.tensor([positions[index] for index in batch], device=ids.device)
+        with _outputs(layers) as outputs:
+            decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+        taken = [output[rows, columns] for output in outputs]
+        recorded[batch] = torch.stack(taken, dim=1).float().cpu()
+    return recorded
+
+
+def record_logits(
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[int]],
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> "Tensor":
+    """Next-token logits of the asked tokens after each prompt, and their log-normaliser.
+
+    tokens[i] are k token ids for prompt i. Returns float32 [prompt, k + 1] on the CPU; the last column is the logsumexp over
+    the vocabulary, so exp(logit - last) is a probability. Only the last positions pass through the head.
+    """
+    import torch
+
+    recorded = torch.empty(len(prompts), len(tokens[0]) + 1)
+    for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
+        ends = torch.tensor([len(prompts[index]) - 1 for index in batch], device=ids.device)
+        kept, places = torch.unique(ends, return_inverse=True)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
+        last = logits[torch.arange(len(batch), device=ids.device), places].float()
+        asked = torch.tensor([list(tokens[index]) for index in batch], device=ids.device)
+        recorded[batch] = torch.cat([last.gather(1, asked), last.logsumexp(1, keepdim=True)], dim=1).cpu()
+    return recorded
+
+
+@contextmanager
+def _outputs(layers: "list[nn.Module]") -> "Iterator[list[Tensor]]":
+    """The blocks' outputs of the forwards run inside; the hooks always come off."""
+    outputs: list[Tensor] = []
+    handles = [layer.register_forward_hook(lambda _m, _i, output: outputs.append(output)) for layer in layers]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _padded(
+    model: "PreTrainedModel", prompts: Sequence[Sequence[int]], batch_tokens: int, progress: Progress | None
+) -> "Iterator[tuple[list[int], tuple[Tensor, Tensor]]]":
+    """Batches of prompts as (indices, (ids, mask)), padded on the RIGHT.
+
+    Under a causal mask nothing at the right can reach a prompt, and positions count from its first token by themselves.
+    """
+    import torch
+
+    done = 0
+    with torch.inference_mode():
+        for batch in batches_by_length([len(prompt) for prompt in prompts], batch_tokens):
+            width = len(prompts[batch[-1]])
+            ids = torch.zeros(len(batch), width, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, index in enumerate(batch):
+                ids[row, : len(prompts[index])] = torch.tensor(prompts[index])
+                mask[row, : len(prompts[index])] = 1
+            yield batch, (ids.to(model.device), mask.to(model.device))
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(prompts))

@@ -1,0 +1,137 @@
+"""Recordings by content: what a checkpoint does with prompts, read from the store where it is already known."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from mechdrift.checkpoints.load import ATTENTION
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.pool import Pool
+from mechdrift.engine.record import Progress, record_blocks, record_logits
+from mechdrift.engine.sites import encode, token_at
+from mechdrift.engine.store import Store
+from mechdrift.errors import Unmeasurable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+ENGINE = 1  # raise it whenever the same inputs would give other numbers
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts as one tokenizer reads them."""
+
+    ids: list[list[int]]
+    """Token ids."""
+    positions: list[int]
+    """Index of the token that is read, one a prompt."""
+    answers: list[tuple[int, ...]]
+    """Token ids whose logits are read, one tuple a prompt; empty tuples where blocks are read."""
+
+    def digest(self) -> str:
+        """sha256 of all of it."""
+        return hashlib.sha256(json.dumps([self.ids, self.positions, self.answers]).encode()).hexdigest()
+
+
+@dataclass
+class Recorder:
+    """Reads checkpoints: through the store, else with one model at a time."""
+
+    pool: Pool
+    """Models in memory."""
+    store: Store
+    """Recordings on disk."""
+    batch_tokens: int
+    """Padded tokens a forward."""
+    progress: Callable[[str], Progress]
+    """Makes a progress line from a label."""
+    recorded_prompts: int = 0
+    """Prompts that went through a model in this process."""
+
+    def statement_prompts(self, checkpoint: Checkpoint, texts: Sequence[str], position: str) -> Prompts:
+        """Texts with the token at a named position. Raises Unmeasurable where a text has no such token."""
+        ids, offsets = encode(self.pool.tokenizer(checkpoint), list(texts))
+        positions = [token_at(position, text, row) for text, row in zip(texts, offsets, strict=True)]
+        return Prompts(ids, positions, [()] * len(ids))
+
+    def answer_prompts(self, checkpoint: Checkpoint, texts: Sequence[str], answers: tuple[str, str]) -> Prompts:
+        """Texts up to where the two answers part, and the first token of each from there on.
+
+        The answers are encoded together with their prompt, so it does not matter where a tokenizer puts its spaces.
+        """
+        tokenizer = self.pool.tokenizer(checkpoint)
+        both = [encode(tokenizer, [text + answer for text in texts])[0] for answer in answers]
+        prompts: list[list[int]] = []
+        tokens: list[tuple[int, ...]] = []
+        for first, second in zip(*both, strict=True):
+            parting = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
+            if not parting:
+                raise Unmeasurable(f"{checkpoint.spec}: its tokenizer does not tell {answers[0]!r} from {answers[1]!r}")
+            prompts.append(first[:parting])
+            tokens.append((first[parting], second[parting]))
+        return Prompts(prompts, [len(prompt) - 1 for prompt in prompts], tokens)
+
+    def blocks(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
+        """Block outputs at the read token: float32 [prompt, layer, d_model]."""
+        return self._read(
+            "blocks",
+            checkpoint,
+            prompts,
+            lambda model, say: record_blocks(model, prompts.ids, prompts.positions, self.batch_tokens, say),
+        )
+
+    def logits(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
+        """Logits of the answers and their log-normaliser: float32 [prompt, answers + 1]."""
+        return self._read(
+            "logits",
+            checkpoint,
+            prompts,
+            lambda model, say: record_logits(model, prompts.ids, prompts.answers, self.batch_tokens, say),
+        )
+
+    def _read(
+        self, what: str, checkpoint: Checkpoint, prompts: Prompts, run: "Callable[[Any, Progress], Tensor]"
+    ) -> "np.ndarray":
+        """One entry of the store, or a run of the model. Raises Unmeasurable where a value is not finite."""
+
+        def make() -> "dict[str, Tensor]":
+            lengths = sorted(range(len(prompts.ids)), key=lambda index: len(prompts.ids[index]))
+            probes = [prompts.ids[index] for index in (lengths[0], lengths[len(lengths) // 2], lengths[-1])]
+            model = self.pool.model(checkpoint, probes)
+            self.recorded_prompts += len(prompts.ids)
+            return {what: run(model, self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts"))}
+
+        tensor = self.store.get(self._provenance(what, checkpoint, prompts), make)[what]
+        if not tensor.isfinite().all():
+            raise Unmeasurable(f"{checkpoint.spec}: {what} are not finite on {int((~tensor.isfinite()).sum()):,} values")
+        return tensor.numpy()
+
+    def _provenance(self, what: str, checkpoint: Checkpoint, prompts: Prompts) -> dict[str, Any]:
+        """Everything that can change the numbers."""
+        return {
+            "what": what,
+            "engine": ENGINE,
+            "checkpoint": checkpoint.digests,
+            "prompts": prompts.digest(),
+            "dtype": self.pool.dtype,
+            "attention": ATTENTION,
+            "device": self.pool.device_kind(),
+            "batch_tokens": self.batch_tokens,
+            "versions": {package: version(package) for package in ("torch", "transformers")},
+        }
+
+
+def require_same_tokens(base: Prompts, post: Prompts) -> None:
+    """Raise Unmeasurable unless both tokenizers read every prompt and answer alike: else the two are not asked the same."""
+    pairs = list(zip(base.ids, post.ids, base.positions, post.positions, base.answers, post.answers, strict=True))
+    differing = [number for number, (a, b, i, j, s, t) in enumerate(pairs) if a != b or i != j or s != t]
+    if differing:
+        raise Unmeasurable(
+            f"token ids differ between base and post on {len(differing)} of {len(pairs)} prompts, first prompt {differing[0]}: "
+            "compare checkpoints of one tokenizer"
+        )

@@ -1,0 +1,46 @@
+"""Names of places: blocks in the residual stream, tokens in a prompt."""
+
+from typing import TYPE_CHECKING, Any
+
+from mechdrift.errors import Unmeasurable
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+POSITIONS = ("period", "last")
+LLAMA_SHAPED = {"llama", "mistral", "qwen2", "qwen3"}  # pre-norm blocks that return the residual stream as a tensor
+
+
+def site_name(layer: int, position: str) -> str:
+    """For example `resid_post[4] @ period`: the output of block 4 at the token that ends the statement."""
+    return f"resid_post[{layer}] @ {position}"
+
+
+def blocks(model: "PreTrainedModel") -> "list[nn.Module]":
+    """The decoder blocks in order. Raises Unmeasurable for a family that was not checked."""
+    if model.config.model_type not in LLAMA_SHAPED:
+        known = ", ".join(sorted(LLAMA_SHAPED))
+        raise Unmeasurable(f"family {model.config.model_type!r} is not among those checked: {known}")
+    return list(model.get_decoder().layers)
+
+
+def token_at(position: str, text: str, offsets: list[tuple[int, int]]) -> int:
+    """Index of the token at a named position of a prompt, from the tokens' character offsets.
+
+    period: the token that holds the last period (it may hold more, as in "'."); last: the last token that holds text.
+    Raises Unmeasurable where there is none.
+    """
+    if position not in POSITIONS:
+        raise ValueError(f"position {position!r}: one of {', '.join(POSITIONS)}")
+    character = text.rstrip().rfind(".") if position == "period" else len(text) - 1
+    holding = [index for index, (start, end) in enumerate(offsets) if start <= character < end]
+    if character < 0 or not holding:
+        raise Unmeasurable(f"no token holds the {position} of {text!r}")
+    return holding[-1]
+
+
+def encode(tokenizer: Any, texts: list[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    """Token ids and character offsets of prompts, with the special tokens that the tokenizer itself adds."""
+    encoded = tokenizer(texts, add_special_tokens=True, return_offsets_mapping=True)
+    return encoded["input_ids"], [[(start, end) for start, end in row] for row in encoded["offset_mapping"]]

@@ -1,0 +1,13 @@
+"""The two ways in which a run ends without a verdict."""
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used; shown as one line, exit code 4."""
+
+    def __init__(self, found: str, expected: str, do: str) -> None:
+        """Found, expected, and what to do next, each a short phrase."""
+        super().__init__(f"{found}; expected {expected}; {do}")
+
+
+class Unmeasurable(Exception):
+    """A measure is not defined on this pair; its row says so with this reason."""

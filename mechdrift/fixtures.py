@@ -1,0 +1,129 @@
+"""What suites are given. Everything is session-scoped and lazy: a fixture that no test asks for costs nothing."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mechdrift.report import text
+
+if TYPE_CHECKING:
+    from mechdrift.checkpoints.resolve import Checkpoint
+    from mechdrift.engine.record import Progress
+    from mechdrift.engine.recordings import Recorder
+    from mechdrift.measures.drift import Drift
+    from mechdrift.prompts.statements import Statement
+    from mechdrift.run import ComparingRun
+
+RECORDER = pytest.StashKey["Recorder"]()
+QUIET_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two checkpoints of a run."""
+
+    base: "Checkpoint"
+    """Before post-training."""
+    post: "Checkpoint"
+    """After it."""
+
+
+def _run(config: pytest.Config) -> "ComparingRun":
+    from mechdrift.run import RUN
+
+    return config.stash[RUN]
+
+
+@pytest.fixture(scope="session")
+def mechdrift_pair(pytestconfig: pytest.Config) -> Pair:
+    """Base and post, resolved and checked."""
+    run = _run(pytestconfig)
+    assert run.base
+    assert run.post
+    return Pair(run.base, run.post)
+
+
+@pytest.fixture(scope="session")
+def mechdrift_statements(pytestconfig: pytest.Config) -> "tuple[Statement, ...]":
+    """The statements of the run: shipped, or the user's."""
+    return _run(pytestconfig).statements
+
+
+@pytest.fixture(scope="session")
+def mechdrift_recordings(pytestconfig: pytest.Config) -> "Recorder":
+    """Reads checkpoints, through the store, on the run's device."""
+    from mechdrift.engine.pool import Pool, pick_device, pick_dtype
+    from mechdrift.engine.recordings import Recorder
+    from mechdrift.engine.store import Store
+
+    run = _run(pytestconfig)
+    assert run.store_folder
+    device = pick_device(run.settings.device)
+    pool = Pool(device, pick_dtype(run.settings.dtype, device))
+    recorder = Recorder(pool, Store(run.store_folder), run.settings.batch, lambda label: _progress(pytestconfig, label))
+    pytestconfig.stash[RECORDER] = recorder
+    return recorder
+
+
+@pytest.fixture
+def mechdrift_drift(request: pytest.FixtureRequest) -> "Judge":
+    """Gives the verdict of this test's finding."""
+    return Judge(request)
+
+
+class Judge:
+    """Turns a Drift into a row and fails the test when the row is a gate that did not hold."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        """Judge for one test."""
+        self._request = request
+
+    def judge(self, drift: "Drift") -> None:
+        """Judge by the run's profile; pytest.fail with the row in words where a gate is drifted, undecided or unmeasurable."""
+        from mechdrift.findings import registered
+        from mechdrift.run import ROW, finding_of
+        from mechdrift.verdict.row import judged_row
+
+        run = _run(self._request.config)
+        name = finding_of(self._request.node)
+        if name != drift.measure:
+            raise ValueError(f"the test is marked finding({name!r}) and judges {drift.measure!r}")
+        if run.identical and run.settings.identity_shortcut:
+            drift = drift.of_identical()
+        row = judged_row(registered()[name], drift, run.profile)
+        self._request.node.stash[ROW] = row
+        if row["role"] == "gate" and row["verdict"] != "held":
+            pytest.fail(text.failure(row, run.settings.command(name)), pytrace=False)
+
+
+def work_done(config: pytest.Config) -> dict[str, int]:
+    """What this process did: models loaded, prompts recorded, cache hits and misses."""
+    recorder = config.stash.get(RECORDER, None)
+    if recorder is None:
+        return {"model_loads": 0, "recorded_prompts": 0, "cache_hits": 0, "cache_misses": 0}
+    return {
+        "model_loads": recorder.pool.loads,
+        "recorded_prompts": recorder.recorded_prompts,
+        "cache_hits": recorder.store.hits,
+        "cache_misses": recorder.store.misses,
+    }
+
+
+def _progress(config: pytest.Config, label: str) -> "Progress":
+    """One line on work that takes longer than two seconds; silent in workers and where there is no terminal."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    started = time.monotonic()
+
+    def say(done: int, total: int) -> None:
+        passed = time.monotonic() - started
+        if reporter is None or capture is None or not reporter.isatty or passed < QUIET_SECONDS:
+            return
+        left = passed * (total - done) / done
+        line = f"mechdrift: {text.printable(label)}: {done}/{total}, {left:.0f} s to go" if done < total else ""
+        with capture.global_and_fixture_disabled():
+            reporter.write(f"\r{line:<78}\r" if not line else f"\r{line:<78}", flush=True)
+
+    return say

@@ -1,0 +1,90 @@
+"""The result of a measure."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from mechdrift.stats import Evidence, Interval, Normal
+
+Better = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one entity, or one kind of statements, adds to a drift."""
+
+    name: str
+    """The entity."""
+    kind: str
+    """The data set it belongs to."""
+    base: float
+    """Its value in the base model."""
+    post: float
+    """Its value in the post model."""
+    contribution: float
+    """Its part of (estimate - null), in the drift's unit; negative where it makes a similarity or an accuracy fall."""
+
+
+@dataclass(frozen=True)
+class SitePoint:
+    """One point of a curve over sites."""
+
+    site: str
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far one mechanism is from where it was, with what is known about that number."""
+
+    measure: str
+    """Name of the finding's measure, as registered."""
+    evidence: Evidence
+    """The estimate with its interval and p-values."""
+    null: float
+    """The estimate's value were nothing changed: 1 for similarities and ratios, 0 for differences."""
+    unit: str
+    """What the estimate is counted in."""
+    better: Better
+    """Which way is no loss; `neither` means that any move is a drift."""
+    site: str
+    """Where it was read."""
+    site_rule: str
+    """How that place was chosen; part of the row's key, the place itself is not."""
+    data: str
+    """What was asked."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Everything else that defines the number."""
+    note: str = ""
+    """What a reader should know beside it."""
+    items: tuple[Item, ...] = ()
+    """Contributions; none where a sum over entities has no meaning."""
+    curve: tuple[SitePoint, ...] = ()
+    """The same measure at every site, for the reader; never judged."""
+    post_lacks: bool = False
+    """Post has lost what is compared, so the estimate means nothing and the sibling decides."""
+    sibling: "Drift | None" = None
+    """The absolute row beside a relative one, where it could be measured."""
+
+    @property
+    def estimate(self) -> float:
+        """The number."""
+        return self.evidence.estimate
+
+    @property
+    def interval(self) -> Interval:
+        """Its 90% interval."""
+        return self.evidence.interval()
+
+    @property
+    def floor(self) -> Interval:
+        """What the estimate would be with no change, at this resolution: null -+ the interval's half width."""
+        half = (self.interval.high - self.interval.low) / 2
+        return Interval(self.null - half, self.null + half)
+
+    def of_identical(self) -> "Drift":
+        """The drift between a checkpoint and itself: exactly the null, by content, not by measurement."""
+        items = tuple(replace(item, contribution=0.0) for item in self.items)
+        note = "identical checkpoints: exact by short cut"
+        return replace(self, evidence=Normal(self.null, 0.0, self.evidence.n), note=note, items=items)

@@ -1,0 +1,411 @@
+"""Truthfulness: the direction that tells true statements from false, its probes, and judgements (Du et al. 2025).
+
+Activations are block outputs at the period of the bare statement, [statement, layer, d_model]; judgements are logits of
+" TRUE" and " FALSE" after a few-shot prompt. Entities are the unit of sampling throughout.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import optimize, special
+
+from mechdrift.errors import Unmeasurable
+from mechdrift.measures.drift import Drift, Item, SitePoint
+from mechdrift.prompts.statements import Split, Statement
+from mechdrift.stats import PairedProportions, Proportion, Similarity, cross_fitted_similarity, ratio_of_means
+
+POSITION = "period"
+LAYER_RULE = "layer of base's widest held-out-kind separation on the choose split"
+# Base must do better than this with the lower end of its 90% interval: a fall by the 10 points that the shipped limits
+# allow would otherwise end at chance, and there would be nothing to lose.
+ACCURACY_MINIMUM = 0.70
+STRENGTH_MINIMUM = 3.0  # U / SE of a direction's squared length
+
+Activations = Float[np.ndarray, "statement layer d_model"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear classifier on activations centred by their own kind's mean."""
+
+    direction: Float[np.ndarray, " d_model"]
+    """mean(true) - mean(false), not whitened, unit length."""
+    threshold: float
+    """Projections above it are called true."""
+
+    def accuracy(
+        self, centred: Float[np.ndarray, "statement d_model"], labels: Bool[np.ndarray, " statement"]
+    ) -> Float[np.ndarray, " statement"]:
+        """1 where the probe is right, 0 where it is wrong."""
+        return ((centred @ self.direction > self.threshold) == labels).astype(float)
+
+
+def fit_probe(centred: Float[np.ndarray, "statement d_model"], labels: Bool[np.ndarray, " statement"]) -> Probe:
+    """Difference of means, then a one-dimensional unpenalised logistic regression on the projection.
+
+    Where the projections separate, the regression diverges and the midpoint of the two nearest points is taken.
+    """
+    difference = centred[labels].mean(0) - centred[~labels].mean(0)
+    direction = difference / np.linalg.norm(difference)
+    projection = centred @ direction
+    highest_false, lowest_true = projection[~labels].max(), projection[labels].min()
+    if highest_false < lowest_true:
+        return Probe(direction, float(highest_false + lowest_true) / 2)
+    centre, scale = projection.mean(), projection.std()
+    standard, signs = (projection - centre) / scale, np.where(labels, 1.0, -1.0)
+
+    def loss(parameters: Float[np.ndarray, " 2"]) -> tuple[float, Float[np.ndarray, " 2"]]:
+        margin = signs * (parameters[0] * standard + parameters[1])
+        pull = -signs * special.expit(-margin)
+        return float(np.logaddexp(0.0, -margin).mean()), np.array([(pull * standard).mean(), pull.mean()])
+
+    slope, offset = optimize.minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
+    return Probe(direction, float(centre - offset / slope * scale))
+
+
+def choose_layer(base: Activations, statements: Sequence[Statement]) -> tuple[int, tuple[float, ...]]:
+    """The layer where base separates true from false best, and every layer's score.
+
+    Score: directions are fitted on the fit split of all kinds but one and tried on the choose split of that one; the
+    distance of its class means in pooled standard deviations, averaged over kinds. Smooth where accuracies saturate.
+    Raises Unmeasurable for a single kind.
+    """
+    scores = []
+    for layer in range(base.shape[1]):
+        distances = []
+        for _, fit, held_out in _leave_one_kind_out(statements, "choose"):
+            probe = fit_probe(_centred(base[:, layer], statements, fit), _labels(statements, fit))
+            projection = _centred(base[:, layer], statements, held_out) @ probe.direction
+            labels = _labels(statements, held_out)
+            spread = np.sqrt((projection[labels].var() + projection[~labels].var()) / 2)
+            distances.append((projection[labels].mean() - projection[~labels].mean()) / max(spread, 1e-30))
+        scores.append(float(np.mean(distances)))
+    return int(np.argmax(scores)), tuple(scores)
+
+
+def entity_contributions(
+    values: Float[np.ndarray, "statement d"], statements: Sequence[Statement], chosen: Int[np.ndarray, " m"]
+) -> tuple[list[tuple[str, str]], Float[np.ndarray, "entity d"]]:
+    """What each (kind, entity) adds to mean(true) - mean(false): the mean of the rows is the entity-weighted direction.
+
+    Statements are centred by the midpoint of their kind's two class means, so an entity with one label only counts too.
+    """
+    entities = sorted({(statements[i].kind, statements[i].entity) for i in chosen})
+    number = {entity: row for row, entity in enumerate(entities)}
+    rows = np.zeros((len(entities), values.shape[1]))
+    for kind in sorted({kind for kind, _ in entities}):
+        members = [i for i in chosen if statements[i].kind == kind]
+        labels = _labels(statements, np.array(members))
+        if labels.all() or not labels.any():
+            raise Unmeasurable(f"kind {kind!r} has statements of one label only in this split")
+        of_kind = values[members].astype(np.float64)
+        centre = (of_kind[labels].mean(0) + of_kind[~labels].mean(0)) / 2
+        share = len({statements[i].entity for i in members}) * np.where(labels, 1 / labels.sum(), -1 / (~labels).sum())
+        np.add.at(rows, [number[kind, statements[i].entity] for i in members], (of_kind - centre) * share[:, None])
+    return entities, rows
+
+
+def independent_pairs(
+    entities: Sequence[tuple[str, str]], statements: Sequence[Statement], chosen: Int[np.ndarray, " m"]
+) -> Bool[np.ndarray, "entity entity"]:
+    """Which pairs of entities share no value: statements that name the same country share what the model makes of it.
+
+    False objects are a permutation of the true ones, so without this every object stands against itself, and a model that
+    knows nothing shows a squared direction 7 standard errors BELOW zero.
+    """
+    named: dict[tuple[str, str], set[str]] = {entity: set() for entity in entities}
+    for i in chosen:
+        if statements[i].value:
+            named[statements[i].kind, statements[i].entity].add(f"{statements[i].kind}/{statements[i].value}")
+    values = sorted(set().union(*named.values()))
+    place = {value: column for column, value in enumerate(values)}
+    incidence = np.zeros((len(entities), len(values)))
+    for row, entity in enumerate(entities):
+        incidence[row, [place[value] for value in named[entity]]] = 1.0
+    return np.asarray((incidence @ incidence.T == 0) & ~np.eye(len(entities), dtype=bool))
+
+
+def direction_similarity(base: Activations, post: Activations, statements: Sequence[Statement], sibling: Drift | None) -> Drift:
+    """The truth direction of base and that of post point the same way.
+
+    Cosine across disjoint entities of the test split at the chosen layer, 1 = same direction; higher is better; with the
+    plug-in cosine in the note and all layers as the curve. sibling: judgement accuracy, by which the row is decided when
+    post has no direction left. Raises Unmeasurable when base has none, or widths differ. Source: Du et al. 2025, claim 2.
+    """
+    if base.shape[1:] != post.shape[1:]:
+        raise Unmeasurable(f"layers x width differ: base {base.shape[1:]}, post {post.shape[1:]}")
+    layer, _ = choose_layer(base, statements)
+    test = _split(statements, "test")
+    similarities: list[Similarity] = []
+    for number in range(base.shape[1]):
+        entities, x = entity_contributions(base[:, number], statements, test)
+        _, y = entity_contributions(post[:, number], statements, test)
+        try:
+            similarities.append(cross_fitted_similarity(x, y, independent_pairs(entities, statements, test)))
+        except ValueError as error:
+            raise Unmeasurable(f"truth direction: {error}") from error
+        if number == layer:
+            at_layer = x, y
+    chosen = similarities[layer]
+    if not chosen.strength[0] > STRENGTH_MINIMUM:
+        raise Unmeasurable(
+            f"base has no truth direction at block {layer}: squared length {chosen.strength[0]:.1f} standard errors from 0, "
+            f"more than {STRENGTH_MINIMUM:g} needed; n = {len(entities)} entities"
+        )
+    lost = not chosen.strength[1] > STRENGTH_MINIMUM
+    along = [rows @ (rows.mean(0) / np.linalg.norm(rows.mean(0))) for rows in at_layer]
+    items = tuple(
+        Item(entity, kind, float(b), float(p), float(part - 1 / len(entities)))
+        for (kind, entity), b, p, part in zip(entities, *along, chosen.influence, strict=True)
+    )
+    curve = tuple(
+        SitePoint(f"resid_post[{number}]", s.evidence.estimate, *s.evidence.interval())
+        for number, s in enumerate(similarities)
+        if min(s.strength) > STRENGTH_MINIMUM
+    )
+    return Drift(
+        measure="truth.direction_similarity",
+        evidence=chosen.evidence,
+        null=1.0,
+        unit="cosine across disjoint entities",
+        better="higher",
+        site=f"resid_post[{layer}] @ {POSITION}",
+        site_rule=LAYER_RULE,
+        data=_data(statements),
+        note=f"plug-in cosine {chosen.plug_in:.3f}" + ("; post has no truth direction left here" if lost else ""),
+        items=items,
+        curve=curve,
+        post_lacks=lost,
+        sibling=sibling,
+    )
+
+
+def probe_transfer(base: Activations, post: Activations, statements: Sequence[Statement], direction: str) -> Drift:
+    """A probe fitted on one model still reads the other as well as that one's own probe.
+
+    direction: `forward` applies base's probe to post, `backward` post's to base. Probes are fitted on the fit split of all
+    kinds but one and read on the test split of that one, each kind in turn. Estimate: accuracy of the transferred probe minus
+    accuracy of the reader's own, in [-1, 1], 0 = transfers fully; higher is better. Raises Unmeasurable for a single kind,
+    for widths that differ, and where base's own probe does not work. Source: Du et al. 2025, claim 2.
+    """
+    if base.shape[1:] != post.shape[1:]:
+        raise Unmeasurable(f"layers x width differ: base {base.shape[1:]}, post {post.shape[1:]}")
+    layer, _ = choose_layer(base, statements)
+    own_base = _probe_hits(base[:, layer], base[:, layer], statements)
+    _require_accuracy(own_base, statements, f"base's own probe at block {layer}")
+    maker, reader = (base, post) if direction == "forward" else (post, base)
+    transferred = _probe_hits(maker[:, layer], reader[:, layer], statements)
+    own = own_base if direction == "backward" else _probe_hits(reader[:, layer], reader[:, layer], statements)
+    evidence, items = _paired(own, transferred, statements)
+    return Drift(
+        measure=f"truth.probe_transfer_{direction}",
+        evidence=evidence,
+        null=0.0,
+        unit="accuracy, transferred minus own probe",
+        better="higher",
+        site=f"resid_post[{layer}] @ {POSITION}",
+        site_rule=LAYER_RULE,
+        data=_data(statements),
+        note=f"own probe {_accuracy(own):.3f}, transferred {_accuracy(transferred):.3f}",
+        items=items,
+    )
+
+
+def probe_accuracy(base: Activations, post: Activations, statements: Sequence[Statement]) -> Drift:
+    """Each model's own probe reads truth as well after post-training as before.
+
+    Accuracy of post's own probe on post minus base's on base, kinds left out in turn, in [-1, 1]; higher is better.
+    Raises Unmeasurable as probe_transfer does, but widths may differ. Source: Du et al. 2025, claim 2.
+    """
+    layer, _ = choose_layer(base, statements)
+    if post.shape[1] <= layer:
+        raise Unmeasurable(f"post has {post.shape[1]} blocks; the truth direction was chosen at block {layer}")
+    before = _probe_hits(base[:, layer], base[:, layer], statements)
+    _require_accuracy(before, statements, f"base's own probe at block {layer}")
+    after = _probe_hits(post[:, layer], post[:, layer], statements)
+    evidence, items = _paired(before, after, statements)
+    return Drift(
+        measure="truth.probe_accuracy",
+        evidence=evidence,
+        null=0.0,
+        unit="accuracy, post minus base",
+        better="higher",
+        site=f"resid_post[{layer}] @ {POSITION}",
+        site_rule=LAYER_RULE,
+        data=_data(statements),
+        note=f"base {_accuracy(before):.3f}, post {_accuracy(after):.3f}",
+        items=items,
+    )
+
+
+def judgement_accuracy(
+    base: Float[np.ndarray, " statement"], post: Float[np.ndarray, " statement"], statements: Sequence[Statement]
+) -> Drift:
+    """Post judges statements TRUE or FALSE as well as base did.
+
+    base, post: logit(" TRUE") - logit(" FALSE") of each statement, NaN off the test split. Estimate: accuracy of post minus
+    base on the same statements, in [-1, 1]; higher is better; a tie counts as wrong. Raises Unmeasurable when base cannot
+    judge. Source: Du et al. 2025, section on truth; absolute row beside the truth direction.
+    """
+    before, after = (_judged_hits(model, statements) for model in (base, post))
+    _require_accuracy(before, statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}")
+    evidence, items = _paired(before, after, statements)
+    return Drift(
+        measure="truth.judgement_accuracy",
+        evidence=evidence,
+        null=0.0,
+        unit="accuracy, post minus base",
+        better="higher",
+        site="logits @ last",
+        site_rule="last token of the judged prompt",
+        data=_data(statements),
+        note=f"base {_accuracy(before):.3f}, post {_accuracy(after):.3f}",
+        items=items,
+    )
+
+
+def clean_gap(
+    base: Float[np.ndarray, " statement"], post: Float[np.ndarray, " statement"], statements: Sequence[Statement]
+) -> Drift:
+    """Post tells true from false with as wide a margin as base.
+
+    Gap: mean logit(" TRUE") - logit(" FALSE") over true statements minus the same over false ones, in logits. Estimate:
+    gap of post over gap of base, a ratio of means, 1 = as wide; higher is better. Raises Unmeasurable when base cannot judge.
+    """
+    _require_accuracy(
+        _judged_hits(base, statements), statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}"
+    )
+    test = _split(statements, "test")
+    entities, before = entity_contributions(base[:, None], statements, test)
+    _, after = entity_contributions(post[:, None], statements, test)
+    evidence = ratio_of_means(after[:, 0], before[:, 0])
+    items = tuple(
+        Item(entity, kind, float(b), float(p), float((p - b) / before.sum()))
+        for (kind, entity), b, p in zip(entities, before[:, 0], after[:, 0], strict=True)
+    )
+    return Drift(
+        measure="truth.clean_gap",
+        evidence=evidence,
+        null=1.0,
+        unit="ratio, post over base",
+        better="higher",
+        site="logits @ last",
+        site_rule="last token of the judged prompt",
+        data=_data(statements),
+        note=f"base {before.mean():.2f} logits, post {after.mean():.2f}",
+        items=items,
+    )
+
+
+def _split(statements: Sequence[Statement], split: Split) -> Int[np.ndarray, " m"]:
+    """Indices of the statements of a split."""
+    return np.array([i for i, s in enumerate(statements) if s.split == split], dtype=int)
+
+
+def _labels(statements: Sequence[Statement], chosen: Int[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
+    """Which of the chosen statements are true."""
+    return np.array([statements[i].label for i in chosen], dtype=bool)
+
+
+def _data(statements: Sequence[Statement]) -> str:
+    """The data set as it stands in a row's key."""
+    return "+".join(sorted({s.kind for s in statements}))
+
+
+def _centred(
+    values: Float[np.ndarray, "statement d"], statements: Sequence[Statement], chosen: Int[np.ndarray, " m"]
+) -> Float[np.ndarray, "m d"]:
+    """The chosen rows, each kind centred by its own mean."""
+    rows = values[chosen].astype(np.float64)
+    kinds = np.array([statements[i].kind for i in chosen])
+    for kind in set(kinds):
+        rows[kinds == kind] -= rows[kinds == kind].mean(0)
+    return rows
+
+
+def _leave_one_kind_out(
+    statements: Sequence[Statement], read: Split
+) -> list[tuple[str, Int[np.ndarray, " f"], Int[np.ndarray, " r"]]]:
+    """(kind, fit rows of the other kinds, rows of this kind in the split that is read)."""
+    kinds = sorted({s.kind for s in statements})
+    if len(kinds) < 2:
+        raise Unmeasurable(
+            f"probes leave one kind of statements out, but there is only {kinds[0]!r}: give a column 'kind' with two or more"
+        )
+    fit, reading = _split(statements, "fit"), _split(statements, read)
+    folds = []
+    for kind in kinds:
+        fold_fit = np.array([i for i in fit if statements[i].kind != kind], dtype=int)
+        fold_read = np.array([i for i in reading if statements[i].kind == kind], dtype=int)
+        for rows, what in ((fold_fit, "fit"), (fold_read, read)):
+            labels = _labels(statements, rows)
+            if labels.all() or not labels.any():
+                raise Unmeasurable(f"kind {kind!r} left out: {len(rows)} statements of one label only in the {what} split")
+        folds.append((kind, fold_fit, fold_read))
+    return folds
+
+
+def _probe_hits(
+    maker: Float[np.ndarray, "statement d"], reader: Float[np.ndarray, "statement d"], statements: Sequence[Statement]
+) -> Float[np.ndarray, " statement"]:
+    """1 or 0 for every test statement, by the maker's probe on the reader's activations; NaN off the test split."""
+    hits = np.full(len(statements), np.nan)
+    for _, fit, held_out in _leave_one_kind_out(statements, "test"):
+        probe = fit_probe(_centred(maker, statements, fit), _labels(statements, fit))
+        hits[held_out] = probe.accuracy(_centred(reader, statements, held_out), _labels(statements, held_out))
+    return hits
+
+
+def _judged_hits(logit_gap: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> Float[np.ndarray, " statement"]:
+    """1 where the judgement is right, 0 where it is wrong or a tie, NaN where there is none."""
+    signs = np.where([s.label for s in statements], 1.0, -1.0)
+    return np.where(np.isnan(logit_gap), np.nan, (signs * logit_gap > 0).astype(float))
+
+
+def _accuracy(hits: Float[np.ndarray, " statement"]) -> float:
+    return float(np.nanmean(hits))
+
+
+def _by_entity(hits: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> dict[tuple[str, str], list[float]]:
+    """Hits of the test statements grouped by (kind, entity), sorted."""
+    grouped: dict[tuple[str, str], list[float]] = {}
+    for statement, hit in zip(statements, hits, strict=True):
+        if statement.split == "test":
+            grouped.setdefault((statement.kind, statement.entity), []).append(float(hit))
+    return dict(sorted(grouped.items()))
+
+
+def _require_accuracy(hits: Float[np.ndarray, " statement"], statements: Sequence[Statement], what: str, more: str = "") -> None:
+    """Raise Unmeasurable unless the lower end of the accuracy's interval is above the minimum."""
+    grouped = _by_entity(hits, statements)
+    evidence = Proportion(sum(float(np.mean(values)) for values in grouped.values()), len(grouped))
+    if not evidence.interval().low > ACCURACY_MINIMUM:
+        low, high = evidence.interval()
+        raise Unmeasurable(
+            f"{what} is right on {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the statements, more than "
+            f"{ACCURACY_MINIMUM:g} needed; n = {evidence.n} entities{more}"
+        )
+
+
+def _gap_note(logit_gap: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> str:
+    """The clean gap in words."""
+    _, rows = entity_contributions(logit_gap[:, None], statements, _split(statements, "test"))
+    return f"clean gap {rows.mean():.2f} logits"
+
+
+def _paired(
+    before: Float[np.ndarray, " statement"], after: Float[np.ndarray, " statement"], statements: Sequence[Statement]
+) -> tuple[PairedProportions, tuple[Item, ...]]:
+    """Paired difference over entities, and each entity's part of it."""
+    first, second = _by_entity(before, statements), _by_entity(after, statements)
+    gained = lost = 0.0
+    items = []
+    for entity, old in first.items():
+        new = second[entity]
+        gained += sum(max(b - a, 0.0) for a, b in zip(old, new, strict=True)) / len(old)
+        lost += sum(max(a - b, 0.0) for a, b in zip(old, new, strict=True)) / len(old)
+        means = float(np.mean(old)), float(np.mean(new))
+        items.append(Item(entity[1], entity[0], *means, (means[1] - means[0]) / len(first)))
+    return PairedProportions(gained, lost, len(first)), tuple(items)

@@ -1,0 +1,165 @@
+"""Command-line options: one pure parse function each. Imports nothing but the standard library, pytest and our errors."""
+
+import shlex
+from argparse import ArgumentTypeError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+OFF = "off"
+
+
+def parse_device(text: str) -> str:
+    """auto, cpu, cuda or cuda:N."""
+    kind, _, number = text.partition(":")
+    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdigit())):
+        raise ArgumentTypeError(f"{text!r}: expected auto, cpu, cuda or cuda:N")
+    return text
+
+
+def parse_dtype(text: str) -> str:
+    """One of DTYPES."""
+    if text not in DTYPES:
+        raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(DTYPES)}")
+    return text
+
+
+def parse_batch(text: str) -> int:
+    """A positive number of tokens."""
+    if not text.isdigit() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r}: expected a positive number of tokens")
+    return int(text)
+
+
+def parse_seed(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not text.isdigit():
+        raise ArgumentTypeError(f"{text!r}: expected 0 or a positive whole number")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked to do."""
+
+    base: str
+    """Spec of the checkpoint before."""
+    post: str
+    """Spec of the checkpoint after."""
+    profile: str
+    """Name or file of the limits."""
+    only: tuple[str, ...]
+    """Families or findings; empty: all."""
+    statements: str | None
+    """The user's own statements."""
+    device: str
+    """Where models run."""
+    dtype: str
+    """In which precision."""
+    batch: int
+    """Padded tokens a forward."""
+    seed: int
+    """Of splits, false objects and few-shot orders."""
+    cache: str | None
+    """Folder of the store; None: the user's cache folder; `off`: a temporary one."""
+    record: str | None
+    """Where the record goes."""
+    identity_shortcut: bool
+    """Whether a checkpoint against itself is exactly the null without measuring."""
+
+    def command(self, finding: str) -> str:
+        """The command that measures one finding again."""
+        parts = ["pytest", "--base", self.base, "--post", self.post]
+        for name, value in _by_option(self).items():
+            if value != DEFAULTS[name] and name not in ("--mechdrift-only", "--mechdrift-record"):
+                parts += [name] if value is True else [name, str(value)]
+        return shlex.join([*parts, "--mechdrift-only", finding])
+
+
+DEFAULTS: dict[str, Any] = {
+    "--mechdrift-profile": "base-to-post",
+    "--mechdrift-only": (),
+    "--mechdrift-statements": None,
+    "--mechdrift-device": "auto",
+    "--mechdrift-dtype": "auto",
+    "--mechdrift-batch": 4096,
+    "--mechdrift-seed": 0,
+    "--mechdrift-cache": None,
+    "--mechdrift-record": None,
+    "--mechdrift-no-identity-shortcut": False,
+}
+
+
+def _by_option(settings: Settings) -> dict[str, Any]:
+    """Settings under the names of their options."""
+    named = {name: getattr(settings, name.removeprefix("--mechdrift-"), None) for name in DEFAULTS}
+    return named | {"--mechdrift-no-identity-shortcut": not settings.identity_shortcut}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Add the option group."""
+    group = parser.getgroup("mechdrift", "mechdrift: compare two checkpoints from the inside")
+    for name, what in (("base", "before"), ("post", "after")):
+        settings = {
+            "dest": f"mechdrift_{name}",
+            "metavar": "SPEC",
+            "help": f"checkpoint {what} post-training: a folder, or organism:NAME",
+        }
+        try:
+            group.addoption(f"--{name}", f"--mechdrift-{name}", **settings)
+        except ValueError:  # another plugin has taken the short form
+            settings["help"] += f" (--{name} is another plugin's here)"
+            group.addoption(f"--mechdrift-{name}", **settings)
+
+    def add(name: str, **settings: Any) -> None:
+        group.addoption(name, default=DEFAULTS[name], **settings)
+
+    add("--mechdrift-profile", metavar="NAME|FILE.toml", help="limits and roles of the rows; default: base-to-post")
+    add("--mechdrift-only", metavar="NAME", action="append", help="a family (truth) or a finding (truth.clean_gap); repeatable")
+    add("--mechdrift-statements", metavar="FILE", help="your own statements, CSV or JSONL: statement,label[,entity,value,kind]")
+    add("--mechdrift-device", metavar="DEVICE", type=parse_device, help="auto, cpu, cuda or cuda:N; default: auto")
+    add("--mechdrift-dtype", metavar="DTYPE", type=parse_dtype, help="auto, float32, bfloat16 or float16; auto: float32 on a CPU")
+    add("--mechdrift-batch", metavar="TOKENS", type=parse_batch, help="padded tokens a forward; default: 4096")
+    add("--mechdrift-seed", metavar="N", type=parse_seed, help="of splits and prompts; default: 0")
+    add("--mechdrift-cache", metavar="DIR|off", help="where recordings are kept; default: the user's cache folder")
+    add("--mechdrift-record", metavar="FILE.json", help="write the record of the run, from which reports are made")
+    add(
+        "--mechdrift-no-identity-shortcut",
+        action="store_true",
+        help="measure a checkpoint against itself instead of knowing the answer",
+    )
+    group.addoption("--mechdrift-list", action="store_true", help="list findings with their roles and limits, and stop")
+
+
+def settings_of(config: pytest.Config) -> Settings | None:
+    """The settings of a comparing run; None where neither checkpoint is given. Raises UsageError for half a pair."""
+    get = config.getoption
+    base, post = get("mechdrift_base"), get("mechdrift_post")
+    if base is None and post is None:
+        return None
+    if base is None or post is None:
+        missing = "--base" if base is None else "--post"
+        raise pytest.UsageError(f"mechdrift: {missing} is missing; expected both; type: pytest --base SPEC --post SPEC")
+    record = get("--mechdrift-record")
+    if record is not None and (Path(record).is_dir() or not Path(record).absolute().parent.is_dir()):
+        raise pytest.UsageError(
+            f"mechdrift: --mechdrift-record {record}: expected a file in a folder that exists; make the folder"
+        )
+    return Settings(
+        base=base,
+        post=post,
+        profile=get("--mechdrift-profile"),
+        only=tuple(get("--mechdrift-only") or ()),
+        statements=get("--mechdrift-statements"),
+        device=get("--mechdrift-device"),
+        dtype=get("--mechdrift-dtype"),
+        batch=get("--mechdrift-batch"),
+        seed=get("--mechdrift-seed"),
+        cache=get("--mechdrift-cache"),
+        record=record,
+        identity_shortcut=not get("--mechdrift-no-identity-shortcut"),
+    )

@@ -1,0 +1,36 @@
+"""The pytest plugin: hooks only. Without --base it does nothing and imports nothing heavy."""
+
+import pytest
+
+from mechdrift import options
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options, after other plugins have taken their short forms."""
+    options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Our own hooks."""
+    from mechdrift import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """--mechdrift-list prints and stops."""
+    if not config.getoption("--mechdrift-list"):
+        return None
+    from mechdrift.listing import list_findings
+
+    return list_findings(config)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With a pair given, set the comparing run up."""
+    config.addinivalue_line("markers", "finding(name): the test gives the verdict of this mechdrift finding")
+    if (settings := options.settings_of(config)) is not None:
+        from mechdrift.run import start
+
+        start(config, settings)

@@ -1,0 +1,175 @@
+"""True and false statements, in kinds, split by entity."""
+
+import csv
+import hashlib
+import json
+import random
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from mechdrift.errors import InputError
+
+Split = Literal["fit", "choose", "test"]
+SPLIT_SHARES: tuple[tuple[Split, float], ...] = (("fit", 0.2), ("choose", 0.2), ("test", 0.6))
+TRUE_WORDS = {"1": True, "true": True, "0": False, "false": False}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence that is true or false."""
+
+    text: str
+    """The bare sentence, ending in a period."""
+    label: bool
+    """Whether it is true."""
+    entity: str
+    """What it is about: the unit of sampling, so all statements about it share a split."""
+    kind: str
+    """The data set it belongs to, for example `cities`."""
+    split: Split
+    """fit: directions and probes; choose: layers and coefficients; test: every reported number."""
+    value: str = ""
+    """What it says of the entity, for example a country; empty where that is not known."""
+
+
+@dataclass(frozen=True)
+class FactTable:
+    """A table of facts with its card."""
+
+    kind: str
+    """Name of the table and of its statements' kind."""
+    forms: tuple[str, ...]
+    """Sentence forms with {subject} and {object}; every entity is asked in one of them."""
+    question: str
+    """A question with {subject} whose answer is the object."""
+    facts: tuple[tuple[str, str], ...]
+    """(subject, object) rows; every row is true."""
+    card: dict[str, object]
+    """Title, source, licence, n and sha256, as in the card file."""
+
+
+@cache
+def fact_tables() -> tuple[FactTable, ...]:
+    """All shipped fact tables, sorted by kind."""
+    folder = files("mechdrift.data") / "facts"
+    cards = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda entry: entry.name)
+    tables = []
+    for entry in cards:
+        card = tomllib.loads(entry.read_text(encoding="utf-8"))
+        lines = (folder / f"{card['kind']}.csv").read_text(encoding="utf-8").splitlines()
+        facts = tuple((row["subject"], row["object"]) for row in csv.DictReader(lines))
+        tables.append(FactTable(card.pop("kind"), tuple(card.pop("forms")), card.pop("question"), facts, card))
+    return tuple(tables)
+
+
+def split_entities(entities: Iterable[str], seed: int) -> dict[str, Split]:
+    """Assign entities to fit, choose and test by the rank of their hash: stable under reordering of the table."""
+    ranked = sorted(set(entities), key=lambda entity: hashlib.sha256(f"{seed}/{entity}".encode()).digest())
+    splits: dict[str, Split] = {}
+    done, share = 0, 0.0
+    for split, part in SPLIT_SHARES:
+        share += part
+        end = round(share * len(ranked))
+        splits |= dict.fromkeys(ranked[done:end], split)
+        done = end
+    return splits
+
+
+def exchange_objects(objects: list[str], rng: random.Random) -> list[str]:
+    """Give every row another row's object: a permutation, so that each object is false as often as it is true.
+
+    Raises ValueError when one object fills more than half of the rows.
+    """
+    if max(objects.count(value) for value in set(objects)) * 2 > len(objects):
+        raise ValueError("one object fills more than half of the rows: no false statement for each")
+    given = objects.copy()
+    rng.shuffle(given)
+    while clashes := [row for row, value in enumerate(given) if value == objects[row]]:
+        row = clashes[0]
+        # Any swap that mends this row without spoiling the other is as good as another.
+        partners = [p for p in range(len(given)) if given[p] != objects[row] and given[row] != objects[p]]
+        other = rng.choice(partners)
+        given[row], given[other] = given[other], given[row]
+    return given
+
+
+def table_statements(table: FactTable, seed: int = 0) -> list[Statement]:
+    """One true and one false statement for every entity, the form by turns.
+
+    False objects come from the same kind and split, so nothing leaks between splits.
+    """
+    splits = split_entities((subject for subject, _ in table.facts), seed)
+    statements = []
+    for split, _ in SPLIT_SHARES:
+        rows = [(subject, value) for subject, value in table.facts if splits[subject] == split]
+        wrong = exchange_objects([value for _, value in rows], random.Random(f"{seed}/{table.kind}/{split}"))
+        for number, ((subject, right), other) in enumerate(zip(rows, wrong, strict=True)):
+            form = table.forms[number % len(table.forms)]
+            for value, label in ((right, True), (other, False)):
+                text = form.format(subject=subject, object=value)
+                statements.append(Statement(text, label, subject, table.kind, split, value))
+    return statements
+
+
+def shipped_statements(seed: int = 0) -> list[Statement]:
+    """The statements of every shipped table."""
+    return [statement for table in fact_tables() for statement in table_statements(table, seed)]
+
+
+def read_statements(path: Path, seed: int = 0) -> list[Statement]:
+    """The user's own statements, from CSV or JSONL.
+
+    Columns: `statement` and `label` (true/false or 1/0) are needed; `entity` (what the statement is about; default: the
+    statement itself), `value` (what it says of it) and `kind` (default: the file's name) are optional. Others are left alone.
+    Raises InputError, with the line, for anything else.
+    """
+    if not path.is_file():
+        raise InputError(f"statements file {path}: not found", "a CSV or JSONL file", "check --mechdrift-statements")
+    rows = _read_rows(path)
+    if not rows:
+        raise InputError(f"statements file {path}: no rows", "one statement a row", "fill the file")
+    read: dict[str, list[tuple[str, bool, str, str]]] = defaultdict(list)
+    for number, row in rows:
+        where = f"statements file {path}, line {number}"
+        if missing := {"statement", "label"} - row.keys():
+            raise InputError(
+                f"{where}: no {' and no '.join(sorted(missing))}",
+                "columns statement,label[,entity,value,kind]",
+                "name the columns so",
+            )
+        text, label = str(row["statement"]).strip(), TRUE_WORDS.get(str(row["label"]).strip().lower())
+        if label is None:
+            raise InputError(f"{where}: label {row['label']!r}", "true, false, 1 or 0", "mend the label")
+        if not text.endswith("."):
+            raise InputError(
+                f"{where}: {text[-20:]!r} has no period at its end", "a sentence ending in '.'", "mend the statement"
+            )
+        read[str(row.get("kind") or path.stem)].append((text, label, str(row.get("entity") or text), str(row.get("value") or "")))
+    statements = []
+    for kind, group in sorted(read.items()):
+        if len({label for _, label, _, _ in group}) < 2:
+            raise InputError(f"statements file {path}: kind {kind!r} has one label only", "true and false ones", "add the other")
+        splits = split_entities((entity for _, _, entity, _ in group), seed)
+        statements += [Statement(text, label, entity, kind, splits[entity], value) for text, label, entity, value in group]
+    return statements
+
+
+def _read_rows(path: Path) -> list[tuple[int, dict[str, object]]]:
+    """(line number, row) pairs of a CSV or JSONL file."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            if path.suffix != ".jsonl":
+                reader = csv.DictReader(handle)
+                return [(reader.line_num, dict(row)) for row in reader]
+            rows = [(number, json.loads(line)) for number, line in enumerate(handle, 1) if line.strip()]
+    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise InputError(f"statements file {path}: {error}", "UTF-8 CSV or JSONL", "mend the file") from error
+    if wrong := [number for number, row in rows if not isinstance(row, dict)]:
+        raise InputError(f"statements file {path}, line {wrong[0]}: not an object", "one JSON object a line", "mend the line")
+    return rows

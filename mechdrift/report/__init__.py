@@ -1,0 +1,1 @@
+"""What is shown: everything here is rendered from rows and records, nothing is computed."""

@@ -1,0 +1,48 @@
+"""The record of a run: one JSON file from which every report is rendered, and the items beside it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+SCHEMA = "1.0"  # additions raise the minor number, anything else the major
+SCHEMA_FILE = "record.schema.json"
+
+
+def items_path(path: Path) -> Path:
+    """Where the items of a record lie."""
+    return path.with_suffix(".items.safetensors")
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write items, then the record that names them, each under a temporary name first. Raises OSError."""
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    rows, tensors, names = [], {}, {}
+    for row in record["rows"]:
+        items = row["items"]
+        if items:
+            for field in ("base", "post", "contribution"):
+                tensors[f"{row['finding']}/{field}"] = np.array(
+                    [np.nan if item[field] is None else item[field] for item in items]
+                )
+            names[row["finding"]] = json.dumps([[item["kind"], item["name"]] for item in items], ensure_ascii=False)
+        rows.append({key: value for key, value in row.items() if key != "items"} | {"items": len(items)})
+    if tensors:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.items")
+        try:
+            save_file(tensors, temporary, names)
+            temporary.replace(items_path(path))
+        except SafetensorError as error:
+            raise OSError(0, str(error)) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        text = json.dumps(record | {"rows": rows}, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

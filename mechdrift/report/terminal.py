@@ -1,0 +1,41 @@
+"""The table at the end of a run."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mechdrift.report.text import interval, limit, printable
+
+Row = dict[str, Any]
+COLOURS = {"held": "green", "drifted": "red", "error": "red", "undecided": "yellow", "unmeasurable": "yellow", "reported": "cyan"}
+HEADS = ("finding", "role", "verdict", "estimate [90% interval]", "limit", "n", "site")
+
+
+def table(rows: list[Row], write: Callable[..., None]) -> None:
+    """Write one line a row, gates first; write(text, **markup) writes without a line end."""
+    ordered = sorted(rows, key=lambda row: (row["role"] != "gate", row["finding"]))
+    cells = [_cells(row) for row in ordered]
+    widths = [max(len(line[column]) for line in [HEADS, *cells]) for column in range(len(HEADS))]
+    write("  ".join(head.ljust(width) for head, width in zip(HEADS, widths, strict=True)).rstrip() + "\n", bold=True)
+    for row, line in zip(ordered, cells, strict=True):
+        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            markup = {COLOURS[row["verdict"]]: True} if column == 2 else {}
+            write(cell.ljust(width) + "  " if column < len(HEADS) - 1 else cell.rstrip(), **markup)
+        write("\n")
+        if row["verdict"] not in ("held", "drifted", "reported"):
+            write(f"  {printable(row['reason'])}\n")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    """The table's cells of a row, in the order of HEADS."""
+    n = "-" if row["n"] is None else str(row["n"])
+    return tuple(
+        printable(cell)
+        for cell in (row["finding"], row["role"], row["verdict"], interval(row), limit(row), n, row["site"] or "-")
+    )
+
+
+def summary(rows: list[Row]) -> str:
+    """Verdicts of the gates, counted."""
+    gates = [row["verdict"] for row in rows if row["role"] == "gate"]
+    counts = [f"{gates.count(verdict)} {verdict}" for verdict in COLOURS if verdict in gates]
+    return f"{len(gates)} gated rows: {', '.join(counts)}" if gates else "no gated rows"

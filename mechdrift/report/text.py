@@ -1,0 +1,69 @@
+"""Rows in words: one number, one limit, one failure."""
+
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def printable(text: str) -> str:
+    """Text without control characters: names come from files and models, and could move a terminal's cursor."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def number(value: float | None) -> str:
+    """Three decimals, as read beside an interval."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def interval(row: Row) -> str:
+    """`estimate [low, high]`."""
+    return "-" if row["estimate"] is None else f"{number(row['estimate'])} [{number(row['low'])}, {number(row['high'])}]"
+
+
+def limit(row: Row) -> str:
+    """`>= 0.8`, `<= 0.1`, or both."""
+    bounds = row["limit"] or {}
+    parts = [f"{sign} {bounds[side]:g}" for side, sign in (("at_least", ">="), ("at_most", "<=")) if bounds.get(side) is not None]
+    return " and ".join(parts) or "-"
+
+
+def distance(row: Row) -> str:
+    """By how much the estimate is beyond or inside its limit."""
+    low, high = row["limit"]["at_least"], row["limit"]["at_most"]
+    rooms = [
+        room
+        for room in (row["estimate"] - low if low is not None else None, high - row["estimate"] if high is not None else None)
+        if room is not None
+    ]
+    room = min(rooms)
+    return f"{abs(room):.3f} {'inside' if room >= 0 else 'beyond'}"
+
+
+def failure(row: Row, again: str) -> str:
+    """The text of a failed gate: claim, numbers, floor, place, contributors, what to type next."""
+    lines = [f"{row['finding']} {row['verdict']}: {row['claim']}"]
+    lines.append(f"  estimate  {interval(row)} {row['unit']}; limit {limit(row)}: {distance(row)}; {row['reason']}")
+    floor = row["floor"]
+    needed = f"; about {row['needed_n']} would decide" if row["needed_n"] else ""
+    lines.append(
+        f"  no change [{number(floor['low'])}, {number(floor['high'])}] at this resolution; n = {row['n']} entities{needed}"
+    )
+    lines.append(f"  site      {row['site']} ({row['key']['site_rule']})")
+    if row["note"]:
+        lines.append(f"  note      {row['note']}")
+    for place, item in enumerate(row["contributors"]):
+        head = "most from" if place == 0 else ""
+        values = f"base {number(item['base'])}, post {number(item['post'])}, part {item['contribution']:+.4f}"
+        lines.append(f"  {head:9} {item['name']} ({item['kind']}): {values}")
+    lines.append(f"  again     {again}")
+    side = "at_least" if row["limit"]["at_least"] is not None else "at_most"
+    lines.append(
+        f'  accept    set {side} under [rows."{row["finding"]}"] in a profile of your own: --mechdrift-profile FILE.toml'
+    )
+    return "\n".join(printable(line) for line in lines)
+
+
+def missing(row: Row, again: str) -> str:
+    """The text of a row without a number."""
+    lines = [f"{row['finding']} {row['verdict']}: {row['claim']}", f"  because   {row['reason']}", f"  again     {again}"]
+    return "\n".join(printable(line) for line in lines)

@@ -1,0 +1,332 @@
+"""One comparing run: what it compares, the rows that come in, the exit code that goes out."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mechdrift import fixtures
+from mechdrift.errors import InputError, Unmeasurable
+from mechdrift.findings import Finding, registered
+from mechdrift.options import OFF, Settings
+from mechdrift.report import text
+from mechdrift.verdict.limits import Profile, load_profile
+from mechdrift.verdict.row import Row, unmeasured_row
+
+if TYPE_CHECKING:
+    from mechdrift.checkpoints.resolve import Checkpoint
+    from mechdrift.prompts.statements import Statement
+
+RUN = pytest.StashKey["ComparingRun"]()
+ROW = pytest.StashKey[Row]()
+UNDECIDED, UNMEASURABLE = 6, 7
+
+
+def start(config: pytest.Config, settings: Settings) -> None:
+    """Set up a comparing run: choose what is collected, read profile and statements, register hooks and fixtures."""
+    if config.args_source != pytest.Config.ArgsSource.ARGS:
+        from importlib.resources import files
+
+        config.args = [str(files("mechdrift.suites"))]
+        config.option.importmode = "importlib"
+    try:
+        run = ComparingRun(config, settings, load_profile(settings.profile), _selected(settings))
+    except InputError as error:
+        raise pytest.UsageError(f"mechdrift: {error}") from error
+    config.stash[RUN] = run
+    config.pluginmanager.register(run, "mechdrift-run")
+    config.pluginmanager.register(fixtures, "mechdrift-fixtures")
+    if config.pluginmanager.hasplugin("xdist"):
+        from mechdrift import xdist
+
+        config.pluginmanager.register(xdist.Workers(run), "mechdrift-xdist")
+
+
+def _selected(settings: Settings) -> dict[str, Finding]:
+    """The findings that --mechdrift-only names, or all."""
+    findings = registered()
+    known = set(findings) | {finding.family for finding in findings.values()}
+    if unknown := sorted(set(settings.only) - known):
+        raise InputError(
+            f"--mechdrift-only {unknown[0]!r}: no such finding", f"one of {', '.join(sorted(known))}", "try --mechdrift-list"
+        )
+    wanted = set(settings.only)
+    return {name: finding for name, finding in findings.items() if not wanted or wanted & {name, finding.family}}
+
+
+@dataclass
+class ComparingRun:
+    """The state of the run and its pytest hooks."""
+
+    config: pytest.Config
+    settings: Settings
+    profile: Profile
+    findings: dict[str, Finding]
+    """Those selected."""
+    base: "Checkpoint | None" = None
+    post: "Checkpoint | None" = None
+    statements: "tuple[Statement, ...]" = ()
+    store_folder: Path | None = None
+    rows: dict[str, Row] = field(default_factory=dict)
+    """By finding."""
+    expected: set[str] = field(default_factory=set)
+    """Findings whose tests were collected."""
+    work: dict[str, int] = field(default_factory=dict)
+    """Loads, recorded prompts, cache hits and misses, summed over workers."""
+    unexpected: bool = False
+    """A test, ours or a stranger's, failed otherwise than by a verdict."""
+    bad_input: bool = False
+    """A checkpoint turned out unusable while it was loaded."""
+    started: float = field(default_factory=time.time)
+    record_error: str = ""
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this process is an xdist worker."""
+        return hasattr(self.config, "workerinput")
+
+    @property
+    def identical(self) -> bool:
+        """Whether both checkpoints have the same content."""
+        assert self.base
+        assert self.post
+        return self.base.digests == self.post.digests
+
+    # Before the tests
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Read both checkpoints through, so that nothing starts on a broken one."""
+        if self.is_worker:
+            from mechdrift import xdist
+
+            xdist.take_over(self)
+        else:
+            self._resolve()
+
+    def _resolve(self) -> None:
+        """Resolve the pair, read the statements, choose the store."""
+        from mechdrift.checkpoints.resolve import resolve
+        from mechdrift.engine.pool import check_device
+
+        try:
+            check_device(self.settings.device)
+            self.base = resolve(self.settings.base)
+            self.post = self.base if self.settings.post == self.settings.base else resolve(self.settings.post)
+            self.read_statements()
+        except InputError as error:
+            raise pytest.UsageError(f"mechdrift: {error}") from error
+        self.store_folder = self._choose_store()
+
+    def read_statements(self) -> None:
+        """The user's statements, or the shipped ones."""
+        from mechdrift.prompts.statements import read_statements, shipped_statements
+
+        seed, path = self.settings.seed, self.settings.statements
+        self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
+
+    def _choose_store(self) -> Path:
+        """The folder of the store; for `off` one that lives as long as the run."""
+        if self.settings.cache == OFF:
+            from tempfile import TemporaryDirectory
+
+            temporary = TemporaryDirectory(prefix="mechdrift-")
+            self.config.add_cleanup(temporary.cleanup)
+            return Path(temporary.name)
+        if self.settings.cache:
+            return Path(self.settings.cache).expanduser().absolute()
+        from platformdirs import user_cache_path
+
+        return user_cache_path("mechdrift")
+
+    def pytest_report_header(self) -> list[str]:
+        """What is compared, and how."""
+        from mechdrift.engine.pool import pick_device, pick_dtype
+
+        assert self.base
+        assert self.post
+        device = pick_device(self.settings.device)
+        lines = [f"mechdrift: {name} {_described(point)}" for name, point in (("base", self.base), ("post", self.post))]
+        cache = "off" if self.settings.cache == OFF else self.store_folder
+        how = f"device {device}, dtype {pick_dtype(self.settings.dtype, device)}, cache {cache}"
+        return [*lines, f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)"]
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Keep the tests of selected findings; the rest of a stranger's tests stay."""
+        dropped = []
+        for item in items:
+            if (name := finding_of(item)) is not None:
+                if name not in registered():
+                    raise pytest.UsageError(
+                        f"mechdrift: {item.nodeid} names finding {name!r}; expected one of {', '.join(registered())}"
+                    )
+                if name not in self.findings:
+                    dropped.append(item)
+        if dropped:
+            config.hook.pytest_deselected(items=dropped)
+            items[:] = [item for item in items if item not in dropped]
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Remember which rows must come."""
+        self.expected = {name for item in session.items if (name := finding_of(item)) is not None}
+
+    # During the tests
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+        """Attach the row to the report, and turn what stopped it into one."""
+        report: pytest.TestReport = yield
+        name = finding_of(item)
+        if name is None or call.when == "teardown":
+            return report
+        error = call.excinfo.value if call.excinfo else None
+        row = item.stash.get(ROW, None)
+        if row is None and (error is not None or call.when == "call"):
+            row = self._row_without_number(registered()[name], error)
+            again = self.settings.command(name)
+            if isinstance(error, Unmeasurable) and row["role"] == "report":
+                report.outcome = "skipped"
+                report.longrepr = (str(item.path), item.location[1] or 0, f"unmeasurable: {row['reason']}")
+            else:
+                report.outcome = "failed"
+                if error is None or isinstance(error, Unmeasurable | InputError):
+                    report.longrepr = text.missing(row, again)
+        if row is not None:
+            report.mechdrift_row = row  # type: ignore[attr-defined]
+            report.mechdrift_bad_input = isinstance(error, InputError)  # type: ignore[attr-defined]
+            report.user_properties = [*report.user_properties, *row_properties(row)]
+        return report
+
+    def _row_without_number(self, finding: Finding, error: BaseException | None) -> Row:
+        """A row for a test that gave none."""
+        if error is None:
+            return unmeasured_row(finding, self.profile, "error", "the test ended without a verdict")
+        if isinstance(error, Unmeasurable | pytest.skip.Exception):
+            return unmeasured_row(finding, self.profile, "unmeasurable", str(error))
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        return unmeasured_row(finding, self.profile, "error", reason)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect rows, on the controller from all workers."""
+        row: Row | None = getattr(report, "mechdrift_row", None)
+        if row is not None and row["finding"] not in self.rows:
+            self.rows[row["finding"]] = row
+            if not self.is_worker:
+                self.config.hook.pytest_mechdrift_row(config=self.config, row=row)
+        self.bad_input |= getattr(report, "mechdrift_bad_input", False)
+        if report.failed and (row is None or row["verdict"] == "error"):
+            self.unexpected = True
+
+    # After the tests
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Complete the rows, set the exit code, write the record."""
+        for name, amount in fixtures.work_done(self.config).items():
+            self.work[name] = self.work.get(name, 0) + amount
+        if self.is_worker:
+            from mechdrift import xdist
+
+            xdist.hand_over(self)
+            return
+        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            for name in sorted(self.expected - self.rows.keys()):
+                self.rows[name] = unmeasured_row(registered()[name], self.profile, "unmeasurable", "its test never ran")
+            session.exitstatus = self.exit_code()
+        if self.settings.record and self.base and self.post:
+            self._write_record(session)
+
+    def exit_code(self) -> int:
+        """Exit code of a run that pytest itself finished."""
+        if self.bad_input:
+            return int(pytest.ExitCode.USAGE_ERROR)
+        if self.unexpected:
+            return int(pytest.ExitCode.TESTS_FAILED)
+        if not self.rows:
+            return int(pytest.ExitCode.NO_TESTS_COLLECTED)
+        gates = {row["verdict"] for row in self.rows.values() if row["role"] == "gate"}
+        for verdict, code in (("error", 1), ("drifted", 1), ("undecided", UNDECIDED), ("unmeasurable", UNMEASURABLE)):
+            if verdict in gates:
+                return code
+        return 0 if gates <= {"held"} else 1
+
+    def _write_record(self, session: pytest.Session) -> None:
+        """Write the record; what cannot be written is said and is a usage error, never a green run without its record."""
+        from mechdrift.report.record import write_record
+
+        record = self.record(int(session.exitstatus))
+        self.config.hook.pytest_mechdrift_record(config=self.config, record=record)
+        try:
+            write_record(Path(str(self.settings.record)), record)
+        except OSError as error:
+            self.record_error = f"record {self.settings.record} not written: {error.strerror}; make room or name another place"
+            session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
+
+    def record(self, exit_code: int) -> dict[str, Any]:
+        """The record: all of it but `run` is the same for the same inputs."""
+        from importlib.metadata import version
+
+        from mechdrift.engine.pool import pick_device, pick_dtype
+        from mechdrift.report.record import SCHEMA
+
+        device = pick_device(self.settings.device)
+        packages = ("mechdrift", "torch", "transformers", "numpy", "scipy", "pytest")
+        return {
+            "schema": SCHEMA,
+            "inputs": {"base": _identity(self.base), "post": _identity(self.post), "identical": self.identical},
+            "settings": {
+                "profile": self.profile.name,
+                "gated_as_shipped": self.profile.gated_as_shipped,
+                "dtype": pick_dtype(self.settings.dtype, device),
+                "device": device,
+                "batch_tokens": self.settings.batch,
+                "seed": self.settings.seed,
+                "statements": self.settings.statements or "shipped",
+                "identity_shortcut": self.settings.identity_shortcut,
+            },
+            "environment": {package: version(package) for package in packages},
+            "rows": [self.rows[name] for name in sorted(self.rows)],
+            "not_selected": sorted(registered().keys() - self.expected),
+            "exit_code": exit_code,
+            "extra": {},
+            "run": {"started": self.started, "seconds": time.time() - self.started, "work": self.work},
+        }
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The table."""
+        from mechdrift.report.terminal import summary, table
+
+        rows = list(self.rows.values())
+        if rows:
+            terminalreporter.section(f"mechdrift: {summary(rows)}")
+            table(rows, terminalreporter.write)
+        if self.settings.record:
+            terminalreporter.write_line(self.record_error or f"record: {self.settings.record}")
+
+
+def finding_of(item: pytest.Item) -> str | None:
+    """The finding that a test is marked with."""
+    marker = item.get_closest_marker("finding")
+    return str(marker.args[0]) if marker and marker.args else None
+
+
+def row_properties(row: Row) -> list[tuple[str, object]]:
+    """A row's numbers as JUnit properties."""
+    names = ("finding", "role", "verdict", "estimate", "low", "high", "n", "unit", "site", "p_value", "reason")
+    limit = row["limit"] or {}
+    values = {name: row[name] for name in names} | {side: limit.get(side) for side in ("at_least", "at_most")}
+    return [(f"mechdrift.{name}", text.printable(str(value))) for name, value in values.items() if value is not None]
+
+
+def _described(checkpoint: "Checkpoint") -> str:
+    """One checkpoint in the header."""
+    size = f"{checkpoint.layers} blocks x {checkpoint.width}, {checkpoint.parameters / 1e6:,.1f}M weights"
+    return text.printable(f"{checkpoint.spec} ({checkpoint.model_type}, {size}, {checkpoint.short})")
+
+
+def _identity(checkpoint: "Checkpoint | None") -> dict[str, Any]:
+    """A checkpoint in the record; where it lay is no part of it."""
+    assert checkpoint
+    return {name: value for name, value in asdict(checkpoint).items() if name != "folder"}

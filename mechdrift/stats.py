@@ -1,0 +1,217 @@
+"""Intervals and one-sided p-values for the quantities that measures return.
+
+An evidence object is what is known about one estimate. It gives the estimate, an interval at any confidence, and the
+p-value of "the true value is at least (at most) this bound", so that a verdict never has to know where it came from.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import optimize, special
+
+CONFIDENCE = 0.90
+Side = Literal["at_least", "at_most"]
+
+
+class Interval(NamedTuple):
+    """A closed interval."""
+
+    low: float
+    high: float
+
+
+class Evidence(Protocol):
+    """What is known about one estimated quantity."""
+
+    kind: ClassVar[str]
+
+    @property
+    def estimate(self) -> float:
+        """The point estimate."""
+
+    @property
+    def n(self) -> int:
+        """Number of sampled entities; 0 where nothing was sampled."""
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """Two-sided interval at this confidence."""
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """p-value of the hypothesis that the true value is at least (at most) the bound."""
+
+
+@dataclass(frozen=True)
+class Normal:
+    """An estimate with a standard error, normal by the central limit theorem; a standard error of 0 is exact."""
+
+    estimate: float
+    standard_error: float
+    n: int
+    kind: ClassVar[str] = "normal"
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """Estimate -+ z standard errors; not clipped."""
+        half = normal_quantile(0.5 + confidence / 2) * self.standard_error
+        return Interval(self.estimate - half, self.estimate + half)
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """One-sided z test."""
+        excess = self.estimate - bound if side == "at_least" else bound - self.estimate
+        if self.standard_error == 0.0:
+            return 1.0 if excess >= 0 else 0.0
+        return float(special.ndtr(excess / self.standard_error))
+
+
+@dataclass(frozen=True)
+class PairedProportions:
+    """Difference of two proportions read on the same entities, in [-1, 1]: post minus base.
+
+    Counts are sums over entities of the share of the entity's statements; they may be fractions. The interval then treats
+    the statements of one entity as perfectly correlated, which is conservative. Score test and interval of Tango (1998),
+    Statistics in Medicine 17:891: unlike a bootstrap it keeps its width when no pair disagrees.
+    """
+
+    gained: float
+    lost: float
+    n: int
+    kind: ClassVar[str] = "paired proportions"
+
+    @property
+    def estimate(self) -> float:
+        """Share right in post alone minus share right in base alone."""
+        return (self.gained - self.lost) / self.n
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """The differences that the score test does not reject."""
+        z = normal_quantile(0.5 + confidence / 2)
+        edge = 1.0 - 1e-12
+
+        def excess(delta: float, shift: float) -> float:
+            return self._score(delta) + shift
+
+        low = -1.0 if self.estimate <= -edge else optimize.brentq(excess, -edge, self.estimate, args=(-z,))
+        high = 1.0 if self.estimate >= edge else optimize.brentq(excess, self.estimate, edge, args=(z,))
+        return Interval(float(low), float(high))
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """One-sided score test; a bound that no difference can break has p-value 1."""
+        if abs(bound) >= 1.0:
+            trivial = bound <= -1.0 if side == "at_least" else bound >= 1.0
+            return 1.0 if trivial else 0.0
+        score = self._score(bound)
+        return float(special.ndtr(score if side == "at_least" else -score))
+
+    def _score(self, delta: float) -> float:
+        """Tango's statistic: the observed minus the supposed difference, over its error at that difference."""
+        b, c, n = self.gained, self.lost, self.n
+        linear = -b - c + (2 * n - b + c) * delta
+        constant = -c * delta * (1 - delta)
+        # Most likely share of pairs right in base alone, were delta the true difference.
+        share = (math.sqrt(max(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)
+        variance = n * (2 * share + delta * (1 - delta))
+        difference = b - c - n * delta
+        if variance <= 0.0:
+            return 0.0 if difference == 0.0 else math.copysign(math.inf, difference)
+        return float(difference / math.sqrt(variance))
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A proportion, in [0, 1], with Wilson's score interval; successes may be a sum of shares over entities."""
+
+    successes: float
+    n: int
+    kind: ClassVar[str] = "proportion"
+
+    @property
+    def estimate(self) -> float:
+        """Share of successes."""
+        return self.successes / self.n
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """Wilson (1927)."""
+        z = normal_quantile(0.5 + confidence / 2)
+        centre = (self.successes + z * z / 2) / (self.n + z * z)
+        half = z / (self.n + z * z) * math.sqrt(max(self.successes * (1 - self.estimate), 0.0) + z * z / 4)
+        return Interval(max(centre - half, 0.0), min(centre + half, 1.0))
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """The one-sided score test that Wilson's interval inverts."""
+        excess = self.estimate - bound if side == "at_least" else bound - self.estimate
+        error = math.sqrt(bound * (1 - bound) / self.n) if 0.0 < bound < 1.0 else 0.0
+        if error == 0.0:
+            return 1.0 if excess >= 0 else 0.0
+        return float(special.ndtr(excess / error))
+
+
+def normal_quantile(probability: float) -> float:
+    """Quantile of the standard normal distribution."""
+    return float(special.ndtri(probability))
+
+
+def jackknife_error(left_out: Float[np.ndarray, " n"]) -> float:
+    """Standard error from the n estimates that leave one entity out each."""
+    n = len(left_out)
+    return float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2)))
+
+
+def ratio_of_means(above: Float[np.ndarray, " n"], below: Float[np.ndarray, " n"]) -> Normal:
+    """mean(above) / mean(below) over entities, with the delete-one jackknife."""
+    left_out = (above.sum() - above) / (below.sum() - below)
+    return Normal(float(above.sum() / below.sum()), jackknife_error(left_out), len(above))
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Similarity of two mean vectors across disjoint entities."""
+
+    evidence: Normal
+    """Estimate (may exceed 1) and jackknife error."""
+    plug_in: float
+    """Cosine of the two means on the same entities; shares their noise, so it is shown and never judged."""
+    strength: tuple[float, float]
+    """U / standard error of each vector's squared length: under 3 there is no direction to compare."""
+    influence: Float[np.ndarray, " n"]
+    """What each entity adds to the estimate; sums to about the estimate."""
+
+
+def _products(
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], apart: Bool[np.ndarray, "n n"]
+) -> tuple[float, Float[np.ndarray, " n"]]:
+    """U(x, y), the mean of x_e . y_f over pairs (e, f) that are apart, and the same with each entity left out."""
+    products = np.where(apart, x @ y.T, 0.0)
+    total, pairs = products.sum(), apart.sum()
+    left_out = total - products.sum(0) - products.sum(1)
+    pairs_left = pairs - apart.sum(0) - apart.sum(1)
+    return float(total / pairs), left_out / pairs_left
+
+
+def cross_fitted_similarity(
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], apart: Bool[np.ndarray, "n n"] | None = None
+) -> Similarity:
+    """Cosine between the means of x and of y as if each were estimated on entities of its own.
+
+    U(x, y) / sqrt(U(x, x) U(y, y)) with U(x, y) the mean of x_e . y_f over pairs of different entities, the closed form of
+    all disjoint splits: noise that both share on the same entity drops out. apart (symmetric, False on its diagonal) leaves
+    out further pairs that are not independent; by default all different entities are. Interval by the delete-one-entity
+    jackknife. The estimate is NaN when a length is not positive: look at `strength` first. Raises ValueError where fewer
+    than 4 entities, or no pairs, are left.
+    """
+    apart = ~np.eye(len(x), dtype=bool) if apart is None else apart
+    if len(x) < 4 or (apart.sum() - 2 * apart.sum(0)).min() <= 0:
+        raise ValueError(f"{len(x)} entities, {int(apart.sum()) // 2} independent pairs: too few for a jackknife")
+    (xy, xy_out), (xx, xx_out), (yy, yy_out) = _products(x, y, apart), _products(x, x, apart), _products(y, y, apart)
+    strength = tuple(
+        value / error if (error := jackknife_error(out)) > 0 else math.inf for value, out in ((xx, xx_out), (yy, yy_out))
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        estimate = float(xy / np.sqrt(xx * yy))
+        left_out = xy_out / np.sqrt(xx_out * yy_out)
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    plug_in = float(mean_x @ mean_y / np.linalg.norm(mean_x) / np.linalg.norm(mean_y))
+    n = len(x)
+    influence = (n * estimate - (n - 1) * left_out) / n
+    return Similarity(Normal(estimate, jackknife_error(left_out), n), plug_in, (strength[0], strength[1]), influence)

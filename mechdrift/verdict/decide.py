@@ -1,0 +1,107 @@
+"""The verdict rule: held, drifted, undecided or unmeasurable."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from mechdrift.measures.drift import Drift
+from mechdrift.stats import CONFIDENCE, Side, normal_quantile
+from mechdrift.verdict.limits import Limit, Profile
+
+Verdict = Literal["held", "drifted", "undecided", "unmeasurable", "error", "reported"]
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict with what it rests on."""
+
+    verdict: Verdict
+    """The word."""
+    reason: str
+    """Why, in one sentence."""
+    p_value: float | None = None
+    """Of "the limit is respected"; None where there is no limit."""
+    needed_n: int | None = None
+    """Entities that would decide an undecided row, or support a refused limit, at this spread."""
+
+
+def decide(drift: Drift, profile: Profile) -> Decision:
+    """Judge a drift by its profile's limit.
+
+    held: the 90% interval lies wholly inside the limit. drifted: p of "the limit is respected" is under 0.05 / m, m the gated
+    rows of the profile as shipped. unmeasurable: not a number, or the limit is closer to no change than this n can support:
+    (1.645 + z(1 - .05/2m)) standard errors. Otherwise undecided. No row's verdict depends on another row, but for a
+    direction that post has lost, which drifted if its absolute sibling did.
+    """
+    limit, m = profile.rule(drift.measure).limit, max(profile.gated_as_shipped, 1)
+    if drift.post_lacks:
+        if drift.sibling is None:
+            return Decision("undecided", "post has nothing left to compare, and no absolute row says whether that is a loss")
+        absolute = decide(drift.sibling, profile)
+        verdict: Verdict = "drifted" if absolute.verdict == "drifted" else "undecided"
+        return Decision(
+            verdict, f"post has nothing left to compare; {drift.sibling.measure} is {absolute.verdict}", absolute.p_value
+        )
+    if not all(math.isfinite(value) for value in (drift.estimate, *drift.interval)):
+        return Decision("unmeasurable", f"the estimate is {drift.estimate}, its interval {tuple(drift.interval)}")
+    if limit is None:
+        return Decision("reported", "no limit")
+    p_value = _p_respected(drift, limit)
+    if p_value < LEVEL / m:
+        return Decision("drifted", f"p of a respected limit {p_value:.2g}, under {LEVEL / m:.2g}", p_value)
+    errors_needed = normal_quantile(0.5 + CONFIDENCE / 2) + normal_quantile(1 - LEVEL / (2 * m))
+    room = _room(drift, limit)
+    error = _standard_error(drift)
+    if room < errors_needed * error:
+        needed = _scaled(drift, (errors_needed * error / room) ** 2) if room > 0 else None
+        at_this = f"limit {limit} is {room / error:.1f} standard errors from no change, {errors_needed:.1f} needed"
+        return Decision("unmeasurable", f"{at_this}{f'; n = {needed} would do' if needed else ''}", p_value, needed)
+    low, high = drift.interval
+    if low >= _or(limit.at_least, -math.inf) and high <= _or(limit.at_most, math.inf):
+        return Decision("held", "the interval lies inside the limit", p_value)
+    return Decision(
+        "undecided",
+        "the interval crosses the limit, the evidence against it is not enough",
+        p_value,
+        _deciding_n(drift, limit, m),
+    )
+
+
+def _or(bound: float | None, otherwise: float) -> float:
+    return otherwise if bound is None else bound
+
+
+def _bounds(limit: Limit) -> list[tuple[Side, float]]:
+    """The limit's sides."""
+    sides: list[tuple[Side, float | None]] = [("at_least", limit.at_least), ("at_most", limit.at_most)]
+    return [(side, bound) for side, bound in sides if bound is not None]
+
+
+def _p_respected(drift: Drift, limit: Limit) -> float:
+    """p-value of "the limit is respected": only one side can be broken, so the smaller one."""
+    return min(drift.evidence.p_value(bound, side) for side, bound in _bounds(limit))
+
+
+def _standard_error(drift: Drift) -> float:
+    """Half the interval's width in units of its normal quantile: for score intervals, what plays the same part."""
+    low, high = drift.interval
+    return (high - low) / 2 / normal_quantile(0.5 + CONFIDENCE / 2)
+
+
+def _room(drift: Drift, limit: Limit) -> float:
+    """Distance between no change and the nearest bound; negative where no change would break the limit."""
+    return min(drift.null - bound if side == "at_least" else bound - drift.null for side, bound in _bounds(limit))
+
+
+def _scaled(drift: Drift, factor: float) -> int | None:
+    """N times a factor, rounded up."""
+    return math.ceil(drift.evidence.n * factor) if drift.evidence.n else None
+
+
+def _deciding_n(drift: Drift, limit: Limit, m: int) -> int | None:
+    """Entities at which this estimate would be held or drifted; None where it sits on the bound."""
+    distance = min(abs(drift.estimate - bound) for _, bound in _bounds(limit))
+    inside = _p_respected(drift, limit) >= 0.5
+    quantile = normal_quantile(0.5 + CONFIDENCE / 2) if inside else normal_quantile(1 - LEVEL / m)
+    return _scaled(drift, (quantile * _standard_error(drift) / distance) ** 2) if distance > 0 else None

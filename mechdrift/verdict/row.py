@@ -1,0 +1,86 @@
+"""Rows: one finding's drift with its limit, role and verdict, as plain JSON data."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from mechdrift.findings import Finding
+from mechdrift.measures.drift import Drift
+from mechdrift.stats import CONFIDENCE
+from mechdrift.verdict.decide import Verdict, decide
+from mechdrift.verdict.limits import Profile
+
+Row = dict[str, Any]
+CONTRIBUTORS = 3
+
+
+def judged_row(finding: Finding, drift: Drift, profile: Profile) -> Row:
+    """The row of a drift that was measured."""
+    decision = decide(drift, profile)
+    floor = drift.floor
+    worst = sorted(drift.items, key=lambda item: (item.contribution, item.kind, item.name))[:CONTRIBUTORS]
+    measured = {
+        "key": {"measure": drift.measure, "site_rule": drift.site_rule, "data": drift.data, "parameters": drift.parameters},
+        "status": "ok" if math.isfinite(drift.estimate) else "not finite",
+        "estimate": drift.estimate,
+        "low": drift.interval.low,
+        "high": drift.interval.high,
+        "confidence": CONFIDENCE,
+        "null": drift.null,
+        "floor": {"low": floor.low, "high": floor.high},
+        "n": drift.evidence.n,
+        "evidence": {"kind": drift.evidence.kind, **asdict(drift.evidence)},  # type: ignore[call-overload]
+        "unit": drift.unit,
+        "better": drift.better,
+        "site": drift.site,
+        "note": drift.note,
+        "p_value": decision.p_value,
+        "needed_n": decision.needed_n,
+        "contributors": [asdict(item) for item in worst if item.contribution < 0],
+        "items": [asdict(item) for item in drift.items],
+        "curve": [asdict(point) for point in drift.curve],
+    }
+    return plain(_head(finding, profile, decision.verdict, decision.reason) | measured)
+
+
+def unmeasured_row(finding: Finding, profile: Profile, verdict: Verdict, reason: str) -> Row:
+    """The row of a finding that has no number: unmeasurable, or an error."""
+    missing = dict.fromkeys(
+        ("estimate", "low", "high", "null", "floor", "n", "evidence", "unit", "better", "site", "p_value", "needed_n")
+    )
+    key: Row = {"measure": finding.name, "site_rule": None, "data": None, "parameters": {}}
+    lists: Row = {"contributors": [], "items": [], "curve": []}
+    return plain(
+        _head(finding, profile, verdict, reason)
+        | {"key": key, "status": "absent", "confidence": CONFIDENCE, "note": ""}
+        | missing
+        | lists
+    )
+
+
+def _head(finding: Finding, profile: Profile, verdict: Verdict, reason: str) -> Row:
+    """What every row has."""
+    rule = profile.rule(finding.name)
+    return {
+        "finding": finding.name,
+        "claim": finding.claim,
+        "source": finding.source,
+        "role": rule.role,
+        "limit": asdict(rule.limit) if rule.limit else None,
+        "verdict": verdict,
+        "reason": reason,
+    }
+
+
+def plain(value: Any) -> Any:
+    """JSON data of built-in types only: numpy scalars cannot leave an xdist worker, NaN cannot enter JSON."""
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) else None

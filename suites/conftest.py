@@ -1,0 +1,33 @@
+"""Short names for what mechdrift gives its suites."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from mechdrift.engine.recordings import Recorder
+from mechdrift.fixtures import Judge, Pair
+from mechdrift.prompts.statements import Statement
+
+
+@pytest.fixture(scope="session")
+def pair(mechdrift_pair: Pair) -> Pair:
+    """Base and post."""
+    return mechdrift_pair
+
+
+@pytest.fixture(scope="session")
+def statements(mechdrift_statements: Sequence[Statement]) -> Sequence[Statement]:
+    """True and false statements, split by entity."""
+    return mechdrift_statements
+
+
+@pytest.fixture(scope="session")
+def recordings(mechdrift_recordings: Recorder) -> Recorder:
+    """What a checkpoint does with prompts."""
+    return mechdrift_recordings
+
+
+@pytest.fixture
+def drift(mechdrift_drift: Judge) -> Judge:
+    """Gives the verdict."""
+    return mechdrift_drift
