@@ -6,7 +6,7 @@ p-value of "the true value is at least (at most) this bound", so that a verdict 
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -23,6 +23,7 @@ class Interval(NamedTuple):
     high: float
 
 
+@runtime_checkable
 class Evidence(Protocol):
     """What is known about one estimated quantity."""
 

@@ -53,8 +53,9 @@ def decide(drift: Drift, profile: Profile) -> Decision:
     errors_needed = normal_quantile(0.5 + CONFIDENCE / 2) + normal_quantile(1 - LEVEL / (2 * m))
     room = _room(drift, limit)
     error = _standard_error(drift)
-    if room < errors_needed * error:
-        needed = _scaled(drift, (errors_needed * error / room) ** 2) if room > 0 else None
+    # A limit at or beyond no change demands a change: there is no room that n would have to support.
+    if 0 < room < errors_needed * error:
+        needed = _scaled(drift, (errors_needed * error / room) ** 2)
         at_this = f"limit {limit} is {room / error:.1f} standard errors from no change, {errors_needed:.1f} needed"
         return Decision("unmeasurable", f"{at_this}{f'; n = {needed} would do' if needed else ''}", p_value, needed)
     low, high = drift.interval
@@ -104,4 +105,4 @@ def _deciding_n(drift: Drift, limit: Limit, m: int) -> int | None:
     distance = min(abs(drift.estimate - bound) for _, bound in _bounds(limit))
     inside = _p_respected(drift, limit) >= 0.5
     quantile = normal_quantile(0.5 + CONFIDENCE / 2) if inside else normal_quantile(1 - LEVEL / m)
-    return _scaled(drift, (quantile * _standard_error(drift) / distance) ** 2) if distance > 0 else None
+    return _scaled(drift, (quantile * _standard_error(drift) / max(distance, 1e-9)) ** 2)

@@ -1,0 +1,89 @@
+"""Recordings against transformers itself, on random models of every family that is let in."""
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from mechdrift.engine.record import batches_by_length, record_blocks, record_logits
+from mechdrift.engine.selfcheck import self_check
+from mechdrift.engine.sites import LLAMA_SHAPED
+from mechdrift.errors import Unmeasurable
+
+PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102, 103, 104, 105, 106], [0, 5, 9, 200, 32], [0, 44, 45]]
+POSITIONS = [4, 1, 3, 2, 0]
+# float32: a batch of another shape sums in another order; observed 1e-6 at values of about 10.
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@pytest.fixture(params=sorted(LLAMA_SHAPED))
+def model(request: pytest.FixtureRequest) -> Any:
+    return tiny_model(request.param)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 16, 10**6])
+def test_blocks_equal_hidden_states(model: Any, batch_tokens: int) -> None:
+    """All entries of hidden_states but the last are block outputs; the last has gone through the final norm."""
+    recorded = record_blocks(model, PROMPTS, POSITIONS, batch_tokens)
+    assert recorded.shape == (5, 3, 32)
+    for row, (prompt, position) in enumerate(zip(PROMPTS, POSITIONS, strict=True)):
+        with torch.inference_mode():
+            states = model(torch.tensor([prompt]), output_hidden_states=True).hidden_states
+            expected = [state[0, position] for state in states[1:]]
+            found = [*recorded[row, :-1], model.get_decoder().norm(recorded[row, -1])]
+        for layer in range(3):
+            torch.testing.assert_close(found[layer], expected[layer], **TOLERANCE)
+        assert not torch.allclose(recorded[row, -1], expected[-1], rtol=0.01), "the last block's output is not after the norm"
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 16, 10**6])
+def test_logits_equal_the_full_forward(model: Any, batch_tokens: int) -> None:
+    tokens = [(3, 4), (5, 6), (7, 8), (9, 10), (11, 12)]
+    recorded = record_logits(model, PROMPTS, tokens, batch_tokens)
+    for row, prompt in enumerate(PROMPTS):
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt])).logits[0, -1]
+        torch.testing.assert_close(recorded[row, :2], logits[list(tokens[row])], **TOLERANCE)
+        torch.testing.assert_close(recorded[row, 2], logits.logsumexp(0), **TOLERANCE)
+
+
+def test_hooks_come_off_even_after_an_error(model: Any) -> None:
+    with pytest.raises(IndexError):
+        record_blocks(model, [[0, 10**6]], [1], 16)
+    assert not any(layer._forward_hooks for layer in model.get_decoder().layers)
+
+
+def test_batches_hold_every_prompt_once_within_the_bound() -> None:
+    lengths = [5, 2, 8, 5, 3, 40]
+    batches = batches_by_length(lengths, 16)
+    assert sorted(index for batch in batches for index in batch) == list(range(6))
+    assert all(len(batch) * max(lengths[i] for i in batch) <= 16 or len(batch) == 1 for batch in batches)
+
+
+def test_self_check_passes(model: Any) -> None:
+    self_check(model, PROMPTS)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_self_check_names_a_block_that_is_not_what_it_seems(model: Any, layer: int) -> None:
+    """A block whose output is scaled, as in families with residual multipliers, breaks the residual identity."""
+    block = model.get_decoder().layers[layer]
+    block.register_forward_hook(lambda _m, _i, output: output * 1.01)
+    with pytest.raises(Unmeasurable, match=f"block {layer} is not its input plus attention plus MLP"):
+        self_check(model, PROMPTS)
+
+
+def test_self_check_notices_padding_that_leaks(model: Any) -> None:
+    """A model that looks at the padding: its batched outputs are not those of single prompts."""
+    embedding = model.get_input_embeddings()
+    embedding.register_forward_hook(lambda _m, _i, output: output + output.mean(1, keepdim=True))
+    with pytest.raises(Unmeasurable, match="differs between a padded batch and one prompt"):
+        self_check(model, PROMPTS)
+
+
+def test_self_check_notices_nan(model: Any) -> None:
+    block = model.get_decoder().layers[1]
+    block.mlp.register_forward_hook(lambda _m, _i, output: output * float("nan"))
+    with pytest.raises(Unmeasurable, match="block 1"):
+        self_check(model, PROMPTS)

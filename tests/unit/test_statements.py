@@ -1,0 +1,123 @@
+"""Fact tables against their cards, splits, false objects, and the user's own files."""
+
+import csv
+import hashlib
+import random
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mechdrift.errors import InputError
+from mechdrift.prompts.statements import (
+    exchange_objects,
+    fact_tables,
+    read_statements,
+    shipped_statements,
+    split_entities,
+    table_statements,
+)
+
+KINDS = [table.kind for table in fact_tables()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_table_is_what_its_card_says(kind: str) -> None:
+    table = next(table for table in fact_tables() if table.kind == kind)
+    raw = (files("mechdrift.data") / "facts" / f"{kind}.csv").read_bytes()
+    assert hashlib.sha256(raw).hexdigest() == table.card["sha256"], "table changed: write its new n and sha256 into the card"
+    assert len(list(csv.DictReader(raw.decode().splitlines()))) == table.card["n"] == len(table.facts)
+    assert {"title", "source", "licence"} <= table.card.keys()
+    assert len({subject for subject, _ in table.facts}) == len(table.facts), "a subject stands twice"
+    assert all(subject.strip() == subject and value.strip() == value and subject and value for subject, value in table.facts)
+    assert all("{subject}" in form and "{object}" in form and form.endswith(".") for form in table.forms)
+
+
+def test_shipped_tables_have_the_promised_sizes() -> None:
+    sizes = {table.kind: len(table.facts) for table in fact_tables()}
+    assert sizes == {"cities": 300, "animal_classes": 100, "element_symbols": 100, "spanish_words": 100}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_entity_has_one_true_and_one_false_statement_in_one_split(kind: str) -> None:
+    table = next(table for table in fact_tables() if table.kind == kind)
+    facts = dict(table.facts)
+    statements = table_statements(table)
+    assert len(statements) == 2 * len(facts)
+    for statement in statements:
+        assert statement.label is (statement.value == facts[statement.entity]), statement.text
+        assert statement.entity in statement.text
+    assert Counter(s.entity for s in statements if s.label) == Counter(s.entity for s in statements if not s.label)
+    assert all(len({s.split for s in statements if s.entity == entity}) == 1 for entity in facts)
+    for split in ("fit", "choose", "test"):
+        told, denied = (Counter(s.value for s in statements if s.split == split and s.label is label) for label in (True, False))
+        assert told == denied, "an object is not false as often as it is true: its name alone would tell the label"
+
+
+@given(st.sets(st.text(min_size=1), min_size=5, max_size=200), st.integers(0, 5))
+def test_splits_have_their_shares_and_ignore_order(entities: set[str], seed: int) -> None:
+    splits = split_entities(sorted(entities), seed)
+    assert splits == split_entities(sorted(entities, reverse=True), seed)
+    counts = Counter(splits.values())
+    assert counts["fit"] == round(0.2 * len(entities))
+    assert counts["test"] == len(entities) - round(0.4 * len(entities))
+
+
+def test_another_seed_is_another_split() -> None:
+    assert split_entities(map(str, range(50)), 0) != split_entities(map(str, range(50)), 1)
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=60), st.integers(0, 1000))
+def test_exchanged_objects_are_a_permutation_without_fixed_points(objects: list[str], seed: int) -> None:
+    if max(Counter(objects).values()) * 2 > len(objects):
+        with pytest.raises(ValueError, match="more than half"):
+            exchange_objects(objects, random.Random(seed))
+        return
+    given_objects = exchange_objects(objects, random.Random(seed))
+    assert Counter(given_objects) == Counter(objects)
+    assert all(a != b for a, b in zip(objects, given_objects, strict=True))
+
+
+def test_shipped_statements_depend_on_the_seed_only() -> None:
+    assert shipped_statements(0) == shipped_statements(0)
+    assert shipped_statements(0) != shipped_statements(1)
+
+
+def test_user_statements_from_csv_and_jsonl(tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text("statement,label,entity,extra\nA is B.,true,A,x\nA is C.,0,A,y\n", encoding="utf-8")
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"statement": "A is B.", "label": 1, "kind": "k"}\n\n{"statement": "A is C.", "label": false, "kind": "k"}\n')
+    read = read_statements(table)
+    assert [(s.text, s.label, s.entity, s.kind) for s in read] == [("A is B.", True, "A", "own"), ("A is C.", False, "A", "own")]
+    assert read[0].split == read[1].split
+    assert [(s.label, s.entity, s.kind) for s in read_statements(lines)] == [(True, "A is B.", "k"), (False, "A is C.", "k")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", "no rows"),
+        ("a.csv", "text,label\nA.,1\n", "no statement; expected columns"),
+        ("a.csv", "statement,label\nA.,maybe\n", "line 2: label 'maybe'"),
+        ("a.csv", "statement,label\nA,1\n", "no period"),
+        ("a.csv", "statement,label\nA.,1\nB.,1\n", "one label only"),
+        ("a.jsonl", '{"statement": "A.", "label": 1}\n{', "expected UTF-8 CSV or JSONL"),
+        ("a.jsonl", "[1]\n", "line 1: not an object"),
+    ],
+)
+def test_bad_user_statements_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_statements(tmp_path / name)
+
+
+def test_missing_and_undecodable_user_statements_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not found"):
+        read_statements(tmp_path / "none.csv")
+    (tmp_path / "latin.csv").write_bytes(b"statement,label\nCaf\xe9.,1\n")
+    with pytest.raises(InputError, match="UTF-8"):
+        read_statements(tmp_path / "latin.csv")
