@@ -95,7 +95,8 @@ class Judge:
         row = judged_row(registered()[name], drift, run.profile)
         self._request.node.stash[ROW] = row
         if row["role"] == "gate" and row["verdict"] != "held":
-            pytest.fail(text.failure(row, run.settings.command(name)), pytrace=False)
+            words = text.missing if row["estimate"] is None else text.failure
+            pytest.fail(words(row, run.settings.command(name)), pytrace=False)
 
 
 def work_done(config: pytest.Config) -> dict[str, int]:

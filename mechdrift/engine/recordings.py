@@ -48,8 +48,8 @@ class Recorder:
     """Recordings on disk."""
     batch_tokens: int
     """Padded tokens a forward."""
-    progress: Callable[[str], Progress]
-    """Makes a progress line from a label."""
+    progress: Callable[[str], Progress | None] = lambda _label: None
+    """Makes a progress line from a label; None stays silent."""
     recorded_prompts: int = 0
     """Prompts that went through a model in this process."""
 
@@ -95,7 +95,7 @@ class Recorder:
         )
 
     def _read(
-        self, what: str, checkpoint: Checkpoint, prompts: Prompts, run: "Callable[[Any, Progress], Tensor]"
+        self, what: str, checkpoint: Checkpoint, prompts: Prompts, run: "Callable[[Any, Progress | None], Tensor]"
     ) -> "np.ndarray":
         """One entry of the store, or a run of the model. Raises Unmeasurable where a value is not finite."""
 

@@ -24,6 +24,7 @@ ACCURACY_MINIMUM = 0.70
 STRENGTH_MINIMUM = 3.0  # U / SE of a direction's squared length
 
 Activations = Float[np.ndarray, "statement layer d_model"]
+Others = Float[np.ndarray, "statement layers_of_post d_model_of_post"]  # may differ: unmeasurable, not an error
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def independent_pairs(
     return np.asarray((incidence @ incidence.T == 0) & ~np.eye(len(entities), dtype=bool))
 
 
-def direction_similarity(base: Activations, post: Activations, statements: Sequence[Statement], sibling: Drift | None) -> Drift:
+def direction_similarity(base: Activations, post: Others, statements: Sequence[Statement], sibling: Drift | None) -> Drift:
     """The truth direction of base and that of post point the same way.
 
     Cosine across disjoint entities of the test split at the chosen layer, 1 = same direction; higher is better; with the
@@ -182,7 +183,7 @@ def direction_similarity(base: Activations, post: Activations, statements: Seque
     )
 
 
-def probe_transfer(base: Activations, post: Activations, statements: Sequence[Statement], direction: str) -> Drift:
+def probe_transfer(base: Activations, post: Others, statements: Sequence[Statement], direction: str) -> Drift:
     """A probe fitted on one model still reads the other as well as that one's own probe.
 
     direction: `forward` applies base's probe to post, `backward` post's to base. Probes are fitted on the fit split of all
@@ -193,11 +194,11 @@ def probe_transfer(base: Activations, post: Activations, statements: Sequence[St
     if base.shape[1:] != post.shape[1:]:
         raise Unmeasurable(f"layers x width differ: base {base.shape[1:]}, post {post.shape[1:]}")
     layer, _ = choose_layer(base, statements)
-    own_base = _probe_hits(base[:, layer], base[:, layer], statements)
+    own_base = probe_hits(base[:, layer], base[:, layer], statements)
     _require_accuracy(own_base, statements, f"base's own probe at block {layer}")
     maker, reader = (base, post) if direction == "forward" else (post, base)
-    transferred = _probe_hits(maker[:, layer], reader[:, layer], statements)
-    own = own_base if direction == "backward" else _probe_hits(reader[:, layer], reader[:, layer], statements)
+    transferred = probe_hits(maker[:, layer], reader[:, layer], statements)
+    own = own_base if direction == "backward" else probe_hits(reader[:, layer], reader[:, layer], statements)
     evidence, items = _paired(own, transferred, statements)
     return Drift(
         measure=f"truth.probe_transfer_{direction}",
@@ -213,7 +214,7 @@ def probe_transfer(base: Activations, post: Activations, statements: Sequence[St
     )
 
 
-def probe_accuracy(base: Activations, post: Activations, statements: Sequence[Statement]) -> Drift:
+def probe_accuracy(base: Activations, post: Others, statements: Sequence[Statement]) -> Drift:
     """Each model's own probe reads truth as well after post-training as before.
 
     Accuracy of post's own probe on post minus base's on base, kinds left out in turn, in [-1, 1]; higher is better.
@@ -222,9 +223,9 @@ def probe_accuracy(base: Activations, post: Activations, statements: Sequence[St
     layer, _ = choose_layer(base, statements)
     if post.shape[1] <= layer:
         raise Unmeasurable(f"post has {post.shape[1]} blocks; the truth direction was chosen at block {layer}")
-    before = _probe_hits(base[:, layer], base[:, layer], statements)
+    before = probe_hits(base[:, layer], base[:, layer], statements)
     _require_accuracy(before, statements, f"base's own probe at block {layer}")
-    after = _probe_hits(post[:, layer], post[:, layer], statements)
+    after = probe_hits(post[:, layer], post[:, layer], statements)
     evidence, items = _paired(before, after, statements)
     return Drift(
         measure="truth.probe_accuracy",
@@ -347,7 +348,7 @@ def _leave_one_kind_out(
     return folds
 
 
-def _probe_hits(
+def probe_hits(
     maker: Float[np.ndarray, "statement d"], reader: Float[np.ndarray, "statement d"], statements: Sequence[Statement]
 ) -> Float[np.ndarray, " statement"]:
     """1 or 0 for every test statement, by the maker's probe on the reader's activations; NaN off the test split."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_model
+from tiny import tiny_model
 
 from mechdrift.engine.record import batches_by_length, record_blocks, record_logits
 from mechdrift.engine.selfcheck import self_check

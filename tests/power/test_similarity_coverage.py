@@ -1,4 +1,4 @@
-"""Does the 90% interval of the direction similarity cover the truth? Simulated, with the noise of an entity shared by both models."""
+"""Does the 90% interval of the direction similarity cover? Simulated; an entity's noise is shared by both models."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_interval_covers(degrees: int, split_half: float) -> None:
     """At least 85% of intervals cover; shown with `pytest tests/power -rP`."""
     coverage, estimate, plug_in = simulate(degrees, split_half, seed=degrees)
     print(
-        f"turned {degrees} degrees, split-half {split_half}: true {np.cos(np.radians(degrees)):.3f}, median estimate {estimate:.3f}, "
-        f"plug-in {plug_in:.3f}, coverage of the 90% interval {coverage:.3f} over {RUNS} runs"
+        f"turned {degrees} degrees, split-half {split_half}: true {np.cos(np.radians(degrees)):.3f}, "
+        f"median estimate {estimate:.3f}, plug-in {plug_in:.3f}, coverage of the 90% interval {coverage:.3f} over {RUNS} runs"
     )
     assert coverage >= 0.85

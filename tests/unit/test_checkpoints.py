@@ -68,7 +68,11 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     ("cut to nothing", lambda f: cut(f, 4), "no safetensors file (4 bytes long)"),
     ("no safetensors", lambda f: (f / WEIGHTS).write_bytes(b"\xff" * 1000), "no header length"),
     ("trailing bytes", lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes() + b"x"), "cut or added to"),
-    ("NaN", lambda f: change_tensor(f, set_value(float("nan"))), "1 of 1,536 weights of model.layers.1.mlp.up_proj.weight are NaN"),
+    (
+        "NaN",
+        lambda f: change_tensor(f, set_value(float("nan"))),
+        "1 of 1,536 weights of model.layers.1.mlp.up_proj.weight are NaN",
+    ),
     ("infinite", lambda f: change_tensor(f, set_value(float("inf"))), "1 of 1,536 weights"),
     ("no tokenizer", forget_tokenizer, "no tokenizer in it"),
 ]

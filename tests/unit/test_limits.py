@@ -14,7 +14,9 @@ def test_shipped_profiles_name_registered_findings_with_provenance(name: str) ->
     profile = load_profile(name)
     assert set(profile.rules) <= set(registered())
     assert profile.gated_as_shipped == sum(rule.role == "gate" for rule in profile.rules.values()) > 0
-    assert all(rule.limit.provenance in {"provisional", "calibrated", "published"} for rule in profile.rules.values() if rule.limit)
+    assert all(
+        rule.limit.provenance in {"provisional", "calibrated", "published"} for rule in profile.rules.values() if rule.limit
+    )
 
 
 def test_a_finding_that_the_profile_does_not_name_is_reported() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_model
+from tiny import tiny_model
 
 from mechdrift.data.organisms.plants import rotate, turning
 

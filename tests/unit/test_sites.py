@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from conftest import tiny_model
+from tiny import tiny_model
 
 from mechdrift.engine.sites import blocks, encode, token_at
 from mechdrift.errors import Unmeasurable

@@ -90,7 +90,9 @@ def test_user_statements_from_csv_and_jsonl(tmp_path: Path) -> None:
     table = tmp_path / "own.csv"
     table.write_text("statement,label,entity,extra\nA is B.,true,A,x\nA is C.,0,A,y\n", encoding="utf-8")
     lines = tmp_path / "lines.jsonl"
-    lines.write_text('{"statement": "A is B.", "label": 1, "kind": "k"}\n\n{"statement": "A is C.", "label": false, "kind": "k"}\n')
+    lines.write_text(
+        '{"statement": "A is B.", "label": 1, "kind": "k"}\n\n{"statement": "A is C.", "label": false, "kind": "k"}\n'
+    )
     read = read_statements(table)
     assert [(s.text, s.label, s.entity, s.kind) for s in read] == [("A is B.", True, "A", "own"), ("A is C.", False, "A", "own")]
     assert read[0].split == read[1].split

@@ -43,9 +43,7 @@ def test_tango_covers_exactly() -> None:
     }
     for gain, loss in [(0.02, 0.02), (0.05, 0.15), (0.2, 0.3), (0.0, 0.1)]:
         law = stats.multinomial(n, [gain, loss, 1 - gain - loss])
-        covered = sum(
-            law.pmf([b, c, n - b - c]) for (b, c), (low, high) in intervals.items() if low <= gain - loss <= high
-        )
+        covered = sum(law.pmf([b, c, n - b - c]) for (b, c), (low, high) in intervals.items() if low <= gain - loss <= high)
         assert covered > 0.86, f"true difference {gain - loss:.2f}: coverage {covered:.3f}"
 
 
@@ -135,7 +133,7 @@ def test_similarity_equals_brute_force_over_pairs(excluded: int) -> None:
 
 @pytest.mark.parametrize("degrees", [0.0, 15.0, 60.0])
 def test_similarity_of_a_turned_copy_is_the_cosine_exactly(degrees: float) -> None:
-    """cos I + sin J turns every vector by the same angle, so noise turns with it and nothing is left to chance."""
+    """Cos I + sin J turns every vector by the same angle, so noise turns with it and nothing is left to chance."""
     rng = np.random.default_rng(3)
     x = rng.normal(0.2, 1, (50, 8))
     quarter = np.kron(np.eye(4), np.array([[0.0, -1.0], [1.0, 0.0]]))

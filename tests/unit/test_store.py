@@ -45,7 +45,8 @@ def test_bad_entry_is_found_and_made_anew(tmp_path: Path, damage: str) -> None:
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[-7] ^= 1
-    path.write_bytes({"flip": content, "cut": content[:-50], "empty": b"", "foreign": b"x" * 500}[damage])
+    damaged = {"flip": bytes(content), "cut": bytes(content[:-50]), "empty": b"", "foreign": b"x" * 500}
+    path.write_bytes(damaged[damage])
     store = Store(tmp_path)
     with pytest.warns(UserWarning, match=r"cache entry .* is bad .* recorded again"):
         assert torch.equal(store.get(KEY, lambda: {"a": made})["a"], made)
@@ -56,8 +57,8 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path: Path) -> No
     (tmp_path / "file").write_text("no folder")
     store = Store(tmp_path / "file")
     with pytest.warns(UserWarning, match="cannot be written") as caught:
-        for _ in range(3):
-            assert store.get(KEY, lambda: {"a": torch.ones(1)})["a"].item() == 1
+        read = [store.get(KEY, lambda: {"a": torch.ones(1)})["a"].item() for _ in range(3)]
+    assert read == [1, 1, 1]
     assert len(caught) == 1
     assert store.misses == 3
 

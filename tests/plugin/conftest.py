@@ -1,0 +1,61 @@
+"""Runs of the plugin in folders of their own, on the shipped organisms and copies of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mechdrift.data.organisms.plants import write_rotated
+
+BASE, INSTRUCT = "organism:base", "organism:instruct"
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all runs of a test process: what is tested here is not recording."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """organism:instruct with its residual stream turned by so many degrees."""
+    made: dict[int, Path] = {}
+
+    def make(degrees: int) -> Path:
+        if degrees not in made:
+            made[degrees] = tmp_path_factory.mktemp(f"turned-{degrees}-")
+            write_rotated(INSTRUCT, degrees, made[degrees])
+        return made[degrees]
+
+    return make
+
+
+class Compared:
+    """What a run printed, returned and recorded."""
+
+    def __init__(self, result: pytest.RunResult, record: Path) -> None:
+        self.code = int(result.ret)
+        self.out = result.stdout.str()
+        self.err = result.stderr.str()
+        self.record: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
+        self.rows: dict[str, dict[str, Any]] = {row["finding"]: row for row in self.record.get("rows", [])}
+
+    def verdicts(self) -> dict[str, str]:
+        """Verdict of every row."""
+        return {name: row["verdict"] for name, row in self.rows.items()}
+
+
+@pytest.fixture
+def compare(pytester: pytest.Pytester, shared_cache: Path) -> Callable[..., Compared]:
+    """Run `pytest --base X --post Y ...` in an empty folder."""
+
+    def run(base: object, post: object, *more: object, cache: object = shared_cache, process: bool = False) -> Compared:
+        record = pytester.path / "record.json"
+        record.unlink(missing_ok=True)
+        arguments = ["--base", base, "--post", post, "--mechdrift-cache", cache, "--mechdrift-record", record, *more]
+        runner = pytester.runpytest_subprocess if process else pytester.runpytest_inprocess
+        return Compared(runner(*map(str, arguments)), record)
+
+    return run

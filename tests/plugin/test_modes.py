@@ -1,0 +1,75 @@
+"""The same rows without xdist, with -n0 and with -n2; the same record twice; JUnit in each."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from junitparser import JUnitXml
+
+MODES = {"plain": ("-p", "no:xdist"), "n0": ("-n", "0"), "n2": ("-n", "2")}
+PAIR = ("organism:base", "organism:instruct")
+
+
+def judged(run: Any) -> dict[str, Any]:
+    """The record but for what the run itself took."""
+    return {key: value for key, value in run.record.items() if key != "run"}
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: Path, mode: str) -> None:
+    plain = compare(*PAIR, "-p", "no:xdist")
+    # A cache of its own, so that workers record, wait for each other and read.
+    run = compare(*PAIR, *MODES[mode], "--junitxml", tmp_path / "j.xml", cache=tmp_path / "cache", process=True)
+    assert run.code == plain.code == 0, run.out
+    assert judged(run) == judged(plain)
+    assert run.record["run"]["work"]["recorded_prompts"] == 2 * (1200 + 720)
+    cases = [case for suite in JUnitXml.fromfile(str(tmp_path / "j.xml")) for case in suite]
+    assert len(cases) == len(run.rows) == 6
+    for case in cases:
+        told = {prop.get("name"): prop.get("value") for prop in case._elem.iter("property")}
+        row = run.rows[told["mechdrift.finding"]]
+        assert told["mechdrift.verdict"] == row["verdict"]
+        assert float(told["mechdrift.estimate"]) == row["estimate"]
+        assert float(told["mechdrift.low"]) == row["low"]
+        assert float(told["mechdrift.high"]) == row["high"]
+        assert int(told["mechdrift.n"]) == row["n"]
+        assert float(told["mechdrift.at_least"]) == row["limit"]["at_least"]
+
+
+def test_the_second_run_records_nothing_and_says_the_same(compare: Callable[..., Any], tmp_path: Path) -> None:
+    first = compare(*PAIR, cache=tmp_path / "cache")
+    second = compare(*PAIR, cache=tmp_path / "cache")
+    assert first.record["run"]["work"] == {"cache_hits": 0, "cache_misses": 4, "model_loads": 2, "recorded_prompts": 3840}
+    assert second.record["run"]["work"] == {"cache_hits": 4, "cache_misses": 0, "model_loads": 0, "recorded_prompts": 0}
+    assert judged(second) == judged(first)
+
+
+def test_without_a_cache_nothing_is_kept(compare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run = compare(*PAIR, "--mechdrift-only", "truth.clean_gap", cache="off")
+    assert run.code == 0
+    assert run.record["run"]["work"]["cache_misses"] == 4
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_only_selects_findings_without_paths(compare: Callable[..., Any]) -> None:
+    run = compare(*PAIR, "--mechdrift-only", "truth.clean_gap")
+    assert list(run.rows) == ["truth.clean_gap"]
+    assert "truth.direction_similarity" in run.record["not_selected"]
+    assert "5 deselected" in run.out
+
+
+def test_items_lie_beside_the_record(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+    import json
+
+    from safetensors import safe_open
+
+    run = compare(*PAIR)
+    with safe_open(pytester.path / "record.items.safetensors", framework="np") as items:
+        names = {name: json.loads(text) for name, text in items.metadata().items()}
+        for finding, row in run.rows.items():
+            assert row["items"] == len(names[finding]) == 360
+            parts = items.get_tensor(f"{finding}/contribution")
+            if row["evidence"]["kind"] == "paired proportions":
+                assert parts.sum() == pytest.approx(row["estimate"] - row["null"], abs=1e-9)

@@ -1,0 +1,132 @@
+"""The main job, end to end, on checkpoints whose truth is known."""
+
+import math
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from tiny import tiny_model
+
+from mechdrift.verdict.limits import load_profile
+
+GATES = {name for name, rule in load_profile("base-to-post").rules.items() if rule.role == "gate"}
+SIMILARITY = "truth.direction_similarity"
+
+
+def schema() -> Any:
+    import json
+
+    return json.loads((files("mechdrift.report") / "record.schema.json").read_text())
+
+
+def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
+    run = compare("organism:base", "organism:instruct")
+    assert run.code == 0, run.out
+    assert {name for name, verdict in run.verdicts().items() if verdict == "held"} >= GATES
+    for row in run.rows.values():
+        assert row["low"] <= row["estimate"] <= row["high"]
+        assert row["n"] == 360
+    jsonschema.validate(run.record, schema())
+    assert "mechdrift: base organism:base (llama, 6 blocks x 192" in run.out
+    assert re.search(r"mechdrift: device cpu, dtype float32, cache .*, profile base-to-post \(4 gated rows\)", run.out)
+    assert "mechdrift: 4 gated rows: 4 held" in run.out
+
+
+@pytest.mark.parametrize(("degrees", "verdict"), [(15, "held"), (30, "held"), (60, "drifted")])
+def test_a_turned_copy_shows_the_cosine_of_its_angle(
+    compare: Callable[..., Any], turned: Callable[[int], Path], degrees: int, verdict: str
+) -> None:
+    """Outputs are unchanged, every vector of the stream is turned by the angle: only the direction may show it."""
+    run = compare("organism:instruct", turned(degrees))
+    row = run.rows[SIMILARITY]
+    # The angle is exact; what is left is float32 against rounded float32 matrices.
+    assert row["estimate"] == pytest.approx(math.cos(math.radians(degrees)), abs=1e-4)
+    assert row["verdict"] == verdict
+    assert run.verdicts()["truth.judgement_accuracy"] == "held"
+    assert run.verdicts()["truth.clean_gap"] == "held"
+    assert run.rows["truth.probe_accuracy"]["verdict"] == "held"
+    assert run.code == (0 if {run.verdicts()[name] for name in GATES} == {"held"} else 1)
+
+
+def test_a_failed_gate_says_by_how_much_against_which_limit_from_which_n(
+    compare: Callable[..., Any], turned: Callable[[int], Path]
+) -> None:
+    run = compare("organism:instruct", turned(60), "--mechdrift-only", SIMILARITY)
+    assert run.code == 1
+    text = run.out[run.out.index(f"{SIMILARITY} drifted: The direction that tells true") :]
+    wanted = [
+        r"estimate  0\.500 \[0\.[45]\d\d, 0\.5\d\d\] cosine across disjoint entities; limit >= 0\.8: 0\.300 beyond",
+        r"no change \[\d\.\d{3}, \d\.\d{3}\] at this resolution; n = 360 entities",
+        r"site      resid_post\[\d\] @ period \(layer of base's widest",
+        r"note      plug-in cosine 0\.500",
+        r"again     pytest --base organism:instruct --post \S+ --mechdrift-cache \S+ --mechdrift-only truth\.direction",
+        r'accept    set at_least under \[rows\."truth\.direction_similarity"\] in a profile of your own: --mech',
+    ]
+    places = [re.search(pattern, text) for pattern in wanted]
+    assert all(places), [pattern for pattern, place in zip(wanted, places, strict=True) if not place]
+    starts = [place.start() for place in places if place]
+    assert starts == sorted(starts)
+    assert "Traceback" not in run.out
+
+
+def test_identical_checkpoints_are_exactly_no_change(compare: Callable[..., Any]) -> None:
+    run = compare("organism:instruct", "organism:instruct")
+    assert run.code == 0
+    assert run.record["inputs"]["identical"]
+    for row in run.rows.values():
+        assert row["verdict"] == "held"
+        assert row["estimate"] == row["low"] == row["high"] == row["null"]
+        assert "identical checkpoints" in row["note"]
+
+
+def test_without_the_short_cut_identical_checkpoints_are_within_a_millionth(compare: Callable[..., Any]) -> None:
+    run = compare("organism:instruct", "organism:instruct", "--mechdrift-no-identity-shortcut")
+    assert run.code == 0
+    for row in run.rows.values():
+        assert row["estimate"] == pytest.approx(row["null"], abs=1e-6)
+        assert "identical" not in row["note"]
+
+
+def test_a_post_that_lost_its_facts_has_drifted(compare: Callable[..., Any], tmp_path: Path) -> None:
+    """Random weights under base's own tokenizer: nothing is left, and that is drift, not unmeasurable."""
+    from mechdrift.checkpoints.load import load_tokenizer
+    from mechdrift.checkpoints.resolve import resolve
+
+    base = resolve("organism:base")
+    tokenizer = load_tokenizer(base)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers, "num_attention_heads": 6}
+    tiny_model(seed=3, **sizes).save_pretrained(tmp_path / "lost")
+    tokenizer.save_pretrained(tmp_path / "lost")
+    run = compare("organism:base", tmp_path / "lost")
+    assert run.code == 1
+    verdicts = run.verdicts()
+    assert verdicts["truth.judgement_accuracy"] == verdicts["truth.clean_gap"] == verdicts[SIMILARITY] == "drifted"
+    assert verdicts["truth.probe_accuracy"] == "drifted"
+    assert run.rows["truth.judgement_accuracy"]["contributors"], "names the facts that were lost"
+
+
+def test_a_base_without_the_effect_is_unmeasurable_and_not_green(compare: Callable[..., Any], tmp_path: Path) -> None:
+    from mechdrift.checkpoints.load import load_tokenizer
+    from mechdrift.checkpoints.resolve import resolve
+
+    base = resolve("organism:base")
+    tokenizer = load_tokenizer(base)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers, "num_attention_heads": 6}
+    tiny_model(seed=3, **sizes).save_pretrained(tmp_path / "blank")
+    tokenizer.save_pretrained(tmp_path / "blank")
+    run = compare(tmp_path / "blank", "organism:base")
+    assert run.code == 7
+    assert {run.verdicts()[name] for name in GATES} == {"unmeasurable"}
+    assert "base's TRUE/FALSE judgement is right on" in run.out
+    assert "n = 360 entities; clean gap" in run.out
+
+
+def test_another_tokenizer_is_unmeasurable_by_name(compare: Callable[..., Any], tiny_checkpoint: Callable[..., Path]) -> None:
+    run = compare("organism:base", tiny_checkpoint())
+    assert run.code == 7
+    assert {row["verdict"] for row in run.rows.values()} == {"unmeasurable"}
+    assert "token ids differ between base and post on 1200 of 1200 prompts" in run.out
