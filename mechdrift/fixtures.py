@@ -82,21 +82,20 @@ class Judge:
 
     def judge(self, drift: "Drift") -> None:
         """Judge by the run's profile; pytest.fail with the row in words where a gate is drifted, undecided or unmeasurable."""
-        from mechdrift.findings import registered
-        from mechdrift.run import ROW, finding_of
+        from mechdrift.run import ROW, asked_by
         from mechdrift.verdict.row import judged_row
 
         run = _run(self._request.config)
-        name = finding_of(self._request.node)
-        if name != drift.measure:
-            raise ValueError(f"the test is marked finding({name!r}) and judges {drift.measure!r}")
+        asked = asked_by(self._request.node)
+        if asked is None or asked.finding.name != drift.measure:
+            raise ValueError(f"the test is not marked finding({drift.measure!r}), which it judges")
         if run.identical and run.settings.identity_shortcut:
             drift = drift.of_identical()
-        row = judged_row(registered()[name], drift, run.profile)
+        row = judged_row(asked, drift, run.profile)
         self._request.node.stash[ROW] = row
         if row["role"] == "gate" and row["verdict"] != "held":
             words = text.missing if row["estimate"] is None else text.failure
-            pytest.fail(words(row, run.settings.command(name)), pytrace=False)
+            pytest.fail(words(row, run.settings.command(asked.finding.name)), pytrace=False)
 
 
 def work_done(config: pytest.Config) -> dict[str, int]:

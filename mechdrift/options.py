@@ -1,7 +1,7 @@
 """Command-line options: one pure parse function each. Imports nothing but the standard library, pytest and our errors."""
 
 import shlex
-from argparse import ArgumentTypeError
+from argparse import ArgumentError, ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class Settings:
 
 DEFAULTS: dict[str, Any] = {
     "--mechdrift-profile": "base-to-post",
-    "--mechdrift-only": (),
+    "--mechdrift-only": None,
     "--mechdrift-statements": None,
     "--mechdrift-device": "auto",
     "--mechdrift-dtype": "auto",
@@ -111,7 +111,7 @@ def add_options(parser: pytest.Parser) -> None:
         }
         try:
             group.addoption(f"--{name}", f"--mechdrift-{name}", **settings)
-        except ValueError:  # another plugin has taken the short form
+        except (ValueError, ArgumentError):  # another plugin has taken the short form
             settings["help"] += f" (--{name} is another plugin's here)"
             group.addoption(f"--mechdrift-{name}", **settings)
 

@@ -1,6 +1,7 @@
 """One comparing run: what it compares, the rows that come in, the exit code that goes out."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from mechdrift.findings import Finding, registered
 from mechdrift.options import OFF, Settings
 from mechdrift.report import text
 from mechdrift.verdict.limits import Profile, load_profile
-from mechdrift.verdict.row import Row, unmeasured_row
+from mechdrift.verdict.row import Asked, Row, unmeasured_row
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
@@ -56,7 +57,7 @@ def _selected(settings: Settings) -> dict[str, Finding]:
     return {name: finding for name, finding in findings.items() if not wanted or wanted & {name, finding.family}}
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps plugins in sets
 class ComparingRun:
     """The state of the run and its pytest hooks."""
 
@@ -70,9 +71,9 @@ class ComparingRun:
     statements: "tuple[Statement, ...]" = ()
     store_folder: Path | None = None
     rows: dict[str, Row] = field(default_factory=dict)
-    """By finding."""
-    expected: set[str] = field(default_factory=set)
-    """Findings whose tests were collected."""
+    """By label."""
+    expected: set[Asked] = field(default_factory=set)
+    """What the collected tests ask."""
     work: dict[str, int] = field(default_factory=dict)
     """Loads, recorded prompts, cache hits and misses, summed over workers."""
     unexpected: bool = False
@@ -155,22 +156,14 @@ class ComparingRun:
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Keep the tests of selected findings; the rest of a stranger's tests stay."""
-        dropped = []
-        for item in items:
-            if (name := finding_of(item)) is not None:
-                if name not in registered():
-                    raise pytest.UsageError(
-                        f"mechdrift: {item.nodeid} names finding {name!r}; expected one of {', '.join(registered())}"
-                    )
-                if name not in self.findings:
-                    dropped.append(item)
+        dropped = [item for item in items if (asked := asked_by(item)) and asked.finding.name not in self.findings]
         if dropped:
             config.hook.pytest_deselected(items=dropped)
             items[:] = [item for item in items if item not in dropped]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which rows must come."""
-        self.expected = {name for item in session.items if (name := finding_of(item)) is not None}
+        self.expected = {asked for item in session.items if (asked := asked_by(item))}
 
     # During the tests
 
@@ -178,14 +171,14 @@ class ComparingRun:
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         """Attach the row to the report, and turn what stopped it into one."""
         report: pytest.TestReport = yield
-        name = finding_of(item)
-        if name is None or call.when == "teardown":
+        asked = asked_by(item)
+        if asked is None or call.when == "teardown":
             return report
         error = call.excinfo.value if call.excinfo else None
         row = item.stash.get(ROW, None)
         if row is None and (error is not None or call.when == "call"):
-            row = self._row_without_number(registered()[name], error)
-            again = self.settings.command(name)
+            row = self._row_without_number(asked, error)
+            again = self.settings.command(asked.finding.name)
             if isinstance(error, Unmeasurable) and row["role"] == "report":
                 report.outcome = "skipped"
                 report.longrepr = (str(item.path), item.location[1] or 0, f"unmeasurable: {row['reason']}")
@@ -194,28 +187,31 @@ class ComparingRun:
                 if error is None or isinstance(error, Unmeasurable | InputError):
                     report.longrepr = text.missing(row, again)
         if row is not None:
-            report.mechdrift_row = row  # type: ignore[attr-defined]
-            report.mechdrift_bad_input = isinstance(error, InputError)  # type: ignore[attr-defined]
+            told = {"row": row, "bad_input": isinstance(error, InputError), "expected": [_told(one) for one in self.expected]}
+            report.mechdrift = told  # type: ignore[attr-defined]
             report.user_properties = [*report.user_properties, *row_properties(row)]
         return report
 
-    def _row_without_number(self, finding: Finding, error: BaseException | None) -> Row:
+    def _row_without_number(self, asked: Asked, error: BaseException | None) -> Row:
         """A row for a test that gave none."""
         if error is None:
-            return unmeasured_row(finding, self.profile, "error", "the test ended without a verdict")
+            return unmeasured_row(asked, self.profile, "error", "the test ended without a verdict")
         if isinstance(error, Unmeasurable | pytest.skip.Exception):
-            return unmeasured_row(finding, self.profile, "unmeasurable", str(error))
+            return unmeasured_row(asked, self.profile, "unmeasurable", str(error))
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        return unmeasured_row(finding, self.profile, "error", reason)
+        return unmeasured_row(asked, self.profile, "error", reason)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect rows, on the controller from all workers."""
-        row: Row | None = getattr(report, "mechdrift_row", None)
-        if row is not None and row["finding"] not in self.rows:
-            self.rows[row["finding"]] = row
+        told: dict[str, Any] = getattr(report, "mechdrift", {"row": None, "bad_input": False, "expected": []})
+        row: Row | None = told["row"]
+        if row is not None and row["label"] not in self.rows:
+            self.rows[row["label"]] = row
             if not self.is_worker:
                 self.config.hook.pytest_mechdrift_row(config=self.config, row=row)
-        self.bad_input |= getattr(report, "mechdrift_bad_input", False)
+        self.bad_input |= told["bad_input"]
+        # The controller of workers collects no tests; it learns from their reports what was to come.
+        self.expected |= {_asked(name, parameters) for name, parameters in told["expected"]}
         if report.failed and (row is None or row["verdict"] == "error"):
             self.unexpected = True
 
@@ -231,9 +227,10 @@ class ComparingRun:
 
             xdist.hand_over(self)
             return
+        for asked in self.expected:
+            if asked.label not in self.rows:
+                self.rows[asked.label] = unmeasured_row(asked, self.profile, "unmeasurable", "its test never ran")
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            for name in sorted(self.expected - self.rows.keys()):
-                self.rows[name] = unmeasured_row(registered()[name], self.profile, "unmeasurable", "its test never ran")
             session.exitstatus = self.exit_code()
         if self.settings.record and self.base and self.post:
             self._write_record(session)
@@ -287,8 +284,8 @@ class ComparingRun:
                 "identity_shortcut": self.settings.identity_shortcut,
             },
             "environment": {package: version(package) for package in packages},
-            "rows": [self.rows[name] for name in sorted(self.rows)],
-            "not_selected": sorted(registered().keys() - self.expected),
+            "rows": [self.rows[label] for label in sorted(self.rows)],
+            "not_selected": sorted(registered().keys() - {asked.finding.name for asked in self.expected}),
             "exit_code": exit_code,
             "extra": {},
             "run": {"started": self.started, "seconds": time.time() - self.started, "work": self.work},
@@ -306,15 +303,33 @@ class ComparingRun:
             terminalreporter.write_line(self.record_error or f"record: {self.settings.record}")
 
 
-def finding_of(item: pytest.Item) -> str | None:
-    """The finding that a test is marked with."""
+def asked_by(item: pytest.Item) -> Asked | None:
+    """What a test is marked to ask: `@pytest.mark.finding("family.row", kind="cities")`. UsageError for an unknown finding."""
     marker = item.get_closest_marker("finding")
-    return str(marker.args[0]) if marker and marker.args else None
+    if marker is None:
+        return None
+    if len(marker.args) != 1 or marker.args[0] not in registered():
+        expected = f"one of {', '.join(sorted(registered()))}"
+        raise pytest.UsageError(
+            f"mechdrift: {item.nodeid} is marked finding{marker.args!r}; expected {expected}; mend the marker"
+        )
+    return _asked(marker.args[0], marker.kwargs.items())
+
+
+def _asked(name: str, parameters: Iterable[Iterable[object]]) -> Asked:
+    """From plain data."""
+    pairs = ((str(key), str(value)) for key, value in parameters)
+    return Asked(registered()[name], tuple(sorted(pairs)))
+
+
+def _told(asked: Asked) -> list[Any]:
+    """To plain data, which alone can leave a worker."""
+    return [asked.finding.name, [list(pair) for pair in asked.parameters]]
 
 
 def row_properties(row: Row) -> list[tuple[str, object]]:
     """A row's numbers as JUnit properties."""
-    names = ("finding", "role", "verdict", "estimate", "low", "high", "n", "unit", "site", "p_value", "reason")
+    names = ("label", "finding", "role", "verdict", "estimate", "low", "high", "n", "unit", "site", "p_value", "reason")
     limit = row["limit"] or {}
     values = {name: row[name] for name in names} | {side: limit.get(side) for side in ("at_least", "at_most")}
     return [(f"mechdrift.{name}", text.printable(str(value))) for name, value in values.items() if value is not None]

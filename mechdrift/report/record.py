@@ -25,10 +25,8 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
         items = row["items"]
         if items:
             for field in ("base", "post", "contribution"):
-                tensors[f"{row['finding']}/{field}"] = np.array(
-                    [np.nan if item[field] is None else item[field] for item in items]
-                )
-            names[row["finding"]] = json.dumps([[item["kind"], item["name"]] for item in items], ensure_ascii=False)
+                tensors[f"{row['label']}/{field}"] = np.array([np.nan if item[field] is None else item[field] for item in items])
+            names[row["label"]] = json.dumps([[item["kind"], item["name"]] for item in items], ensure_ascii=False)
         rows.append({key: value for key, value in row.items() if key != "items"} | {"items": len(items)})
     if tensors:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.items")

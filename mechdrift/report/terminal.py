@@ -12,7 +12,7 @@ HEADS = ("finding", "role", "verdict", "estimate [90% interval]", "limit", "n", 
 
 def table(rows: list[Row], write: Callable[..., None]) -> None:
     """Write one line a row, gates first; write(text, **markup) writes without a line end."""
-    ordered = sorted(rows, key=lambda row: (row["role"] != "gate", row["finding"]))
+    ordered = sorted(rows, key=lambda row: (row["role"] != "gate", row["label"]))
     cells = [_cells(row) for row in ordered]
     widths = [max(len(line[column]) for line in [HEADS, *cells]) for column in range(len(HEADS))]
     write("  ".join(head.ljust(width) for head, width in zip(HEADS, widths, strict=True)).rstrip() + "\n", bold=True)
@@ -29,8 +29,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     """The table's cells of a row, in the order of HEADS."""
     n = "-" if row["n"] is None else str(row["n"])
     return tuple(
-        printable(cell)
-        for cell in (row["finding"], row["role"], row["verdict"], interval(row), limit(row), n, row["site"] or "-")
+        printable(cell) for cell in (row["label"], row["role"], row["verdict"], interval(row), limit(row), n, row["site"] or "-")
     )
 
 

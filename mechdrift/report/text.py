@@ -41,7 +41,7 @@ def distance(row: Row) -> str:
 
 def failure(row: Row, again: str) -> str:
     """The text of a failed gate: claim, numbers, floor, place, contributors, what to type next."""
-    lines = [f"{row['finding']} {row['verdict']}: {row['claim']}"]
+    lines = [f"{row['label']} {row['verdict']}: {row['claim']}"]
     lines.append(f"  estimate  {interval(row)} {row['unit']}; limit {limit(row)}: {distance(row)}; {row['reason']}")
     floor = row["floor"]
     needed = f"; about {row['needed_n']} would decide" if row["needed_n"] else ""
@@ -65,5 +65,5 @@ def failure(row: Row, again: str) -> str:
 
 def missing(row: Row, again: str) -> str:
     """The text of a row without a number."""
-    lines = [f"{row['finding']} {row['verdict']}: {row['claim']}", f"  because   {row['reason']}", f"  again     {again}"]
+    lines = [f"{row['label']} {row['verdict']}: {row['claim']}", f"  because   {row['reason']}", f"  again     {again}"]
     return "\n".join(printable(line) for line in lines)

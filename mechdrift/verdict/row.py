@@ -1,7 +1,7 @@
 """Rows: one finding's drift with its limit, role and verdict, as plain JSON data."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mechdrift.findings import Finding
@@ -14,13 +14,34 @@ Row = dict[str, Any]
 CONTRIBUTORS = 3
 
 
-def judged_row(finding: Finding, drift: Drift, profile: Profile) -> Row:
+@dataclass(frozen=True)
+class Asked:
+    """What one test asks: a finding, with the parameters by which its rows differ (a kind of statements, a prompt form)."""
+
+    finding: Finding
+    """The claim."""
+    parameters: tuple[tuple[str, str], ...] = ()
+    """Sorted (name, value) pairs; part of the row's key."""
+
+    @property
+    def label(self) -> str:
+        """Name of the row within a run, for example `knowledge.location[form=cloze,kind=cities]`."""
+        inner = ",".join(f"{name}={value}" for name, value in self.parameters)
+        return f"{self.finding.name}[{inner}]" if inner else self.finding.name
+
+
+def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
     """The row of a drift that was measured."""
     decision = decide(drift, profile)
     floor = drift.floor
     worst = sorted(drift.items, key=lambda item: (item.contribution, item.kind, item.name))[:CONTRIBUTORS]
     measured = {
-        "key": {"measure": drift.measure, "site_rule": drift.site_rule, "data": drift.data, "parameters": drift.parameters},
+        "key": {
+            "measure": drift.measure,
+            "site_rule": drift.site_rule,
+            "data": drift.data,
+            "parameters": drift.parameters | dict(asked.parameters),
+        },
         "status": "ok" if math.isfinite(drift.estimate) else "not finite",
         "estimate": drift.estimate,
         "low": drift.interval.low,
@@ -40,28 +61,29 @@ def judged_row(finding: Finding, drift: Drift, profile: Profile) -> Row:
         "items": [asdict(item) for item in drift.items],
         "curve": [asdict(point) for point in drift.curve],
     }
-    return plain(_head(finding, profile, decision.verdict, decision.reason) | measured)
+    return plain(_head(asked, profile, decision.verdict, decision.reason) | measured)
 
 
-def unmeasured_row(finding: Finding, profile: Profile, verdict: Verdict, reason: str) -> Row:
+def unmeasured_row(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:
     """The row of a finding that has no number: unmeasurable, or an error."""
     missing = dict.fromkeys(
         ("estimate", "low", "high", "null", "floor", "n", "evidence", "unit", "better", "site", "p_value", "needed_n")
     )
-    key: Row = {"measure": finding.name, "site_rule": None, "data": None, "parameters": {}}
+    key: Row = {"measure": asked.finding.name, "site_rule": None, "data": None, "parameters": dict(asked.parameters)}
     lists: Row = {"contributors": [], "items": [], "curve": []}
     return plain(
-        _head(finding, profile, verdict, reason)
+        _head(asked, profile, verdict, reason)
         | {"key": key, "status": "absent", "confidence": CONFIDENCE, "note": ""}
         | missing
         | lists
     )
 
 
-def _head(finding: Finding, profile: Profile, verdict: Verdict, reason: str) -> Row:
+def _head(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:
     """What every row has."""
-    rule = profile.rule(finding.name)
+    finding, rule = asked.finding, profile.rule(asked.finding.name)
     return {
+        "label": asked.label,
         "finding": finding.name,
         "claim": finding.claim,
         "source": finding.source,

@@ -7,9 +7,25 @@ from typing import Any
 
 import pytest
 
+from mechdrift.checkpoints.load import load_model, load_tokenizer
+from mechdrift.checkpoints.resolve import resolve
 from mechdrift.data.organisms.plants import write_rotated
 
 BASE, INSTRUCT = "organism:base", "organism:instruct"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def libraries_stay_loaded() -> None:
+    """Load what runs in this process will need: pytester forgets modules that a run imports, and C extensions load once."""
+    import torch
+
+    import mechdrift.report.record
+    import mechdrift.run
+    import mechdrift.xdist  # noqa: F401
+
+    checkpoint = resolve(BASE)
+    load_tokenizer(checkpoint)(["warm"])
+    load_model(checkpoint, torch.float32, "cpu")(torch.tensor([[0, 1]]))
 
 
 @pytest.fixture(scope="session")

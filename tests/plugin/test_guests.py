@@ -16,7 +16,7 @@ def test_without_a_pair_neither_torch_nor_transformers_is_imported(tmp_path: Pat
     (tmp_path / "test_own.py").write_text("def test_own(): pass\n")
     program = (
         f"import sys, pytest; code = pytest.main({arguments!r}); "
-        "heavy = {'torch', 'transformers', 'safetensors', 'huggingface_hub'} & sys.modules.keys(); print('heavy:', sorted(heavy))"
+        "heavy = {'torch', 'transformers', 'huggingface_hub'} & sys.modules.keys(); print('heavy:', sorted(heavy))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "heavy: []" in done.stdout
@@ -116,7 +116,7 @@ def test_gap(measured, mechdrift_drift):
         ({"body": "pass"}, 1, "error", "the test ended without a verdict"),
         ({"body": "assert False, 'before judging'"}, 1, "error", "before judging"),
         ({"estimate": "float('nan')"}, 7, "unmeasurable", "the estimate is nan"),
-        ({"finding": "truth.probe_accuracy"}, 1, None, "is marked finding('truth.probe_accuracy') and judges 'truth.clean_gap'"),
+        ({"finding": "truth.probe_accuracy"}, 1, None, "the test is not marked finding('truth.clean_gap'), which it judges"),
     ],
 )
 def test_exit_codes(
@@ -139,7 +139,20 @@ def test_an_unknown_finding_is_a_usage_error(compare: Callable[..., Any], pytest
     pytester.makepyfile(test_own=SUITE.format(raises="", estimate=1.0, finding="truth.nope", body="pass"))
     run = compare("organism:base", "organism:instruct", "test_own.py")
     assert run.code == 4
-    assert "names finding 'truth.nope'; expected one of" in run.out + run.err
+    assert "is marked finding('truth.nope',); expected one of truth.clean_gap" in run.out + run.err
+
+
+def test_parameters_make_rows_of_their_own(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+    """One finding asked of two kinds is two rows, and a third that never ran is one too."""
+    suite = SUITE.format(raises="", estimate=1.0, finding="truth.clean_gap", body="mechdrift_drift.judge(measured)")
+    marks = ", ".join(f"pytest.param(marks=pytest.mark.finding('truth.clean_gap', kind='{kind}'))" for kind in "abc")
+    suite = suite.replace("@pytest.mark.finding('truth.clean_gap')", f"@pytest.mark.parametrize([], [{marks}])")
+    pytester.makepyfile(test_own=suite)
+    run = compare("organism:base", "organism:instruct", "test_own.py", "--maxfail", "1")
+    assert run.code == 0, run.out
+    labels = [row["label"] for row in run.record["rows"]]
+    assert labels == [f"truth.clean_gap[kind={kind}]" for kind in "abc"]
+    assert [row["key"]["parameters"] for row in run.record["rows"]] == [{"kind": kind} for kind in "abc"]
 
 
 def test_no_tests_is_exit_code_5(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
@@ -171,7 +184,7 @@ def test_a_row_exists_for_a_test_that_never_ran(
     pytester.makepyfile(test_own=first + never)
     more = ("--dist", "loadfile") if "-n" in mode else ()
     run = compare("organism:base", "organism:instruct", "test_own.py", "-x", *mode, *more, process=True)
-    assert run.code == 1, run.out
+    assert run.code == (2 if "-n" in mode else 1), run.out  # xdist ends -x as an interruption
     assert run.verdicts() == {"truth.clean_gap": "drifted", "truth.judgement_accuracy": "unmeasurable"}
     assert "its test never ran" in run.out
 
