@@ -1,0 +1,82 @@
+"""Steered forwards against the same arithmetic done by hand on the model's own layers."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_model
+
+from mechdrift.engine.sites import LLAMA_SHAPED
+from mechdrift.engine.steer import ablating, adding
+
+IDS = torch.tensor([[0, 5, 9, 200, 31, 77], [0, 100, 101, 102, 103, 104]])
+
+
+@pytest.fixture(params=sorted(LLAMA_SHAPED))
+def model(request: pytest.FixtureRequest) -> Any:
+    return tiny_model(request.param)
+
+
+def run(model: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """What enters each block and the final norm, and the logits.
+
+    Seen by hooks of the test's own: transformers takes its hidden_states before a module's hooks have changed them.
+    """
+    entered: list[torch.Tensor] = []
+    decoder = model.get_decoder()
+    places = [*decoder.layers, decoder.norm]
+    handles = [place.register_forward_pre_hook(lambda _m, args: entered.append(args[0].clone())) for place in places]
+    with torch.inference_mode():
+        logits = model(IDS).logits
+    for handle in handles:
+        handle.remove()
+    return entered, logits
+
+
+def test_addition_moves_exactly_the_named_places(model: Any) -> None:
+    vector = torch.randn(32)
+    before, logits = run(model)
+    with adding(model, {1: vector}, [[2, 4], [3]], [1.0, -2.0]):
+        after, steered = run(model)
+    assert torch.equal(after[1], before[1])  # what enters block 1 has not moved
+    moved = after[2] - before[2]
+    expected = torch.zeros_like(moved)
+    expected[0, [2, 4]], expected[1, 3] = vector, -2 * vector
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-5)
+    # Under a causal mask tokens before the first edited one cannot move, and the last token must.
+    assert torch.equal(steered[0, :2], logits[0, :2])
+    assert torch.equal(steered[1, :3], logits[1, :3])
+    assert (steered[:, -1] - logits[:, -1]).abs().max() > 0.1
+
+
+def test_a_steered_forward_equals_running_the_blocks_from_there(model: Any) -> None:
+    """The blocks above, run by transformers on an input edited by hand, give the same output."""
+    vector = torch.randn(32)
+    edited = run(model)[0][2].clone()
+    edited[0, 2] += 3 * vector
+    edited[1, 2] += 3 * vector
+    handle = model.get_decoder().layers[1].register_forward_hook(lambda _m, _i, _o: edited)
+    expected = run(model)[1]
+    handle.remove()
+    with adding(model, {1: vector}, [[2], [2]], [3.0, 3.0]):
+        torch.testing.assert_close(run(model)[1], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_ablation_leaves_nothing_along_the_direction(model: Any) -> None:
+    direction = 5 * torch.randn(32)
+    before, logits = run(model)
+    with ablating(model, direction, [0, 1, 2]):
+        after, steered = run(model)
+    unit = direction / direction.norm()
+    for place in (1, 2, 3):
+        assert (before[place] @ unit).abs().max() > 0.1
+        assert (after[place] @ unit).abs().max() < 1e-4  # float32 at values of about 10
+    assert (steered - logits).abs().max() > 0.1
+
+
+def test_hooks_come_off_even_after_an_error(model: Any) -> None:
+    with pytest.raises(RuntimeError, match="inside"), adding(model, {0: torch.ones(32)}, [[0], [0]], [1, 1]):
+        raise RuntimeError("inside")
+    with pytest.raises(RuntimeError, match="inside"), ablating(model, torch.ones(32), [0]):
+        raise RuntimeError("inside")
+    assert not any(layer._forward_hooks for layer in model.get_decoder().layers)

@@ -1,0 +1,42 @@
+"""A wheel in an environment of its own, run from an empty folder."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MEGABYTE = 2**20
+
+
+def call(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_the_wheel_runs_the_packaged_suites(tmp_path: Path) -> None:
+    """The environment has mechdrift from the wheel; its dependencies are those of this one, by a .pth file."""
+    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 20 * MEGABYTE
+    call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    call(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    where = call(
+        python,
+        "-c",
+        "import mechdrift.suites, mechdrift.data; print(mechdrift.suites.__file__, mechdrift.data.__file__)",
+        cwd=empty,
+    )
+    assert where.stdout.count(str(site)) == 2, where.stdout
+    pair = ("--base", "organism:base", "--post", "organism:instruct")
+    call(python, "-m", "pytest", *pair, "--mechdrift-cache", tmp_path / "cache", "--mechdrift-record", "record.json", cwd=empty)
+    record = json.loads((empty / "record.json").read_text())
+    assert record["exit_code"] == 0
+    assert len(record["rows"]) == 6
