@@ -1,8 +1,8 @@
 """Recordings: block outputs and next-token logits of a prompt set, in as few forwards as batches allow."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.sites import blocks
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Progress = Callable[[int, int], None]
+Edit = Callable[[Any, list[int]], AbstractContextManager[None]]
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
@@ -55,11 +56,13 @@ def record_logits(
     tokens: Sequence[Sequence[int]],
     batch_tokens: int,
     progress: Progress | None = None,
+    edit: Edit = lambda _model, _batch: nullcontext(),
 ) -> "Tensor":
     """Next-token logits of the asked tokens after each prompt, and their log-normaliser.
 
     tokens[i] are k token ids for prompt i. Returns float32 [prompt, k + 1] on the CPU; the last column is the logsumexp over
-    the vocabulary, so exp(logit - last) is a probability. Only the last positions pass through the head.
+    the vocabulary, so exp(logit - last) is a probability. Only the last positions pass through the head. edit gives the
+    intervention under which a batch of prompts, named by their indices, is run.
     """
     import torch
 
@@ -67,7 +70,8 @@ def record_logits(
     for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
         ends = torch.tensor([len(prompts[index]) - 1 for index in batch], device=ids.device)
         kept, places = torch.unique(ends, return_inverse=True)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
+        with edit(model, batch):
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
         last = logits[torch.arange(len(batch), device=ids.device), places].float()
         asked = torch.tensor([list(tokens[index]) for index in batch], device=ids.device)
         recorded[batch] = torch.cat([last.gather(1, asked), last.logsumexp(1, keepdim=True)], dim=1).cpu()

@@ -1,40 +1,36 @@
 """Interventions on the residual stream, as context managers: the hooks are on inside, and always off afterwards."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mechdrift.engine.sites import blocks
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 
 @contextmanager
 def adding(
-    model: "PreTrainedModel",
-    vectors: "Mapping[int, Tensor]",
-    positions: Sequence[Sequence[int]],
-    coefficients: Sequence[float],
+    model: "PreTrainedModel", layers: Sequence[int], shifts: "Tensor", positions: Sequence[Sequence[int]]
 ) -> Iterator[None]:
-    """Add coefficients[row] * vectors[layer] to the output of each named block at positions[row].
+    """Add shifts[row] to the output of each named block at positions[row].
 
-    vectors: layer -> [d_model]; positions and coefficients: one entry a row of the batch that is run inside.
+    shifts: [row, d_model], coefficients folded in; positions: token indices for every row of the batch that is run inside.
     """
     import torch
 
     rows = torch.tensor([row for row, chosen in enumerate(positions) for _ in chosen], device=model.device)
     columns = torch.tensor([column for chosen in positions for column in chosen], device=model.device)
-    scale = torch.tensor([coefficients[row] for row, chosen in enumerate(positions) for _ in chosen], device=model.device)
+    shift = shifts.to(model.device, torch.float32)[rows]
 
-    def edit(layer: int, output: "Tensor") -> "Tensor":
+    def edit(output: "Tensor") -> "Tensor":
         changed = output.clone()
-        shift = scale[:, None] * vectors[layer].to(output.device, torch.float32)
         changed[rows, columns] = (changed[rows, columns].float() + shift).to(output.dtype)
         return changed
 
-    with _edited(model, list(vectors), edit):
+    with _edited(model, layers, edit):
         yield
 
 
@@ -46,7 +42,7 @@ def ablating(model: "PreTrainedModel", direction: "Tensor", layers: Sequence[int
     """
     unit = (direction / direction.norm()).to(model.device)
 
-    def edit(_layer: int, output: "Tensor") -> "Tensor":
+    def edit(output: "Tensor") -> "Tensor":
         along = (output.float() @ unit)[..., None] * unit
         return (output.float() - along).to(output.dtype)
 
@@ -55,23 +51,12 @@ def ablating(model: "PreTrainedModel", direction: "Tensor", layers: Sequence[int
 
 
 @contextmanager
-def _edited(model: "PreTrainedModel", layers: Sequence[int], edit: "Edit") -> Iterator[None]:
+def _edited(model: "PreTrainedModel", layers: Sequence[int], edit: "Callable[[Tensor], Tensor]") -> Iterator[None]:
     """Hooks that replace the outputs of the named blocks."""
     modules = blocks(model)
-
-    def hook(layer: int) -> "Hook":
-        return lambda _module, _inputs, output: edit(layer, output)
-
-    handles = [modules[layer].register_forward_hook(hook(layer)) for layer in layers]
+    handles = [modules[layer].register_forward_hook(lambda _m, _i, output: edit(output)) for layer in layers]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Edit = Callable[[int, Tensor], Tensor]
-    Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]

@@ -46,6 +46,8 @@ class FactTable:
     """Name of the table and of its statements' kind."""
     forms: tuple[str, ...]
     """Sentence forms with {subject} and {object}; every entity is asked in one of them."""
+    negated_forms: tuple[str, ...]
+    """The same forms negated, in the same order."""
     question: str
     """A question with {subject} whose answer is the object."""
     facts: tuple[tuple[str, str], ...]
@@ -64,7 +66,8 @@ def fact_tables() -> tuple[FactTable, ...]:
         card = tomllib.loads(entry.read_text(encoding="utf-8"))
         lines = (folder / f"{card['kind']}.csv").read_text(encoding="utf-8").splitlines()
         facts = tuple((row["subject"], row["object"]) for row in csv.DictReader(lines))
-        tables.append(FactTable(card.pop("kind"), tuple(card.pop("forms")), card.pop("question"), facts, card))
+        kind, question = card.pop("kind"), card.pop("question")
+        tables.append(FactTable(kind, tuple(card.pop("forms")), tuple(card.pop("negated_forms")), question, facts, card))
     return tuple(tables)
 
 

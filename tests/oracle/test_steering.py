@@ -36,7 +36,7 @@ def run(model: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
 def test_addition_moves_exactly_the_named_places(model: Any) -> None:
     vector = torch.randn(32)
     before, logits = run(model)
-    with adding(model, {1: vector}, [[2, 4], [3]], [1.0, -2.0]):
+    with adding(model, [1], torch.stack([vector, -2 * vector]), [[2, 4], [3]]):
         after, steered = run(model)
     assert torch.equal(after[1], before[1])  # what enters block 1 has not moved
     moved = after[2] - before[2]
@@ -58,7 +58,7 @@ def test_a_steered_forward_equals_running_the_blocks_from_there(model: Any) -> N
     handle = model.get_decoder().layers[1].register_forward_hook(lambda _m, _i, _o: edited)
     expected = run(model)[1]
     handle.remove()
-    with adding(model, {1: vector}, [[2], [2]], [3.0, 3.0]):
+    with adding(model, [1], 3 * vector.expand(2, -1), [[2], [2]]):
         torch.testing.assert_close(run(model)[1], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_ablation_leaves_nothing_along_the_direction(model: Any) -> None:
 
 
 def test_hooks_come_off_even_after_an_error(model: Any) -> None:
-    with pytest.raises(RuntimeError, match="inside"), adding(model, {0: torch.ones(32)}, [[0], [0]], [1, 1]):
+    with pytest.raises(RuntimeError, match="inside"), adding(model, [0], torch.ones(2, 32), [[0], [0]]):
         raise RuntimeError("inside")
     with pytest.raises(RuntimeError, match="inside"), ablating(model, torch.ones(32), [0]):
         raise RuntimeError("inside")
