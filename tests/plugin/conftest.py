@@ -1,12 +1,15 @@
 """Runs of the plugin in folders of their own, on the shipped organisms and copies of them."""
 
+import importlib
 import json
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mechdrift
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.data.organisms.plants import write_rotated
@@ -17,12 +20,12 @@ BASE, INSTRUCT = "organism:base", "organism:instruct"
 @pytest.fixture(scope="session", autouse=True)
 def libraries_stay_loaded() -> None:
     """Load what runs in this process will need: pytester forgets modules that a run imports, and C extensions load once."""
+    import safetensors.numpy  # noqa: F401
     import torch
 
-    import mechdrift.report.record
-    import mechdrift.run
-    import mechdrift.xdist  # noqa: F401
-
+    for module in pkgutil.walk_packages(mechdrift.__path__, "mechdrift."):
+        importlib.import_module(module.name)
+    importlib.import_module("mechdrift.suites.truthfulness")
     checkpoint = resolve(BASE)
     load_tokenizer(checkpoint)(["warm"])
     load_model(checkpoint, torch.float32, "cpu")(torch.tensor([[0, 1]]))
