@@ -189,7 +189,7 @@ class ComparingRun:
         if row is not None:
             told = {"row": row, "bad_input": isinstance(error, InputError), "expected": [_told(one) for one in self.expected]}
             report.mechdrift = told  # type: ignore[attr-defined]
-            report.user_properties = [*report.user_properties, *row_properties(row)]
+            item.user_properties += row_properties(row)  # JUnit takes them from the teardown report
         return report
 
     def _row_without_number(self, asked: Asked, error: BaseException | None) -> Row:

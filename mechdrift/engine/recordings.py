@@ -79,23 +79,15 @@ class Recorder:
     def blocks(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Block outputs at the read token: float32 [prompt, layer, d_model]."""
         return self._read(
-            "blocks",
-            checkpoint,
-            prompts,
-            lambda model, say: record_blocks(model, prompts.ids, prompts.positions, self.batch_tokens, say),
+            "blocks", checkpoint, prompts, lambda *to: record_blocks(to[0], prompts.ids, prompts.positions, *to[1:])
         )
 
     def logits(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Logits of the answers and their log-normaliser: float32 [prompt, answers + 1]."""
-        return self._read(
-            "logits",
-            checkpoint,
-            prompts,
-            lambda model, say: record_logits(model, prompts.ids, prompts.answers, self.batch_tokens, say),
-        )
+        return self._read("logits", checkpoint, prompts, lambda *to: record_logits(to[0], prompts.ids, prompts.answers, *to[1:]))
 
     def _read(
-        self, what: str, checkpoint: Checkpoint, prompts: Prompts, run: "Callable[[Any, Progress | None], Tensor]"
+        self, what: str, checkpoint: Checkpoint, prompts: Prompts, run: "Callable[[Any, int, Progress | None], Tensor]"
     ) -> "np.ndarray":
         """One entry of the store, or a run of the model. Raises Unmeasurable where a value is not finite."""
 
@@ -104,7 +96,9 @@ class Recorder:
             probes = [prompts.ids[index] for index in (lengths[0], lengths[len(lengths) // 2], lengths[-1])]
             model = self.pool.model(checkpoint, probes)
             self.recorded_prompts += len(prompts.ids)
-            return {what: run(model, self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts"))}
+            return {
+                what: run(model, self.batch_tokens, self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts"))
+            }
 
         tensor = self.store.get(self._provenance(what, checkpoint, prompts), make)[what]
         if not tensor.isfinite().all():

@@ -199,19 +199,9 @@ def probe_transfer(base: Activations, post: Others, statements: Sequence[Stateme
     maker, reader = (base, post) if direction == "forward" else (post, base)
     transferred = probe_hits(maker[:, layer], reader[:, layer], statements)
     own = own_base if direction == "backward" else probe_hits(reader[:, layer], reader[:, layer], statements)
-    evidence, items = _paired(own, transferred, statements)
-    return Drift(
-        measure=f"truth.probe_transfer_{direction}",
-        evidence=evidence,
-        null=0.0,
-        unit="accuracy, transferred minus own probe",
-        better="higher",
-        site=f"resid_post[{layer}] @ {POSITION}",
-        site_rule=LAYER_RULE,
-        data=_data(statements),
-        note=f"own probe {_accuracy(own):.3f}, transferred {_accuracy(transferred):.3f}",
-        items=items,
-    )
+    place = f"resid_post[{layer}] @ {POSITION}", LAYER_RULE
+    names = "own probe", "transferred"
+    return _accuracy_drift(f"truth.probe_transfer_{direction}", own, transferred, statements, place, names)
 
 
 def probe_accuracy(base: Activations, post: Others, statements: Sequence[Statement]) -> Drift:
@@ -226,19 +216,8 @@ def probe_accuracy(base: Activations, post: Others, statements: Sequence[Stateme
     before = probe_hits(base[:, layer], base[:, layer], statements)
     _require_accuracy(before, statements, f"base's own probe at block {layer}")
     after = probe_hits(post[:, layer], post[:, layer], statements)
-    evidence, items = _paired(before, after, statements)
-    return Drift(
-        measure="truth.probe_accuracy",
-        evidence=evidence,
-        null=0.0,
-        unit="accuracy, post minus base",
-        better="higher",
-        site=f"resid_post[{layer}] @ {POSITION}",
-        site_rule=LAYER_RULE,
-        data=_data(statements),
-        note=f"base {_accuracy(before):.3f}, post {_accuracy(after):.3f}",
-        items=items,
-    )
+    place = f"resid_post[{layer}] @ {POSITION}", LAYER_RULE
+    return _accuracy_drift("truth.probe_accuracy", before, after, statements, place, ("base", "post"))
 
 
 def judgement_accuracy(
@@ -252,19 +231,8 @@ def judgement_accuracy(
     """
     before, after = (_judged_hits(model, statements) for model in (base, post))
     _require_accuracy(before, statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}")
-    evidence, items = _paired(before, after, statements)
-    return Drift(
-        measure="truth.judgement_accuracy",
-        evidence=evidence,
-        null=0.0,
-        unit="accuracy, post minus base",
-        better="higher",
-        site="logits @ last",
-        site_rule="last token of the judged prompt",
-        data=_data(statements),
-        note=f"base {_accuracy(before):.3f}, post {_accuracy(after):.3f}",
-        items=items,
-    )
+    place = "logits @ last", "last token of the judged prompt"
+    return _accuracy_drift("truth.judgement_accuracy", before, after, statements, place, ("base", "post"))
 
 
 def clean_gap(
@@ -396,17 +364,33 @@ def _gap_note(logit_gap: Float[np.ndarray, " statement"], statements: Sequence[S
     return f"clean gap {rows.mean():.2f} logits"
 
 
-def _paired(
-    before: Float[np.ndarray, " statement"], after: Float[np.ndarray, " statement"], statements: Sequence[Statement]
-) -> tuple[PairedProportions, tuple[Item, ...]]:
-    """Paired difference over entities, and each entity's part of it."""
+def _accuracy_drift(
+    measure: str,
+    before: Float[np.ndarray, " statement"],
+    after: Float[np.ndarray, " statement"],
+    statements: Sequence[Statement],
+    place: tuple[str, str],
+    names: tuple[str, str],
+) -> Drift:
+    """Difference of two accuracies on the same entities; place is site and site rule, names say what is compared."""
     first, second = _by_entity(before, statements), _by_entity(after, statements)
     gained = lost = 0.0
     items = []
-    for entity, old in first.items():
-        new = second[entity]
+    for (kind, entity), old in first.items():
+        new = second[kind, entity]
         gained += sum(max(b - a, 0.0) for a, b in zip(old, new, strict=True)) / len(old)
         lost += sum(max(a - b, 0.0) for a, b in zip(old, new, strict=True)) / len(old)
         means = float(np.mean(old)), float(np.mean(new))
-        items.append(Item(entity[1], entity[0], *means, (means[1] - means[0]) / len(first)))
-    return PairedProportions(gained, lost, len(first)), tuple(items)
+        items.append(Item(entity, kind, *means, (means[1] - means[0]) / len(first)))
+    return Drift(
+        measure=measure,
+        evidence=PairedProportions(gained, lost, len(first)),
+        null=0.0,
+        unit=f"accuracy, {names[1]} minus {names[0]}",
+        better="higher",
+        site=place[0],
+        site_rule=place[1],
+        data=_data(statements),
+        note=f"{names[0]} {_accuracy(before):.3f}, {names[1]} {_accuracy(after):.3f}",
+        items=tuple(items),
+    )
