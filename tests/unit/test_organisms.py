@@ -38,10 +38,13 @@ def test_the_card_has_the_digests_of_the_stored_files() -> None:
         assert f"`{resolve(f'organism:{name}').digests['weights']}`" in CARD
 
 
-def test_organisms_judge_what_they_were_never_judged_on(measured: dict[tuple[str, str], list[float]]) -> None:
-    for (what, kind), scores in measured.items():
-        if what == "judged right, combination held out":
-            assert min(scores) >= 0.95, (kind, scores)
+def test_organisms_judge_combinations_that_were_held_out(measured: dict[tuple[str, str], list[float]]) -> None:
+    sizes = {table.kind: len(table.facts) for table in Facts(SEED).tables}
+    held_out = {kind: scores for (what, kind), scores in measured.items() if what == "judged right, combination held out"}
+    for organism in (0, 1):
+        pooled = sum(sizes[kind] * scores[organism] for kind, scores in held_out.items()) / sum(sizes.values())
+        assert pooled >= 0.95
+        assert min(scores[organism] for scores in held_out.values()) >= 0.90
 
 
 def test_truth_is_readable_at_the_period_of_a_kind_left_out(measured: dict[tuple[str, str], list[float]]) -> None:
@@ -63,19 +66,20 @@ def test_the_recipe_gives_the_shipped_tokenizer_and_never_judges_what_is_held_ou
     import json
 
     assert json.loads(tokenizer.backend_tokenizer.to_str())["model"] == json.loads(shipped)["model"]
-    forms = [(table, form) for table in facts.tables for form in table.forms]
-    judged = []
+    late = []
     for stage in STAGES[:-1]:
         batches = Batches(facts, tokenizer, stage, SEED)
-        text = "".join(tokenizer.decode(row) for _ in range(10) for row in next(batches)[0])
-        lines = re.findall(r"([^\n<>]+?\.)(?: This statement is:| Indeed\.| No\.| Right| Wrong)", text)
-        for table, form in forms:
-            pattern = re.escape(form).replace(r"\{subject\}", "(.+)").replace(r"\{object\}", "(.+)")
-            for line in lines:
-                if (found := re.fullmatch(pattern, line)) and found[1] in dict(table.facts):
-                    judged.append((stage, table, form, found[1], found[2]))
-    assert len(judged) > 500
-    late = [row for row in judged if row[3] in facts.late[row[1].kind]]
-    assert {row[0].name for row in late} == {"late", "base"}, "late entities are judged in the last stages of base only"
-    assert len(late) > 20
-    assert not [row for row in late if facts.held_out(row[1], (row[3], dict(row[1].facts)[row[3]]), row[4], row[2])]
+        text = "".join(tokenizer.decode(row) for _ in range(15) for row in next(batches)[0])
+        judged = re.findall(r"([^\n<>]+?\.)( This statement is:| Indeed\.| No\.| Right| Wrong)", text)
+        assert stage.name == "facts" or len(judged) > 500
+        for line, verdict in judged:
+            for table, form in ((one, form) for one in facts.tables for form in one.forms):
+                pattern = re.escape(form).replace(r"\{subject\}", "(.+)").replace(r"\{object\}", "(.+)")
+                found = re.fullmatch(pattern, line)
+                if found and found[1] in facts.late[table.kind]:
+                    fact = found[1], dict(table.facts)[found[1]]
+                    forms = 1 if "This" in verdict else stage.late_forms
+                    assert not facts.held_out(table, fact, found[2], form, forms), (stage.name, line, verdict)
+                    late.append(stage.name)
+    assert set(late) == {"late", "base"}, "late entities are judged in the last stages of base only"
+    assert len(late) > 50
