@@ -82,8 +82,8 @@ class Judge:
 
     def judge(self, drift: "Drift") -> None:
         """Judge by the run's profile; pytest.fail with the row in words where a gate is drifted, undecided or unmeasurable."""
+        from mechdrift.rows import judged_row
         from mechdrift.run import ROW, asked_by
-        from mechdrift.verdict.row import judged_row
 
         run = _run(self._request.config)
         asked = asked_by(self._request.node)

@@ -13,8 +13,8 @@ from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding, registered
 from mechdrift.options import OFF, Settings
 from mechdrift.report import text
+from mechdrift.rows import Asked, Row, unmeasured_row
 from mechdrift.verdict.limits import Profile, load_profile
-from mechdrift.verdict.row import Asked, Row, unmeasured_row
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint

@@ -1,5 +1,6 @@
 """The main job, end to end, on checkpoints whose truth is known."""
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -11,15 +12,24 @@ import jsonschema
 import pytest
 from tiny import tiny_model
 
+from mechdrift.checkpoints.load import load_tokenizer
+from mechdrift.checkpoints.resolve import resolve
 from mechdrift.verdict.limits import load_profile
 
 GATES = {name for name, rule in load_profile("base-to-post").rules.items() if rule.role == "gate"}
 SIMILARITY = "truth.direction_similarity"
 
 
-def schema() -> Any:
-    import json
+def write_blank(folder: Path) -> None:
+    """A checkpoint of random weights that reads prompts as organism:base does."""
+    base = resolve("organism:base")
+    tokenizer = load_tokenizer(base)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers, "num_attention_heads": 6}
+    tiny_model(seed=3, **sizes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
+
+def schema() -> Any:
     return json.loads((files("mechdrift.report") / "record.schema.json").read_text())
 
 
@@ -93,14 +103,7 @@ def test_without_the_short_cut_identical_checkpoints_are_within_a_millionth(comp
 
 def test_a_post_that_lost_its_facts_has_drifted(compare: Callable[..., Any], tmp_path: Path) -> None:
     """Random weights under base's own tokenizer: nothing is left, and that is drift, not unmeasurable."""
-    from mechdrift.checkpoints.load import load_tokenizer
-    from mechdrift.checkpoints.resolve import resolve
-
-    base = resolve("organism:base")
-    tokenizer = load_tokenizer(base)
-    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers, "num_attention_heads": 6}
-    tiny_model(seed=3, **sizes).save_pretrained(tmp_path / "lost")
-    tokenizer.save_pretrained(tmp_path / "lost")
+    write_blank(tmp_path / "lost")
     run = compare("organism:base", tmp_path / "lost")
     assert run.code == 1
     verdicts = run.verdicts()
@@ -110,14 +113,7 @@ def test_a_post_that_lost_its_facts_has_drifted(compare: Callable[..., Any], tmp
 
 
 def test_a_base_without_the_effect_is_unmeasurable_and_not_green(compare: Callable[..., Any], tmp_path: Path) -> None:
-    from mechdrift.checkpoints.load import load_tokenizer
-    from mechdrift.checkpoints.resolve import resolve
-
-    base = resolve("organism:base")
-    tokenizer = load_tokenizer(base)
-    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers, "num_attention_heads": 6}
-    tiny_model(seed=3, **sizes).save_pretrained(tmp_path / "blank")
-    tokenizer.save_pretrained(tmp_path / "blank")
+    write_blank(tmp_path / "blank")
     run = compare(tmp_path / "blank", "organism:base")
     assert run.code == 7
     assert {run.verdicts()[name] for name in GATES} == {"unmeasurable"}

@@ -1,0 +1,30 @@
+"""The house keeps its order: a room imports only from rooms to its left and from the ground floor."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[2] / "mechdrift"
+ROOMS = ["checkpoints", "prompts", "engine", "measures", "verdict", "report"]
+GROUND = {"stats", "errors"}
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms and modules of the house that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[1] for name in names if name.startswith("mechdrift.")} | (names & {"pytest"})
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_from_its_left_only(room: str) -> None:
+    allowed = {*ROOMS[: ROOMS.index(room) + 1], *GROUND}
+    files = sorted((HOUSE / room).glob("*.py"))
+    assert files
+    for path in files:
+        assert imported(path) <= allowed, path
