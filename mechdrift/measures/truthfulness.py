@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import optimize, special
 
+from mechdrift.engine.sites import site_name
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Drift, Item, SitePoint
 from mechdrift.prompts.statements import Split, Statement
@@ -172,7 +173,7 @@ def direction_similarity(base: Activations, post: Others, statements: Sequence[S
         null=1.0,
         unit="cosine across disjoint entities",
         better="higher",
-        site=f"resid_post[{layer}] @ {POSITION}",
+        site=site_name(layer, POSITION),
         site_rule=LAYER_RULE,
         data=_data(statements),
         note=f"plug-in cosine {chosen.plug_in:.3f}" + ("; post has no truth direction left here" if lost else ""),
@@ -199,7 +200,7 @@ def probe_transfer(base: Activations, post: Others, statements: Sequence[Stateme
     maker, reader = (base, post) if direction == "forward" else (post, base)
     transferred = probe_hits(maker[:, layer], reader[:, layer], statements)
     own = own_base if direction == "backward" else probe_hits(reader[:, layer], reader[:, layer], statements)
-    place = f"resid_post[{layer}] @ {POSITION}", LAYER_RULE
+    place = site_name(layer, POSITION), LAYER_RULE
     names = "own probe", "transferred"
     return _accuracy_drift(f"truth.probe_transfer_{direction}", own, transferred, statements, place, names)
 
@@ -216,7 +217,7 @@ def probe_accuracy(base: Activations, post: Others, statements: Sequence[Stateme
     before = probe_hits(base[:, layer], base[:, layer], statements)
     _require_accuracy(before, statements, f"base's own probe at block {layer}")
     after = probe_hits(post[:, layer], post[:, layer], statements)
-    place = f"resid_post[{layer}] @ {POSITION}", LAYER_RULE
+    place = site_name(layer, POSITION), LAYER_RULE
     return _accuracy_drift("truth.probe_accuracy", before, after, statements, place, ("base", "post"))
 
 

@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-SCHEMA = "1.0"  # additions raise the minor number, anything else the major
-SCHEMA_FILE = "record.schema.json"
+SCHEMA = "1.0"  # additions raise the minor number, anything else the major; record.schema.json is its schema
 
 
 def items_path(path: Path) -> Path:
