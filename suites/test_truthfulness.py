@@ -29,31 +29,31 @@ def direction_similarity(truth: TruthReadings) -> Drift:
         sibling = truthfulness.judgement_accuracy(truth.base_gap, truth.post_gap, truth.statements)
     except Unmeasurable:  # a base that cannot judge may still tell true from false inside
         sibling = None
-    return truthfulness.direction_similarity(truth.base, truth.post, truth.statements, sibling)
+    return truth.noted(truthfulness.direction_similarity(truth.base, truth.post, truth.statements, sibling))
 
 
 @pytest.fixture
 def probe_transfer(truth: TruthReadings, request: pytest.FixtureRequest) -> Drift:
     """Transferred against own probe."""
-    return truthfulness.probe_transfer(truth.base, truth.post, truth.statements, request.param)
+    return truth.noted(truthfulness.probe_transfer(truth.base, truth.post, truth.statements, request.param))
 
 
 @pytest.fixture
 def probe_accuracy(truth: TruthReadings) -> Drift:
     """Own probes, before and after."""
-    return truthfulness.probe_accuracy(truth.base, truth.post, truth.statements)
+    return truth.noted(truthfulness.probe_accuracy(truth.base, truth.post, truth.statements))
 
 
 @pytest.fixture
 def judgement_accuracy(truth: TruthReadings) -> Drift:
     """TRUE/FALSE judgements, before and after."""
-    return truthfulness.judgement_accuracy(truth.base_gap, truth.post_gap, truth.statements)
+    return truth.noted(truthfulness.judgement_accuracy(truth.base_gap, truth.post_gap, truth.statements))
 
 
 @pytest.fixture
 def clean_gap(truth: TruthReadings) -> Drift:
     """Margin of the judgements, before and after."""
-    return truthfulness.clean_gap(truth.base_gap, truth.post_gap, truth.statements)
+    return truth.noted(truthfulness.clean_gap(truth.base_gap, truth.post_gap, truth.statements))
 
 
 @pytest.mark.finding("truth.direction_similarity")

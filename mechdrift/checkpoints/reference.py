@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,6 @@ class Files:
     def config(self) -> dict[str, Any]:
         """config.json."""
         return dict(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
-
-
-def organism_names() -> list[str]:
-    """Names of the shipped organisms."""
-    folder = files("mechdrift.data") / "organisms"
-    return sorted(entry.name for entry in folder.iterdir() if (entry / "config.json").is_file())
 
 
 def locate(spec: str) -> Files:
@@ -64,11 +57,9 @@ def locate(spec: str) -> Files:
 def _folder(spec: str) -> Path:
     """The folder a spec means."""
     if spec.startswith(ORGANISM):
-        name = spec.removeprefix(ORGANISM)
-        if name not in organism_names():
-            known = ", ".join(ORGANISM + known for known in organism_names())
-            raise InputError(f"{spec}: no such organism", f"one of {known}", "check the name")
-        return Path(str(files("mechdrift.data") / "organisms" / name))
+        from mechdrift.data.organisms.derive import organism_folder
+
+        return organism_folder(spec, spec.removeprefix(ORGANISM))
     folder = Path(spec).expanduser()
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "no such folder"

@@ -35,6 +35,21 @@ def adding(
 
 
 @contextmanager
+def shifting(model: "PreTrainedModel", shift: "Tensor", layers: Sequence[int]) -> Iterator[None]:
+    """Add a vector to the outputs of the named blocks at every position, so also at every token that is generated inside.
+
+    shift: [d_model], its coefficient folded in.
+    """
+    moved = shift.to(model.device)
+
+    def edit(output: "Tensor") -> "Tensor":
+        return (output.float() + moved).to(output.dtype)
+
+    with _edited(model, layers, edit):
+        yield
+
+
+@contextmanager
 def ablating(model: "PreTrainedModel", direction: "Tensor", layers: Sequence[int]) -> Iterator[None]:
     """Take the component along a direction out of the outputs of the named blocks, at every position: h - (h.r) r.
 

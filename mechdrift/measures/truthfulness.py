@@ -269,6 +269,26 @@ def clean_gap(
     )
 
 
+def judged_kinds(
+    base: Float[np.ndarray, " statement"], statements: Sequence[Statement]
+) -> tuple[tuple[str, ...], dict[str, float]]:
+    """The kinds that base can judge, and its accuracy on each of the others.
+
+    base: logit(" TRUE") - logit(" FALSE") of statements of the choose split. A kind counts when the lower end of the 90% interval
+    of the accuracy is above the minimum that the test split has to show too. Where fewer than two do, no choice is made.
+    """
+    grouped = _by_entity(_judged_hits(base, statements), statements, "choose")
+    chosen, left = [], {}
+    for kind in sorted({s.kind for s in statements}):
+        means = [float(np.mean(values)) for (of, _), values in grouped.items() if of == kind]
+        evidence = Proportion(sum(means), len(means))
+        if evidence.interval().low > ACCURACY_MINIMUM:
+            chosen.append(kind)
+        else:
+            left[kind] = evidence.estimate
+    return (tuple(chosen), left) if len(chosen) > 1 else (tuple(sorted([*chosen, *left])), {})
+
+
 def _split(statements: Sequence[Statement], split: Split) -> Int[np.ndarray, " m"]:
     """Indices of the statements of a split."""
     return np.array([i for i, s in enumerate(statements) if s.split == split], dtype=int)
@@ -338,11 +358,13 @@ def _accuracy(hits: Float[np.ndarray, " statement"]) -> float:
     return float(np.nanmean(hits))
 
 
-def _by_entity(hits: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> dict[tuple[str, str], list[float]]:
-    """Hits of the test statements grouped by (kind, entity), sorted."""
+def _by_entity(
+    hits: Float[np.ndarray, " statement"], statements: Sequence[Statement], split: Split = "test"
+) -> dict[tuple[str, str], list[float]]:
+    """Hits of a split's statements grouped by (kind, entity), sorted."""
     grouped: dict[tuple[str, str], list[float]] = {}
     for statement, hit in zip(statements, hits, strict=True):
-        if statement.split == "test":
+        if statement.split == split:
             grouped.setdefault((statement.kind, statement.entity), []).append(float(hit))
     return dict(sorted(grouped.items()))
 

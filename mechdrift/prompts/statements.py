@@ -36,6 +36,31 @@ class Statement:
     """fit: directions and probes; choose: layers and coefficients; test: every reported number."""
     value: str = ""
     """What it says of the entity, for example a country; empty where that is not known."""
+    negated: bool = False
+    """Whether it denies something: `Paris is not in Spain.` is negated and true."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One row of a table, true as it stands."""
+
+    subject: str
+    """What its sentences begin with or are about."""
+    object: str
+    """What is true of it."""
+    false_object: str = ""
+    """What is false of it; empty where any other object of the table is."""
+    negated: str = ""
+    """The subject as negated sentences have it, where the negation is part of it."""
+    entity: str = ""
+    """The unit of sampling."""
+    question: str = ""
+    """A question whose answer is the object; empty where there is none."""
+
+    def sentence(self, form: str, value: str) -> str:
+        """A sentence of this form that says value of the subject; it begins with a capital."""
+        text = form.format(subject=self.subject, negated=self.negated, object=value)
+        return text[0].upper() + text[1:]
 
 
 @dataclass(frozen=True)
@@ -47,11 +72,9 @@ class FactTable:
     forms: tuple[str, ...]
     """Sentence forms with {subject} and {object}; every entity is asked in one of them."""
     negated_forms: tuple[str, ...]
-    """The same forms negated, in the same order."""
-    question: str
-    """A question with {subject} whose answer is the object."""
-    facts: tuple[tuple[str, str], ...]
-    """(subject, object) rows; every row is true."""
+    """The same forms negated, in the same order; {negated} where the tables' rows have their own negation."""
+    facts: tuple[Fact, ...]
+    """The rows."""
     card: dict[str, object]
     """Title, source, licence, n and sha256, as in the card file."""
 
@@ -65,9 +88,10 @@ def fact_tables() -> tuple[FactTable, ...]:
     for entry in cards:
         card = tomllib.loads(entry.read_text(encoding="utf-8"))
         lines = (folder / f"{card['kind']}.csv").read_text(encoding="utf-8").splitlines()
-        facts = tuple((row["subject"], row["object"]) for row in csv.DictReader(lines))
-        kind, question = card.pop("kind"), card.pop("question")
-        tables.append(FactTable(kind, tuple(card.pop("forms")), tuple(card.pop("negated_forms")), question, facts, card))
+        kind, question = card.pop("kind"), card.pop("question", "")
+        defaults = [{"entity": row["subject"], "question": question.format(**row)} for row in csv.DictReader(lines)]
+        facts = tuple(Fact(**(default | row)) for default, row in zip(defaults, csv.DictReader(lines), strict=True))
+        tables.append(FactTable(kind, tuple(card.pop("forms")), tuple(card.pop("negated_forms")), facts, card))
     return tuple(tables)
 
 
@@ -102,26 +126,30 @@ def exchange_objects(objects: list[str], rng: random.Random) -> list[str]:
     return given
 
 
-def table_statements(table: FactTable, seed: int = 0) -> list[Statement]:
-    """One true and one false statement for every entity, the form by turns.
+def table_statements(table: FactTable, seed: int = 0, negated: bool = False) -> list[Statement]:
+    """One true and one false statement for every fact, the form by turns; or the same two negated, and so with labels exchanged.
 
-    False objects come from the same kind and split, so nothing leaks between splits.
+    False objects come from the fact's own row or from the same kind and split, so nothing leaks between splits.
     """
-    splits = split_entities((subject for subject, _ in table.facts), seed)
+    splits = split_entities((fact.entity for fact in table.facts), seed)
+    forms = table.negated_forms if negated else table.forms
     statements = []
     for split, _ in SPLIT_SHARES:
-        rows = [(subject, value) for subject, value in table.facts if splits[subject] == split]
-        wrong = exchange_objects([value for _, value in rows], random.Random(f"{seed}/{table.kind}/{split}"))
-        for number, ((subject, right), other) in enumerate(zip(rows, wrong, strict=True)):
-            form = table.forms[number % len(table.forms)]
-            for value, label in ((right, True), (other, False)):
-                text = form.format(subject=subject, object=value)
-                statements.append(Statement(text, label, subject, table.kind, split, value))
+        facts = [fact for fact in table.facts if splits[fact.entity] == split]
+        if all(fact.false_object for fact in facts):
+            wrong = [fact.false_object for fact in facts]
+        else:
+            wrong = exchange_objects([fact.object for fact in facts], random.Random(f"{seed}/{table.kind}/{split}"))
+        for number, (fact, other) in enumerate(zip(facts, wrong, strict=True)):
+            form = forms[number % len(forms)]
+            for value, right in ((fact.object, True), (other, False)):
+                text = fact.sentence(form, value)
+                statements.append(Statement(text, right is not negated, fact.entity, table.kind, split, value, negated))
     return statements
 
 
 def shipped_statements(seed: int = 0) -> list[Statement]:
-    """The statements of every shipped table."""
+    """The affirmative statements of every shipped table."""
     return [statement for table in fact_tables() for statement in table_statements(table, seed)]
 
 

@@ -1,12 +1,16 @@
 """Planted drifts do what they say, and nothing else."""
 
+from importlib.resources import files
 from typing import Any
 
 import pytest
 import torch
 from tiny import tiny_model
 
-from mechdrift.data.organisms.plants import rotate, turning
+from mechdrift.data.organisms import plants
+from mechdrift.data.organisms.derive import organism_folder
+from mechdrift.data.organisms.rotation import rotate, turning, turning_plane
+from mechdrift.errors import InputError
 
 IDS = torch.tensor([[0, 5, 9, 200, 31, 77], [0, 100, 101, 102, 103, 104]])
 
@@ -25,12 +29,22 @@ def test_turning_is_orthogonal_and_turns_every_vector_by_the_angle(degrees: floa
     torch.testing.assert_close(cosines, torch.full((7,), degrees, dtype=torch.float64).deg2rad().cos(), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("degrees", [0.0, 30.0, 90.0])
+def test_turning_a_plane_turns_what_lies_in_it_and_keeps_the_rest(degrees: float) -> None:
+    first, second, other = torch.eye(6, dtype=torch.float64)[:3]
+    turn = turning_plane(3 * first, first + second, degrees)
+    torch.testing.assert_close(turn @ turn.T, torch.eye(6, dtype=torch.float64), atol=1e-12, rtol=0)
+    angle = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
+    torch.testing.assert_close(turn @ first, angle.cos() * first + angle.sin() * second, atol=1e-12, rtol=0)
+    torch.testing.assert_close(turn @ other, other, atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_rotation_keeps_the_function_and_turns_the_stream(family: str, tied: bool) -> None:
     model = tiny_model(family, tie_word_embeddings=tied)
     before = run(model)
-    rotate(model, 60.0)
+    rotate(model, turning(32, 60.0, seed=0))
     after = run(model)
     # float32 matrices rewritten once: rounding of 2^-24 through 3 blocks, observed 5e-6 at logits up to 5.
     torch.testing.assert_close(after.logits, before.logits, rtol=1e-4, atol=1e-4)
@@ -42,3 +56,78 @@ def test_rotation_keeps_the_function_and_turns_the_stream(family: str, tied: boo
 def test_odd_width_is_refused() -> None:
     with pytest.raises(ValueError, match="even width"):
         turning(7, 10.0, 0)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("apply", [plants.swap_entropy_neurons, plants.scramble_spectra], ids=lambda apply: apply.__name__)
+def test_plants_that_keep_the_function_change_weights_and_no_output(family: str, apply: plants.Operation) -> None:
+    model = tiny_model(family)
+    before = run(model).logits
+    written = model.get_decoder().layers[-1].mlp.down_proj.weight.clone()
+    apply(model, None, 1.0)
+    assert (model.get_decoder().layers[-1].mlp.down_proj.weight - written).abs().max() > 0.01
+    torch.testing.assert_close(run(model).logits, before, rtol=1e-4, atol=1e-4)
+
+
+def test_swapping_moves_every_entropy_neuron_to_another_place() -> None:
+    model = tiny_model("llama", intermediate_size=256)
+    before = plants.entropy_neurons(model)
+    assert len(set(before)) == plants.ENTROPY_NEURONS
+    plants.swap_entropy_neurons(model, None, 0.5)  # type: ignore[arg-type]
+    assert len(set(before) & set(plants.entropy_neurons(model))) == plants.ENTROPY_NEURONS / 2
+    torch.testing.assert_close(set(plants.entropy_neurons(model)) - set(before) == set(), False)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_scaled_confidence_scales_every_logit(strength: float) -> None:
+    model = tiny_model("llama")
+    before = run(model).logits
+    plants.scale_confidence(model, None, strength)  # type: ignore[arg-type]
+    torch.testing.assert_close(run(model).logits, before * 2**strength, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_direction_taken_out_of_the_weights_is_out_of_the_stream(tied: bool) -> None:
+    model = tiny_model("llama", tie_word_embeddings=tied)
+    vector = torch.randn(32)
+    unit = vector / vector.norm()
+    states = run(model).hidden_states[:-1]
+    half, whole = tiny_model("llama", tie_word_embeddings=tied), model
+    half.load_state_dict(model.state_dict())
+    plants.remove_direction(half, vector, 0.5)
+    plants.remove_direction(whole, vector, 1.0)
+    after = run(whole).hidden_states[:-1]
+    assert all((state @ unit).abs().max() > 0.1 for state in states)
+    assert all((state @ unit).abs().max() < 1e-5 for state in after)
+    torch.testing.assert_close(run(half).hidden_states[0] @ unit, states[0] @ unit / 2, rtol=1e-4, atol=1e-5)
+    head = whole.get_output_embeddings().weight
+    assert (head @ unit).abs().max() > 0.01, "the head reads as before"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nobody", "no such organism; expected one of base"),
+        ("drift-nothing", "no such planted drift; expected one of refusal-ablated"),
+        ("drift-confidence-scaled@2", "strength '2'"),
+        ("drift-confidence-scaled@x", "strength 'x'"),
+    ],
+)
+def test_bad_names_and_strengths_are_named(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        organism_folder(f"organism:{name}", name)
+
+
+def test_a_drift_is_derived_once_and_only_what_it_names_differs(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import load_file
+
+    monkeypatch.setattr("mechdrift.data.organisms.derive.user_cache_path", lambda _name: tmp_path)
+    folder = organism_folder("organism:drift-confidence-scaled@0.5", "drift-confidence-scaled@0.5")
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    assert organism_folder("organism:drift-confidence-scaled@0.5", "drift-confidence-scaled@0.5") == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+    assert sorted(path.suffix for path in tmp_path.glob("organisms/*")) == [".5-" + folder.name.rpartition("-")[2], ".lock"]
+    origin = load_file(str(files("mechdrift.data") / "organisms" / "instruct" / "model.safetensors"))
+    derived = load_file(str(folder / "model.safetensors"))
+    differing = [name for name, weight in derived.items() if not torch.equal(weight, origin[name].float())]
+    assert differing == ["model.norm.weight"]

@@ -31,30 +31,77 @@ def test_table_is_what_its_card_says(kind: str) -> None:
     assert hashlib.sha256(raw).hexdigest() == table.card["sha256"], "table changed: write its new n and sha256 into the card"
     assert len(list(csv.DictReader(raw.decode().splitlines()))) == table.card["n"] == len(table.facts)
     assert {"title", "source", "licence"} <= table.card.keys()
-    assert len({subject for subject, _ in table.facts}) == len(table.facts), "a subject stands twice"
-    assert all(subject.strip() == subject and value.strip() == value and subject and value for subject, value in table.facts)
-    assert all("{subject}" in form and "{object}" in form and form.endswith(".") for form in table.forms)
+    assert len({fact.subject for fact in table.facts}) == len(table.facts), "a subject stands twice"
+    for fact in table.facts:
+        for cell in (fact.subject, fact.object, fact.false_object, fact.negated, fact.question):
+            assert cell == cell.strip()
+        assert fact.subject
+        assert fact.object
+        assert fact.object != fact.false_object
+    assert len(table.forms) == len(table.negated_forms)
+    for form in (*table.forms, *table.negated_forms):
+        assert "{object}" in form
+        assert ("{subject}" in form) != ("{negated}" in form)
+        assert form.endswith(".")
 
 
 def test_shipped_tables_have_the_promised_sizes() -> None:
     sizes = {table.kind: len(table.facts) for table in fact_tables()}
-    assert sizes == {"cities": 300, "animal_classes": 100, "element_symbols": 100, "spanish_words": 100}
+    least = {
+        "animal_classes": 160,
+        "cities": 700,
+        "element_symbols": 100,
+        "general_facts": 250,
+        "inventors": 200,
+        "numbers": 150,
+        "spanish_words": 350,
+    }
+    assert sizes.keys() == least.keys()
+    assert all(sizes[kind] >= n for kind, n in least.items()), sizes
 
 
+@pytest.mark.parametrize("negated", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_entity_has_one_true_and_one_false_statement_in_one_split(kind: str) -> None:
+def test_every_fact_has_one_true_and_one_false_statement_in_one_split(kind: str, negated: bool) -> None:
     table = next(table for table in fact_tables() if table.kind == kind)
-    facts = dict(table.facts)
-    statements = table_statements(table)
-    assert len(statements) == 2 * len(facts)
+    right = {(fact.entity, fact.object) for fact in table.facts}
+    statements = table_statements(table, negated=negated)
+    assert len(statements) == len({statement.text for statement in statements}) == 2 * len(table.facts)
     for statement in statements:
-        assert statement.label is (statement.value == facts[statement.entity]), statement.text
-        assert statement.entity in statement.text
+        assert statement.label is (((statement.entity, statement.value) in right) is not negated), statement.text
+        assert statement.negated is negated
+        assert (" not " in f" {statement.text} " or statement.text.startswith("No ")) is negated, statement.text
+        assert statement.text[0].isupper()
     assert Counter(s.entity for s in statements if s.label) == Counter(s.entity for s in statements if not s.label)
-    assert all(len({s.split for s in statements if s.entity == entity}) == 1 for entity in facts)
+    entities = {fact.entity for fact in table.facts}
+    assert all(len({s.split for s in statements if s.entity == entity}) == 1 for entity in entities)
     for split in ("fit", "choose", "test"):
         told, denied = (Counter(s.value for s in statements if s.split == split and s.label is label) for label in (True, False))
-        assert told == denied, "an object is not false as often as it is true: its name alone would tell the label"
+        assert told == denied or table.facts[0].false_object, "an object's name alone would tell the label"
+
+
+def test_negated_and_affirmed_statements_are_about_the_same_objects() -> None:
+    for table in fact_tables():
+        affirmed, denied = table_statements(table), table_statements(table, negated=True)
+        assert [(s.entity, s.value, s.split, s.label) for s in affirmed] == [
+            (s.entity, s.value, s.split, not s.label) for s in denied
+        ]
+
+
+def test_numbers_compare_as_their_words_say() -> None:
+    """Against the words' values worked out here, not by the generator."""
+    ones = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    ones += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+    tens = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+    value = {(ones[n] if n < 20 else tens[n // 10] + (f"-{ones[n % 10]}" if n % 10 else "")): n for n in range(100)}
+    table = next(table for table in fact_tables() if table.kind == "numbers")
+    for fact in table.facts:
+        word, verb, relation, than = fact.subject.split()
+        assert (verb, than) == ("is", "than")
+        assert fact.negated == f"{word} is not {relation} than"
+        sign = {"larger": 1, "smaller": -1}[relation]
+        assert sign * (value[word] - value[fact.object]) > 0
+        assert sign * (value[word] - value[fact.false_object]) < 0
 
 
 @given(st.sets(st.text(min_size=1), min_size=5, max_size=200), st.integers(0, 5))
