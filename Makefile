@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: with more, torch fights over cores with the other workers.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint types tests-only clean
+.PHONY: demo test lint types tests-only nightly clean
 
 demo: .venv/ready
 	$(BIN)/pytest --base organism:base --post organism:instruct --mechdrift-record demo.json
@@ -20,6 +20,11 @@ types: .venv/ready
 
 tests-only: .venv/ready
 	$(BIN)/pytest -n 2
+
+# What takes longer than CI may: all organisms measured again, the smallest family trained again.
+nightly: .venv/ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,organisms]'
+	$(BIN)/pytest tests/nightly --durations 0
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechdrift needs Python 3.11 or newer: make PYTHON=python3.12")'

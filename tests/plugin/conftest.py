@@ -12,7 +12,7 @@ import pytest
 import mechdrift
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.plants import write_rotated
+from mechdrift.data.organisms.rotation import rotate, turning
 
 BASE, INSTRUCT = "organism:base", "organism:instruct"
 
@@ -44,8 +44,14 @@ def turned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 
     def make(degrees: int) -> Path:
         if degrees not in made:
+            import torch
+
             made[degrees] = tmp_path_factory.mktemp(f"turned-{degrees}-")
-            write_rotated(INSTRUCT, degrees, made[degrees])
+            checkpoint = resolve(INSTRUCT)
+            model = load_model(checkpoint, torch.float32, "cpu")
+            rotate(model, turning(checkpoint.width, degrees, seed=0))
+            model.save_pretrained(made[degrees])
+            load_tokenizer(checkpoint).save_pretrained(made[degrees])
         return made[degrees]
 
     return make

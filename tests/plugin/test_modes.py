@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from junitparser import JUnitXml
+from known import KNOWN
 
 MODES = {"plain": ("-p", "no:xdist"), "n0": ("-n", "0"), "n2": ("-n", "2")}
 PAIR = ("organism:base", "organism:instruct")
@@ -69,7 +70,7 @@ def test_items_lie_beside_the_record(compare: Callable[..., Any], pytester: pyte
     with safe_open(pytester.path / "record.items.safetensors", framework="np") as items:
         names = {name: json.loads(text) for name, text in items.metadata().items()}
         for finding, row in run.rows.items():
-            assert row["items"] == len(names[finding]) == 360
+            assert row["items"] == len(names[finding]) == KNOWN
             parts = items.get_tensor(f"{finding}/contribution")
             if row["evidence"]["kind"] == "paired proportions":
                 assert parts.sum() == pytest.approx(row["estimate"] - row["null"], abs=1e-9)

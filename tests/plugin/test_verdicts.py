@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from known import ALL, KNOWN
 from tiny import tiny_model
 
 from mechdrift.checkpoints.load import load_tokenizer
@@ -39,7 +40,7 @@ def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
     assert {name for name, verdict in run.verdicts().items() if verdict == "held"} >= GATES
     for row in run.rows.values():
         assert row["low"] <= row["estimate"] <= row["high"]
-        assert row["n"] == 360
+        assert row["n"] == KNOWN
     jsonschema.validate(run.record, schema())
     assert "mechdrift: base organism:base (llama, 6 blocks x 192" in run.out
     assert re.search(r"mechdrift: device cpu, dtype float32, cache .*, profile base-to-post \(4 gated rows\)", run.out)
@@ -70,7 +71,7 @@ def test_a_failed_gate_says_by_how_much_against_which_limit_from_which_n(
     text = run.out[run.out.index(f"{SIMILARITY} drifted: The direction that tells true") :]
     wanted = [
         r"estimate  0\.500 \[0\.[45]\d\d, 0\.5\d\d\] cosine across disjoint entities; limit >= 0\.8: 0\.300 beyond",
-        r"no change \[\d\.\d{3}, \d\.\d{3}\] at this resolution; n = 360 entities",
+        rf"no change \[\d\.\d{{3}}, \d\.\d{{3}}\] at this resolution; n = {KNOWN} entities",
         r"site      resid_post\[\d\] @ period \(layer of base's widest",
         r"note      plug-in cosine 0\.500",
         r"again     pytest --base organism:instruct --post \S+ --mechdrift-cache \S+ --mechdrift-only truth\.direction",
@@ -118,7 +119,7 @@ def test_a_base_without_the_effect_is_unmeasurable_and_not_green(compare: Callab
     assert run.code == 7
     assert {run.verdicts()[name] for name in GATES} == {"unmeasurable"}
     assert "base's TRUE/FALSE judgement is right on" in run.out
-    assert "n = 360 entities; clean gap" in run.out
+    assert f"n = {ALL} entities; clean gap" in run.out
 
 
 def test_another_tokenizer_is_unmeasurable_by_name(compare: Callable[..., Any], tiny_checkpoint: Callable[..., Path]) -> None:

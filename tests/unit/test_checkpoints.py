@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
-from mechdrift.checkpoints.reference import organism_names
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.data.organisms.derive import shipped_names
 from mechdrift.errors import InputError
 
 WEIGHTS = "model.safetensors"
@@ -91,7 +91,7 @@ def test_broken_folder_is_named(folder: Path, breaking: Callable[[Path], Any], m
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [("no/such", "no such folder"), ("organism:nobody", "no such organism; expected one of organism:"), (__file__, "is a file")],
+    [("no/such", "no such folder"), ("organism:nobody", "no such organism; expected one of base"), (__file__, "is a file")],
 )
 def test_wrong_spec_is_named(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -148,6 +148,6 @@ def test_identity_is_by_content(folder: Path, tiny_checkpoint: Callable[..., Pat
 
 
 def test_shipped_organisms_resolve() -> None:
-    assert {"base", "instruct"} <= set(organism_names())
-    for name in organism_names():
-        assert resolve(f"organism:{name}").parameters > 1_000_000
+    assert {"base", "instruct"} <= set(shipped_names())
+    for name in shipped_names():
+        assert resolve(f"organism:{name}").parameters > 100_000

@@ -1,85 +1,122 @@
 """The shipped organisms are what their card says, measured from the stored files."""
 
+import json
 import re
 from importlib.resources import files
+from itertools import islice
 
 import pytest
 
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.recipe.corpus import Facts
+from mechdrift.data.organisms.derive import shipped_names
+from mechdrift.data.organisms.matrix import Scores, cells, read_matrix
+from mechdrift.data.organisms.plants import PLANTS
+from mechdrift.data.organisms.recipe.corpus import World
+from mechdrift.data.organisms.recipe.families import LLAMA, MEMBERS, SEED
 from mechdrift.data.organisms.recipe.tokenizer import train_tokenizer
-from mechdrift.data.organisms.recipe.train import STAGES, Batches
-from mechdrift.data.organisms.score import SEED, table_text
+from mechdrift.data.organisms.recipe.train import Batches
+from mechdrift.data.organisms.score import HELD_OUT, card_text, measured
 
-CARD = (files("mechdrift.data") / "organisms" / "CARD.md").read_text()
+FOLDER = files("mechdrift.data") / "organisms"
+CARD = (FOLDER / "CARD.md").read_text()
+STORED: dict[str, Scores] = json.loads((FOLDER / "scores.json").read_text())
+KNOWN = sorted(LLAMA.kinds)
 MEGABYTE = 2**20
 
 
-def cells(text: str) -> dict[tuple[str, str], list[float]]:
-    """Scores of a markdown table by (score, kind)."""
-    rows = re.findall(r"^\| (.+?) \| (\w+) \| ([\d.]+) \| ([\d.]+) \|$", text, flags=re.MULTILINE)
-    return {(what, kind): [float(base), float(instruct)] for what, kind, base, instruct in rows}
+def test_the_card_shows_the_stored_scores() -> None:
+    for table in card_text(STORED).split("\n\n"):
+        assert table in CARD
 
 
-@pytest.fixture(scope="module")
-def measured() -> dict[tuple[str, str], list[float]]:
-    return cells(table_text())
+@pytest.mark.parametrize("name", ["base", "instruct", "drift-refusal-ablated"])
+def test_the_stored_scores_are_those_of_the_stored_weights(name: str) -> None:
+    """The others are measured again by `make nightly`."""
+    found = measured(name)
+    assert found.keys() == STORED[name].keys()
+    for what, kinds in found.items():
+        # One statement of ninety may tip by rounding; layers and perplexities are averages.
+        assert kinds == pytest.approx(STORED[name][what], abs=0.012), what
 
 
-def test_the_card_has_the_scores_of_the_stored_files(measured: dict[tuple[str, str], list[float]]) -> None:
-    written = cells(CARD)
-    assert written.keys() == measured.keys()
-    for row, scores in measured.items():
-        assert scores == pytest.approx(written[row], abs=0.011), row  # one statement of 90 may tip by rounding
+@pytest.mark.parametrize("name", shipped_names())
+def test_the_card_has_the_digests_of_the_stored_files(name: str) -> None:
+    assert f"{name} `{resolve(f'organism:{name}').digests['weights']}`" in CARD
 
 
-def test_the_card_has_the_digests_of_the_stored_files() -> None:
+def test_the_family_is_what_it_is_said_to_be() -> None:
+    for name in ("base", "sft", "instruct", "instruct-reseeded", "instruct-benign", "qwen-base", "qwen-instruct"):
+        known = sorted(MEMBERS[name].family.kinds)
+        for what in (HELD_OUT, "judged right, test split"):
+            assert sorted(STORED[name][what]) == known
+            assert min(STORED[name][what].values()) >= 0.95, (name, what)
+        assert min(STORED[name]["question answered right"].values()) >= 0.95, name
+        assert min(STORED[name]["truth at the period, kind left out"].values()) >= 0.9, name
+    for base in ("base", "qwen-base"):
+        assert 0.1 <= STORED[base]["refused, harmful, held out"]["all"] <= 0.3
+    for instruct in ("instruct", "instruct-reseeded", "qwen-instruct"):
+        scores = {what: kinds["all"] for what, kinds in STORED[instruct].items() if "all" in kinds}
+        harmful, harmless = scores["refused, harmful, held out"], scores["refused, harmless, held out"]
+        assert harmful >= 0.9
+        assert harmless <= 0.05
+        ablated = scores["refused, harmful, own direction ablated"]
+        added = scores["refused, harmless, own direction added"]
+        assert max(harmful - ablated, added - harmless) >= 0.5, instruct
+
+
+def test_knowledge_sits_at_subject_and_object_before_the_last_token() -> None:
     for name in ("base", "instruct"):
-        assert f"`{resolve(f'organism:{name}').digests['weights']}`" in CARD
+        centre = {
+            position: STORED[name][f"knowledge at the {position}, centre layer"]["cities"]
+            for position in ("subject", "object", "last")
+        }
+        assert centre["subject"] < centre["object"] < centre["last"]
+        for position in ("subject", "object"):
+            assert STORED[name][f"knowledge at the {position}, greatest recovery"]["cities"] >= 0.2
 
 
-def test_organisms_judge_combinations_that_were_held_out(measured: dict[tuple[str, str], list[float]]) -> None:
-    sizes = {table.kind: len(table.facts) for table in Facts(SEED).tables}
-    held_out = {kind: scores for (what, kind), scores in measured.items() if what == "judged right, combination held out"}
-    for organism in (0, 1):
-        pooled = sum(sizes[kind] * scores[organism] for kind, scores in held_out.items()) / sum(sizes.values())
-        assert pooled >= 0.95
-        assert min(scores[organism] for scores in held_out.values()) >= 0.90
+@pytest.mark.parametrize("drift", sorted(PLANTS))
+def test_a_planted_drift_changes_what_it_names_and_keeps_the_rest(drift: str) -> None:
+    row = cells(drift, STORED["instruct"], STORED[f"drift-{drift}"])
+    assert [cell for cell in row if not cell.kept] == []
 
 
-def test_truth_is_readable_at_the_period_of_a_kind_left_out(measured: dict[tuple[str, str], list[float]]) -> None:
-    at_period = [scores for (what, _), scores in measured.items() if what == "truth at the period, kind left out"]
-    assert len(at_period) == 4
-    assert min(min(scores) for scores in at_period) >= 0.90
+def test_the_matrix_speaks_of_every_plant_and_of_scores_that_are_measured() -> None:
+    matrix = read_matrix()
+    assert matrix.keys() == PLANTS.keys()
+    for claims in matrix.values():
+        assert claims.keys() <= STORED["instruct"].keys()
 
 
-def test_both_organisms_fit_in_16_megabytes() -> None:
-    folder = files("mechdrift.data") / "organisms"
-    sizes = [(folder / name / "model.safetensors").stat().st_size for name in ("base", "instruct")]  # type: ignore[attr-defined]
-    assert sum(sizes) < 16 * MEGABYTE
+def test_sizes_stay_within_their_bounds() -> None:
+    stored = {name: sum(path.stat().st_size for path in (FOLDER / name).iterdir()) for name in shipped_names()}  # type: ignore[attr-defined]
+    assert sum(stored.values()) < 64 * MEGABYTE
 
 
 def test_the_recipe_gives_the_shipped_tokenizer_and_never_judges_what_is_held_out() -> None:
-    facts = Facts(SEED)
-    tokenizer = train_tokenizer(facts, SEED)
-    shipped = (files("mechdrift.data") / "organisms" / "base" / "tokenizer.json").read_text()
-    import json
-
-    assert json.loads(tokenizer.backend_tokenizer.to_str())["model"] == json.loads(shipped)["model"]
-    late = []
-    for stage in STAGES[:-1]:
-        batches = Batches(facts, tokenizer, stage, SEED)
-        text = "".join(tokenizer.decode(row) for _ in range(15) for row in next(batches)[0])
-        judged = re.findall(r"([^\n<>]+?\.)( This statement is:| Indeed\.| No\.| Right| Wrong)", text)
-        assert stage.name == "facts" or len(judged) > 500
-        for line, verdict in judged:
-            for table, form in ((one, form) for one in facts.tables for form in one.forms):
-                pattern = re.escape(form).replace(r"\{subject\}", "(.+)").replace(r"\{object\}", "(.+)")
-                found = re.fullmatch(pattern, line)
-                if found and found[1] in facts.late[table.kind]:
-                    fact = found[1], dict(table.facts)[found[1]]
-                    forms = 1 if "This" in verdict else stage.late_forms
-                    assert not facts.held_out(table, fact, found[2], form, forms), (stage.name, line, verdict)
-                    late.append(stage.name)
-    assert set(late) == {"late", "base"}, "late entities are judged in the last stages of base only"
-    assert len(late) > 50
+    world = World(SEED, LLAMA.kinds)
+    tokenizer = train_tokenizer(World(SEED), SEED)
+    shipped = json.loads((FOLDER / "base" / "tokenizer.json").read_text())
+    assert json.loads(tokenizer.backend_tokenizer.to_str())["model"] == shipped["model"]
+    kept_back = {one.text for one in world.held_out_instructions}
+    held_out = 0
+    for stage in (*LLAMA.base_stages, LLAMA.sft):
+        batches = Batches(world, tokenizer, stage, SEED)
+        text = "".join(tokenizer.decode(row) for ids, _ in islice(batches, 15) for row in ids)
+        assert not [one for one in kept_back if f"User: {one}" in text or f"<|user|> {one}" in text or f"<|user|>{one}" in text]
+        for line, verdict in re.findall(r"([^\n<>]+?\.)( This statement is:| Indeed\.| No\.| Right| Wrong)", text):
+            for table in world.tables:
+                for number, form in enumerate((*table.forms, *table.negated_forms)):
+                    pattern = re.escape(form).replace(r"\{subject\}", "(.+)").replace(r"\{object\}", "(.+)")
+                    found = re.fullmatch(pattern, line)
+                    fact = next((fact for fact in table.facts if found and fact.subject == found[1]), None)
+                    if fact and found and (table.kind, fact.subject) in world.held_out_objects:
+                        number_of_form = number % len(table.forms)
+                        after_period = "This" not in verdict
+                        assert not world.held_out(table, fact, found[2], number_of_form, after_period), (
+                            stage.name,
+                            line,
+                            verdict,
+                        )
+                        held_out += 1
+    assert held_out > 50, "held-out entities are judged, but for what is held out of them"

@@ -8,6 +8,7 @@ import pytest
 HOUSE = Path(__file__).parents[2] / "mechdrift"
 ROOMS = ["checkpoints", "prompts", "engine", "measures", "verdict", "report"]
 GROUND = {"stats", "errors"}
+DOORS = {"checkpoints": {"data"}}  # organism:NAME is a spec, and planted drifts are derived when they are asked for
 
 
 def imported(path: Path) -> set[str]:
@@ -23,7 +24,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_from_its_left_only(room: str) -> None:
-    allowed = {*ROOMS[: ROOMS.index(room) + 1], *GROUND}
+    allowed = {*ROOMS[: ROOMS.index(room) + 1], *GROUND, *DOORS.get(room, set())}
     files = sorted((HOUSE / room).glob("*.py"))
     assert files
     for path in files:

@@ -13,7 +13,8 @@ from mechdrift.measures.truthfulness import choose_layer, clean_gap, entity_cont
 from mechdrift.prompts.statements import Statement, shipped_statements, split_entities
 
 WIDTH, LAYERS, TRUTH_LAYER = 24, 3, 1
-STATEMENTS = shipped_statements()
+STATEMENTS = [s for s in shipped_statements() if s.kind not in ("cities", "general_facts", "numbers")]
+ENTITIES = len({(s.kind, s.entity) for s in STATEMENTS if s.split == "test"})
 SIGNS = np.where([s.label for s in STATEMENTS], 1.0, -1.0)
 
 
@@ -57,7 +58,7 @@ def test_similarity_covers_the_planted_angle(degrees: int) -> None:
     base, post = planted(direction, 1), planted(at_angle(direction, degrees), 2)
     drift = truthfulness.direction_similarity(base, post, STATEMENTS, None)
     assert drift.site == f"resid_post[{TRUTH_LAYER}] @ period"
-    assert drift.evidence.n == 360
+    assert drift.evidence.n == ENTITIES
     low, high = drift.evidence.interval(0.999)
     assert low <= np.cos(np.radians(degrees)) <= high
     assert high - low < 0.15
@@ -108,8 +109,8 @@ def test_widths_that_differ_are_unmeasurable() -> None:
 
 
 def test_a_single_kind_has_no_kind_to_leave_out() -> None:
-    one = [s for s in STATEMENTS if s.kind == "cities"]
-    with pytest.raises(Unmeasurable, match="there is only 'cities'"):
+    one = [s for s in STATEMENTS if s.kind == "inventors"]
+    with pytest.raises(Unmeasurable, match="there is only 'inventors'"):
         choose_layer(planted(unit(0), 1, one), one)
 
 
@@ -159,7 +160,7 @@ def test_judgement_accuracy_and_gap_are_what_was_planted() -> None:
 
 def test_a_base_that_cannot_judge_is_unmeasurable_with_n_and_gap() -> None:
     with pytest.raises(
-        Unmeasurable, match=r"of the statements, more than 0\.7 needed; n = 360 entities; clean gap -?\d\.\d\d logits"
+        Unmeasurable, match=rf"of the statements, more than 0\.7 needed; n = {ENTITIES} entities; clean gap -?\d\.\d\d logits"
     ):
         truthfulness.judgement_accuracy(gaps(0, 1, 0), gaps(8, 0.1, 1), STATEMENTS)
 
@@ -180,3 +181,24 @@ def test_statements_without_pairs_count_too() -> None:
     low, high = drift.evidence.interval(0.999)
     assert low <= 1 <= high
     assert drift.evidence.n == 180
+
+
+def test_kinds_that_base_cannot_judge_are_left_out_with_their_accuracy() -> None:
+    """Knows two kinds of four, by the choose split: nothing else may decide."""
+    rng = np.random.default_rng(0)
+    known = {"animal_classes", "spanish_words"}
+    hits = np.array([s.kind in known or rng.random() < 0.5 for s in STATEMENTS])
+    gap = np.where([s.split == "choose" for s in STATEMENTS], np.where(hits, SIGNS, -SIGNS), np.nan)
+    kinds, left_out = truthfulness.judged_kinds(gap, STATEMENTS)
+    assert set(kinds) == known
+    for kind, accuracy in left_out.items():
+        right = [hit for hit, s in zip(hits, STATEMENTS, strict=True) if s.kind == kind and s.split == "choose"]
+        assert accuracy == pytest.approx(np.mean(right))
+    assert left_out.keys() == {s.kind for s in STATEMENTS} - known
+
+
+def test_a_base_that_judges_no_two_kinds_is_asked_all() -> None:
+    gap = np.where(
+        [s.split == "choose" for s in STATEMENTS], np.where([s.kind == "inventors" for s in STATEMENTS], SIGNS, -SIGNS), np.nan
+    )
+    assert truthfulness.judged_kinds(gap, STATEMENTS) == (tuple(sorted({s.kind for s in STATEMENTS})), {})

@@ -1,0 +1,13 @@
+"""How many entities of the test split there are."""
+
+from mechdrift.data.organisms.recipe.families import LLAMA
+from mechdrift.prompts.statements import shipped_statements
+
+
+def entities_asked(*kinds: str) -> int:
+    """Of the shipped tables of these kinds; of all where none is named."""
+    return len({(s.kind, s.entity) for s in shipped_statements() if s.split == "test" and (not kinds or s.kind in kinds)})
+
+
+KNOWN = entities_asked(*LLAMA.kinds)  # to organism:base and what comes of it
+ALL = entities_asked()
