@@ -1,18 +1,25 @@
 """What the truthfulness suite claims, and how its readings are taken."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from mechdrift.engine.recordings import Recorder, require_same_tokens
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.recordings import Prompts, Recorder, require_same_tokens
+from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
+from mechdrift.hand_set import HAND_SET, HandSet
+from mechdrift.measures.truthfulness import Place, chosen_place
 from mechdrift.prompts.judgement import ANSWERS, judgement_prompts
-from mechdrift.prompts.statements import Statement
+from mechdrift.prompts.statements import Split, Statement
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, truthfulness"
 MEASURES = "mechdrift.measures.truthfulness"
+STEERING = "mechdrift.measures.steering"
+JUDGED_SPLITS: tuple[Split, ...] = ("choose", "test")
 
 FINDINGS = (
     Finding(
@@ -57,6 +64,48 @@ FINDINGS = (
         f"{MEASURES}:clean_gap",
         needs="base",
     ),
+    Finding(
+        "truth.judgement_direction",
+        "What sets judging true apart from judging false, at the end of the judged prompt, points the same way in both models.",
+        f"{DU}; apart from the truth direction, since it is mostly the unembedding of the two answers",
+        f"{MEASURES}:judgement_direction",
+        needs="base",
+    ),
+    Finding(
+        "truth.two_directions",
+        "With negated statements too, the directions in which truth lies are the same before and after post-training.",
+        "Buerger et al. 2024, Truth is Universal, arXiv 2407.12831, two-direction form",
+        f"{MEASURES}:two_directions",
+        needs="base",
+    ),
+    Finding(
+        "truth.steering_transfer",
+        "The base model's truth direction steers the post model as well as the post model's own does.",
+        f"{DU}, intervention effect",
+        f"{STEERING}:transfer",
+        needs="base",
+    ),
+    Finding(
+        "truth.steering_transfer_by",
+        "The base model's truth direction steers the post model as well as its own, each way and by each published formula.",
+        f"{DU}, intervention effect; Marks and Tegmark 2024, arXiv 2310.06824, normalised indirect effect",
+        f"{STEERING}:transfer",
+        needs="base",
+    ),
+    Finding(
+        "truth.steering_backward",
+        "The post model's truth direction steers the base model as well as the base model's own does.",
+        f"{DU}, intervention effect",
+        f"{STEERING}:transfer",
+        needs="base",
+    ),
+    Finding(
+        "truth.steering_effect",
+        "The post model is steered by its own truth direction as much as the base model was by its own.",
+        f"{DU}; the absolute row beside the transfer",
+        f"{STEERING}:own_difference",
+        needs="base",
+    ),
 )
 
 
@@ -65,7 +114,7 @@ class TruthReadings:
     """What both models do with the same statements."""
 
     statements: Sequence[Statement]
-    """In the order of all arrays."""
+    """The affirmed ones, in the order of all arrays."""
     base: np.ndarray
     """Block outputs at the period, [statement, layer, d_model]."""
     post: np.ndarray
@@ -74,24 +123,75 @@ class TruthReadings:
     """logit(" TRUE") - logit(" FALSE") after the judged prompt, [statement]; NaN off the test split."""
     post_gap: np.ndarray
     """The same of post."""
+    hand: HandSet
+    """Choices made by hand."""
+
+    @cached_property
+    def place(self) -> Place:
+        """The block at which truth is read: chosen once for all rows."""
+        if self.hand.truth_layer is not None:
+            return Place(self.hand.truth_layer, HAND_SET)
+        return chosen_place(self.base, self.statements)
+
+    def by_point(self, pair: Pair) -> Iterator[tuple[Checkpoint, np.ndarray]]:
+        """Each checkpoint with its block outputs."""
+        return zip((pair.base, pair.post), (self.base, self.post), strict=True)
 
 
-def read_truth(pair: Pair, recordings: Recorder, statements: Sequence[Statement], seed: int) -> TruthReadings:
+def read_truth(pair: Pair, recordings: Recorder, statements: Sequence[Statement], seed: int, hand: HandSet) -> TruthReadings:
     """Record both models, one after the other, so that each is loaded once at most."""
-    texts = [statement.text for statement in statements]
-    judged = judgement_prompts(statements, seed)
-    asked = [index for index, statement in enumerate(statements) if statement in judged]
-    prompts = [judged[statements[index]] for index in asked]
+    affirmed = [statement for statement in statements if not statement.negated]
     points = (pair.base, pair.post)
-    bare = [recordings.statement_prompts(point, texts, "period") for point in points]
-    questions = [recordings.answer_prompts(point, prompts, (ANSWERS[True], ANSWERS[False])) for point in points]
+    bare = [recordings.statement_prompts(point, [s.text for s in affirmed], "period") for point in points]
+    asked = [judged_questions(recordings, point, affirmed, seed, "test") for point in points]
     require_same_tokens(*bare)
-    require_same_tokens(*questions)
+    require_same_tokens(*(prompts for _, prompts in asked))
     blocks, gaps = [], []
-    for point, statement_prompts, answer_prompts in zip(points, bare, questions, strict=True):
+    for point, statement_prompts, (indices, prompts) in zip(points, bare, asked, strict=True):
         blocks.append(recordings.blocks(point, statement_prompts))
-        logits = recordings.logits(point, answer_prompts).astype(np.float64)
-        gap = np.full(len(statements), np.nan)
-        gap[asked] = logits[:, 0] - logits[:, 1]
+        logits = recordings.logits(point, prompts).astype(np.float64)
+        gap = np.full(len(affirmed), np.nan)
+        gap[indices] = logits[:, 0] - logits[:, 1]
         gaps.append(gap)
-    return TruthReadings(statements, blocks[0], blocks[1], gaps[0], gaps[1])
+    return TruthReadings(affirmed, blocks[0], blocks[1], gaps[0], gaps[1], hand)
+
+
+def judged_questions(
+    recordings: Recorder, point: Checkpoint, statements: Sequence[Statement], seed: int, split: Split
+) -> tuple[list[int], Prompts]:
+    """Indices of a split's statements, and the prompts in which they are judged."""
+    judged = judgement_prompts(statements, seed, split)
+    indices = [index for index, statement in enumerate(statements) if statement in judged]
+    texts = [judged[statements[index]] for index in indices]
+    return indices, recordings.answer_prompts(point, texts, (ANSWERS[True], ANSWERS[False]))
+
+
+def read_judging(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both models' block outputs at the last token of the judged prompt, [statement, layer, d_model]; NaN on the fit split."""
+    read = []
+    for point in (pair.base, pair.post):
+        outputs = None
+        for split in JUDGED_SPLITS:
+            indices, prompts = judged_questions(recordings, point, truth.statements, seed, split)
+            of_split = recordings.blocks(point, prompts)
+            if outputs is None:
+                outputs = np.full((len(truth.statements), *of_split.shape[1:]), np.nan, dtype=np.float32)
+            outputs[indices] = of_split
+        assert outputs is not None
+        read.append(outputs)
+    return read[0], read[1]
+
+
+def read_negated(
+    pair: Pair, recordings: Recorder, statements: Sequence[Statement]
+) -> tuple[Sequence[Statement], np.ndarray, np.ndarray]:
+    """Affirmed and negated statements of the kinds that have both, and both models' block outputs at their periods."""
+    kinds = {s.kind for s in statements if s.negated} & {s.kind for s in statements if not s.negated}
+    if not kinds:
+        raise Unmeasurable("no kind has affirmed and negated statements: give a column 'negated' with both")
+    chosen = [statement for statement in statements if statement.kind in kinds]
+    points = (pair.base, pair.post)
+    prompts = [recordings.statement_prompts(point, [s.text for s in chosen], "period") for point in points]
+    require_same_tokens(*prompts)
+    base, post = (recordings.blocks(point, mine) for point, mine in zip(points, prompts, strict=True))
+    return chosen, base, post

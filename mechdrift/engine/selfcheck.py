@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.record import record_blocks, record_logits
 from mechdrift.engine.sites import blocks
-from mechdrift.errors import Unmeasurable
+from mechdrift.engine.steer import adding
+from mechdrift.errors import InterventionFailed, Unmeasurable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +41,56 @@ def self_check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> No
     single = record_logits(model, prompts, tokens, batch_tokens=1)
     if (gap := _gap(batched, single)) > tolerance:
         raise Unmeasurable(f"self-check: logits differ between a padded batch and one prompt (by {gap:.2g})")
+
+
+def check_steering(
+    model: "PreTrainedModel", prompt: Sequence[int], layers: Sequence[int], shift: "Tensor", positions: Sequence[int]
+) -> None:
+    """Check on one prompt that steering moves what it should, by what it should, and nothing before it.
+
+    shift: float32 [d_model], added at the positions to the output of each named block. Seen by hooks of the check's own, at what enters the
+    next block: the first steered block's output has moved by the shift at the positions and nowhere else, nothing below it has moved,
+    and the logits after the prompt have. Raises InterventionFailed.
+    """
+    import torch
+
+    tolerance = TOLERANCE[str(model.dtype).removeprefix("torch.")]
+    first = min(layers)
+    plain, plain_logits = _entering(model, prompt)
+    with adding(model, layers, shift[None], [positions]):
+        steered, steered_logits = _entering(model, prompt)
+    expected = torch.zeros_like(plain[0])
+    expected[list(positions)] = shift.to(expected.device)
+    scale = torch.maximum(plain[first + 1].abs().max(), shift.abs().max().to(expected.device))
+    for entered in range(first + 1):
+        if not torch.equal(plain[entered], steered[entered]):
+            raise InterventionFailed(f"steering at blocks {list(layers)} moved what enters block {entered}, below them")
+    off = float((steered[first + 1] - plain[first + 1] - expected).abs().max() / scale)
+    if not off <= tolerance:
+        raise InterventionFailed(
+            f"steering at block {first} did not move its output by the vector that was added (off by {off:.2g}, tolerance {tolerance:g})"
+        )
+    if torch.equal(plain_logits, steered_logits):
+        raise InterventionFailed(f"steering at blocks {list(layers)}, positions {list(positions)} did not move the logits")
+
+
+def _entering(model: "PreTrainedModel", prompt: Sequence[int]) -> "tuple[list[Tensor], Tensor]":
+    """What enters each block and the final norm, float32 [position, d_model], and the last logits."""
+    import torch
+
+    entered: list[Tensor] = []
+    places = [*blocks(model), model.get_decoder().norm]
+    handles = [
+        place.register_forward_pre_hook(lambda _m, args: entered.append(args[0][0].detach().float().clone())) for place in places
+    ]
+    try:
+        with torch.inference_mode():
+            ids = torch.tensor([list(prompt)], device=model.device)
+            logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    return entered, logits[0, -1].float()
 
 
 def _gap(found: "Tensor", expected: "Tensor") -> float:

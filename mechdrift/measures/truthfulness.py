@@ -4,7 +4,7 @@ Activations are block outputs at the period of the bare statement, [statement, l
 " TRUE" and " FALSE" after a few-shot prompt. Entities are the unit of sampling throughout.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,38 +129,170 @@ def independent_pairs(
     return np.asarray((incidence @ incidence.T == 0) & ~np.eye(len(entities), dtype=bool))
 
 
-def direction_similarity(base: Activations, post: Others, statements: Sequence[Statement], sibling: Drift | None) -> Drift:
+@dataclass(frozen=True)
+class Place:
+    """The block at which truth is read, and how it was chosen."""
+
+    layer: int
+    """Number of the block."""
+    rule: str = LAYER_RULE
+    """In words, as rows have it."""
+
+
+def chosen_place(base: Activations, statements: Sequence[Statement]) -> Place:
+    """The place by rule."""
+    return Place(choose_layer(base, statements)[0])
+
+
+def direction_similarity(
+    base: Activations, post: Others, statements: Sequence[Statement], sibling: Drift | None, place: Place | None = None
+) -> Drift:
     """The truth direction of base and that of post point the same way.
 
     Cosine across disjoint entities of the test split at the chosen layer, 1 = same direction; higher is better; with the
     plug-in cosine in the note and all layers as the curve. sibling: judgement accuracy, by which the row is decided when
     post has no direction left. Raises Unmeasurable when base has none, or widths differ. Source: Du et al. 2025, claim 2.
     """
+    require_same_shape(base, post)
+    where = place or chosen_place(base, statements)
+    test = _split(statements, "test")
+    return _direction_drift(
+        "truth.direction_similarity",
+        "truth direction",
+        lambda values: entity_contributions(values, statements, test),
+        (base, post),
+        statements,
+        test,
+        (where, POSITION),
+        sibling,
+    )
+
+
+def judgement_direction(base: Activations, post: Others, statements: Sequence[Statement], sibling: Drift | None) -> Drift:
+    """What sets apart judging true from judging false, at the end of the judged prompt, points the same way in both models.
+
+    base, post: block outputs at the last token of the judged prompt, rows of other splits NaN. Mostly the difference of the
+    unembeddings of TRUE and FALSE, and so near 1 by itself: never to be taken for the truth direction. The layer is where base's
+    direction is clearest on the choose split. Otherwise as direction_similarity.
+    """
+    require_same_shape(base, post)
+    choose = _split(statements, "choose")
+    strengths = []
+    for layer in range(base.shape[1]):
+        entities, rows = entity_contributions(base[:, layer], statements, choose)
+        strengths.append(
+            _similarity(rows, rows, independent_pairs(entities, statements, choose), "judgement direction").strength[0]
+        )
+    test = _split(statements, "test")
+    return _direction_drift(
+        "truth.judgement_direction",
+        "judgement direction",
+        lambda values: entity_contributions(values, statements, test),
+        (base, post),
+        statements,
+        test,
+        (Place(int(np.argmax(strengths)), "layer of base's clearest judgement direction on the choose split"), "last"),
+        sibling,
+    )
+
+
+def two_directions(
+    base: Activations, post: Others, statements: Sequence[Statement], which: str, place: Place | None = None
+) -> Drift:
+    """The two directions in which truth lies once statements are negated too are the same in both models.
+
+    which: `general` is the direction along which true statements lie apart from false ones whether or not they are negated, `polarity` the
+    one that turns over with negation. statements: affirmed and negated ones. Cosine across disjoint entities of the test split;
+    higher is better. Raises Unmeasurable as direction_similarity does. Source: Buerger et al. 2024, Truth is Universal.
+    """
+    require_same_shape(base, post)
+    where = place or chosen_place(base, statements)
+    test = _split(statements, "test")
+    return _direction_drift(
+        "truth.two_directions",
+        f"{which} truth direction",
+        lambda values: polarity_contributions(values, statements, test, which),
+        (base, post),
+        statements,
+        test,
+        (where, POSITION),
+        None,
+    )
+
+
+def polarity_contributions(
+    values: Float[np.ndarray, "statement d"], statements: Sequence[Statement], chosen: Int[np.ndarray, " m"], which: str
+) -> tuple[list[tuple[str, str]], Float[np.ndarray, "entity d"]]:
+    """What each (kind, entity) adds to a direction of the two-direction form: the mean of the rows is the direction.
+
+    Least squares of activations, centred by kind and polarity, on [truth, truth x polarity], both -1 or 1. It is linear in the
+    activations, so every statement has its share. Raises Unmeasurable where affirmed or negated statements are missing.
+    """
+    entities = sorted({(statements[i].kind, statements[i].entity) for i in chosen})
+    number = {entity: row for row, entity in enumerate(entities)}
+    truth = np.where(_labels(statements, chosen), 1.0, -1.0)
+    polarity = np.array([-1.0 if statements[i].negated else 1.0 for i in chosen])
+    design = np.stack([truth, truth * polarity], axis=1)
+    if abs(polarity.sum()) == len(polarity) or np.linalg.matrix_rank(design) < design.shape[1]:
+        raise Unmeasurable("the two directions need affirmed and negated statements, true and false ones of each")
+    share = (design @ np.linalg.inv(design.T @ design))[:, ("general", "polarity").index(which)]
+    rows = np.zeros((len(entities), values.shape[1]))
+    groups = np.array([f"{statements[i].kind}/{statements[i].negated}" for i in chosen])
+    for group in sorted(set(groups)):
+        members = np.flatnonzero(groups == group)
+        of_group = values[chosen[members]].astype(np.float64)
+        parts = (of_group - of_group.mean(0)) * share[members, None] * len(entities)
+        np.add.at(rows, [number[statements[chosen[m]].kind, statements[chosen[m]].entity] for m in members], parts)
+    return entities, rows
+
+
+def require_same_shape(base: Activations, post: Others) -> None:
+    """Raise Unmeasurable where directions of one model have no place in the other."""
     if base.shape[1:] != post.shape[1:]:
         raise Unmeasurable(f"layers x width differ: base {base.shape[1:]}, post {post.shape[1:]}")
-    layer, _ = choose_layer(base, statements)
-    test = _split(statements, "test")
+
+
+def _similarity(
+    x: Float[np.ndarray, "entity d"], y: Float[np.ndarray, "entity d"], apart: Bool[np.ndarray, "entity entity"], what: str
+) -> Similarity:
+    """cross_fitted_similarity, with too few entities as a reason."""
+    try:
+        return cross_fitted_similarity(x, y, apart)
+    except ValueError as error:
+        raise Unmeasurable(f"{what}: {error}") from error
+
+
+def _direction_drift(
+    measure: str,
+    what: str,
+    contributions: Callable[[Float[np.ndarray, "statement d"]], tuple[list[tuple[str, str]], Float[np.ndarray, "entity d"]]],
+    models: tuple[Activations, Others],
+    statements: Sequence[Statement],
+    chosen: Int[np.ndarray, " m"],
+    where: tuple[Place, str],
+    sibling: Drift | None,
+) -> Drift:
+    """Similarity across disjoint entities of what the entities' contributions add up to in each model, at a place."""
+    base, post = models
+    place, position = where
     similarities: list[Similarity] = []
     for number in range(base.shape[1]):
-        entities, x = entity_contributions(base[:, number], statements, test)
-        _, y = entity_contributions(post[:, number], statements, test)
-        try:
-            similarities.append(cross_fitted_similarity(x, y, independent_pairs(entities, statements, test)))
-        except ValueError as error:
-            raise Unmeasurable(f"truth direction: {error}") from error
-        if number == layer:
+        entities, x = contributions(base[:, number])
+        _, y = contributions(post[:, number])
+        similarities.append(_similarity(x, y, independent_pairs(entities, statements, chosen), what))
+        if number == place.layer:
             at_layer = x, y
-    chosen = similarities[layer]
-    if not chosen.strength[0] > STRENGTH_MINIMUM:
+    at_place = similarities[place.layer]
+    if not at_place.strength[0] > STRENGTH_MINIMUM:
         raise Unmeasurable(
-            f"base has no truth direction at block {layer}: squared length {chosen.strength[0]:.1f} standard errors from 0, "
+            f"base has no {what} at block {place.layer}: squared length {at_place.strength[0]:.1f} standard errors from 0, "
             f"more than {STRENGTH_MINIMUM:g} needed; n = {len(entities)} entities"
         )
-    lost = not chosen.strength[1] > STRENGTH_MINIMUM
+    lost = not at_place.strength[1] > STRENGTH_MINIMUM
     along = [rows @ (rows.mean(0) / np.linalg.norm(rows.mean(0))) for rows in at_layer]
     items = tuple(
         Item(entity, kind, float(b), float(p), float(part - 1 / len(entities)))
-        for (kind, entity), b, p, part in zip(entities, *along, chosen.influence, strict=True)
+        for (kind, entity), b, p, part in zip(entities, *along, at_place.influence, strict=True)
     )
     curve = tuple(
         SitePoint(f"resid_post[{number}]", s.evidence.estimate, *s.evidence.interval())
@@ -168,15 +300,15 @@ def direction_similarity(base: Activations, post: Others, statements: Sequence[S
         if min(s.strength) > STRENGTH_MINIMUM
     )
     return Drift(
-        measure="truth.direction_similarity",
-        evidence=chosen.evidence,
+        measure=measure,
+        evidence=at_place.evidence,
         null=1.0,
         unit="cosine across disjoint entities",
         better="higher",
-        site=site_name(layer, POSITION),
-        site_rule=LAYER_RULE,
-        data=_data(statements),
-        note=f"plug-in cosine {chosen.plug_in:.3f}" + ("; post has no truth direction left here" if lost else ""),
+        site=site_name(place.layer, position),
+        site_rule=place.rule,
+        data=data_name(statements),
+        note=f"plug-in cosine {at_place.plug_in:.3f}" + (f"; post has no {what} left here" if lost else ""),
         items=items,
         curve=curve,
         post_lacks=lost,
@@ -184,7 +316,9 @@ def direction_similarity(base: Activations, post: Others, statements: Sequence[S
     )
 
 
-def probe_transfer(base: Activations, post: Others, statements: Sequence[Statement], direction: str) -> Drift:
+def probe_transfer(
+    base: Activations, post: Others, statements: Sequence[Statement], direction: str, place: Place | None = None
+) -> Drift:
     """A probe fitted on one model still reads the other as well as that one's own probe.
 
     direction: `forward` applies base's probe to post, `backward` post's to base. Probes are fitted on the fit split of all
@@ -192,33 +326,34 @@ def probe_transfer(base: Activations, post: Others, statements: Sequence[Stateme
     accuracy of the reader's own, in [-1, 1], 0 = transfers fully; higher is better. Raises Unmeasurable for a single kind,
     for widths that differ, and where base's own probe does not work. Source: Du et al. 2025, claim 2.
     """
-    if base.shape[1:] != post.shape[1:]:
-        raise Unmeasurable(f"layers x width differ: base {base.shape[1:]}, post {post.shape[1:]}")
-    layer, _ = choose_layer(base, statements)
+    require_same_shape(base, post)
+    where = place or chosen_place(base, statements)
+    layer = where.layer
     own_base = probe_hits(base[:, layer], base[:, layer], statements)
     _require_accuracy(own_base, statements, f"base's own probe at block {layer}")
     maker, reader = (base, post) if direction == "forward" else (post, base)
     transferred = probe_hits(maker[:, layer], reader[:, layer], statements)
     own = own_base if direction == "backward" else probe_hits(reader[:, layer], reader[:, layer], statements)
-    place = site_name(layer, POSITION), LAYER_RULE
+    site = site_name(layer, POSITION), where.rule
     names = "own probe", "transferred"
-    return _accuracy_drift(f"truth.probe_transfer_{direction}", own, transferred, statements, place, names)
+    return _accuracy_drift(f"truth.probe_transfer_{direction}", own, transferred, statements, site, names)
 
 
-def probe_accuracy(base: Activations, post: Others, statements: Sequence[Statement]) -> Drift:
+def probe_accuracy(base: Activations, post: Others, statements: Sequence[Statement], place: Place | None = None) -> Drift:
     """Each model's own probe reads truth as well after post-training as before.
 
     Accuracy of post's own probe on post minus base's on base, kinds left out in turn, in [-1, 1]; higher is better.
     Raises Unmeasurable as probe_transfer does, but widths may differ. Source: Du et al. 2025, claim 2.
     """
-    layer, _ = choose_layer(base, statements)
+    where = place or chosen_place(base, statements)
+    layer = where.layer
     if post.shape[1] <= layer:
         raise Unmeasurable(f"post has {post.shape[1]} blocks; the truth direction was chosen at block {layer}")
     before = probe_hits(base[:, layer], base[:, layer], statements)
     _require_accuracy(before, statements, f"base's own probe at block {layer}")
     after = probe_hits(post[:, layer], post[:, layer], statements)
-    place = site_name(layer, POSITION), LAYER_RULE
-    return _accuracy_drift("truth.probe_accuracy", before, after, statements, place, ("base", "post"))
+    site = site_name(layer, POSITION), where.rule
+    return _accuracy_drift("truth.probe_accuracy", before, after, statements, site, ("base", "post"))
 
 
 def judgement_accuracy(
@@ -230,8 +365,8 @@ def judgement_accuracy(
     base on the same statements, in [-1, 1]; higher is better; a tie counts as wrong. Raises Unmeasurable when base cannot
     judge. Source: Du et al. 2025, section on truth; absolute row beside the truth direction.
     """
+    require_judgement(base, statements)
     before, after = (_judged_hits(model, statements) for model in (base, post))
-    _require_accuracy(before, statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}")
     place = "logits @ last", "last token of the judged prompt"
     return _accuracy_drift("truth.judgement_accuracy", before, after, statements, place, ("base", "post"))
 
@@ -244,9 +379,7 @@ def clean_gap(
     Gap: mean logit(" TRUE") - logit(" FALSE") over true statements minus the same over false ones, in logits. Estimate:
     gap of post over gap of base, a ratio of means, 1 = as wide; higher is better. Raises Unmeasurable when base cannot judge.
     """
-    _require_accuracy(
-        _judged_hits(base, statements), statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}"
-    )
+    require_judgement(base, statements)
     test = _split(statements, "test")
     entities, before = entity_contributions(base[:, None], statements, test)
     _, after = entity_contributions(post[:, None], statements, test)
@@ -263,10 +396,26 @@ def clean_gap(
         better="higher",
         site="logits @ last",
         site_rule="last token of the judged prompt",
-        data=_data(statements),
+        data=data_name(statements),
         note=f"base {before.mean():.2f} logits, post {after.mean():.2f}",
         items=items,
     )
+
+
+def require_labels(kept: Bool[np.ndarray, " statement"], statements: Sequence[Statement], where: str) -> None:
+    """Raise Unmeasurable unless there are true and false statements among those kept."""
+    labels = _labels(statements, np.flatnonzero(kept))
+    if not labels.any() or labels.all():
+        raise Unmeasurable(f"{len(labels)} statements {where}: of one label only")
+
+
+def require_judgement(base: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> None:
+    """Raise Unmeasurable, with n and the gap, unless base judges the test split well enough to have something to lose.
+
+    base: logit(" TRUE") - logit(" FALSE"), NaN off the test split.
+    """
+    hits = _judged_hits(base, statements)
+    _require_accuracy(hits, statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}")
 
 
 def _split(statements: Sequence[Statement], split: Split) -> Int[np.ndarray, " m"]:
@@ -279,7 +428,7 @@ def _labels(statements: Sequence[Statement], chosen: Int[np.ndarray, " m"]) -> B
     return np.array([statements[i].label for i in chosen], dtype=bool)
 
 
-def _data(statements: Sequence[Statement]) -> str:
+def data_name(statements: Sequence[Statement]) -> str:
     """The data set as it stands in a row's key."""
     return "+".join(sorted({s.kind for s in statements}))
 
@@ -391,7 +540,7 @@ def _accuracy_drift(
         better="higher",
         site=place[0],
         site_rule=place[1],
-        data=_data(statements),
+        data=data_name(statements),
         note=f"{names[0]} {_accuracy(before):.3f}, {names[1]} {_accuracy(after):.3f}",
         items=tuple(items),
     )

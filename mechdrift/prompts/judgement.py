@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.prompts.statements import Statement
+from mechdrift.prompts.statements import Split, Statement
 
 SUFFIX = " This statement is:"
 ANSWERS = {True: " TRUE", False: " FALSE"}
@@ -21,17 +21,17 @@ def judgement_prompt(text: str, examples: Sequence[tuple[str, bool]]) -> str:
     return "\n".join([*(judged_line(*example) for example in examples), f"{text}{SUFFIX}"])
 
 
-def judgement_prompts(statements: Sequence[Statement], seed: int = 0) -> dict[Statement, str]:
-    """A prompt for every test statement: four fixed examples of its kind, in an order drawn per entity.
+def judgement_prompts(statements: Sequence[Statement], seed: int = 0, split: Split = "test") -> dict[Statement, str]:
+    """A prompt for every statement of a split: four fixed examples of its kind, in an order drawn per entity.
 
-    Examples are of the fit split, so no tested entity is shown; the two statements of an entity share the order.
+    Examples are of the fit split, so no asked entity is shown; the statements of an entity share the order.
     Raises Unmeasurable when a kind has no two fit statements of each label.
     """
     prompts = {}
     for kind in sorted({statement.kind for statement in statements}):
         examples = _examples([s for s in statements if s.kind == kind and s.split == "fit"], kind, seed)
         for statement in statements:
-            if statement.kind == kind and statement.split == "test":
+            if statement.kind == kind and statement.split == split:
                 order = random.Random(f"{seed}/{kind}/{statement.entity}").sample(examples, len(examples))
                 prompts[statement] = judgement_prompt(statement.text, order)
     return prompts

@@ -36,6 +36,8 @@ class Statement:
     """fit: directions and probes; choose: layers and coefficients; test: every reported number."""
     value: str = ""
     """What it says of the entity, for example a country; empty where that is not known."""
+    negated: bool = False
+    """Whether it denies something: `Paris is not in Spain.` is negated and true."""
 
 
 @dataclass(frozen=True)
@@ -102,34 +104,38 @@ def exchange_objects(objects: list[str], rng: random.Random) -> list[str]:
     return given
 
 
-def table_statements(table: FactTable, seed: int = 0) -> list[Statement]:
-    """One true and one false statement for every entity, the form by turns.
+def table_statements(table: FactTable, seed: int = 0, negated: bool = False) -> list[Statement]:
+    """One true and one false statement for every entity, the form by turns; or the same two negated, so with labels exchanged.
 
     False objects come from the same kind and split, so nothing leaks between splits.
     """
     splits = split_entities((subject for subject, _ in table.facts), seed)
     statements = []
+    forms = table.negated_forms if negated else table.forms
     for split, _ in SPLIT_SHARES:
         rows = [(subject, value) for subject, value in table.facts if splits[subject] == split]
         wrong = exchange_objects([value for _, value in rows], random.Random(f"{seed}/{table.kind}/{split}"))
         for number, ((subject, right), other) in enumerate(zip(rows, wrong, strict=True)):
-            form = table.forms[number % len(table.forms)]
-            for value, label in ((right, True), (other, False)):
+            form = forms[number % len(forms)]
+            for value, said in ((right, True), (other, False)):
                 text = form.format(subject=subject, object=value)
-                statements.append(Statement(text, label, subject, table.kind, split, value))
+                statements.append(Statement(text, said is not negated, subject, table.kind, split, value, negated))
     return statements
 
 
 def shipped_statements(seed: int = 0) -> list[Statement]:
-    """The statements of every shipped table."""
-    return [statement for table in fact_tables() for statement in table_statements(table, seed)]
+    """The statements of every shipped table, each affirmed and negated."""
+    return [
+        statement for table in fact_tables() for negated in (False, True) for statement in table_statements(table, seed, negated)
+    ]
 
 
 def read_statements(path: Path, seed: int = 0) -> list[Statement]:
     """The user's own statements, from CSV or JSONL.
 
     Columns: `statement` and `label` (true/false or 1/0) are needed; `entity` (what the statement is about; default: the
-    statement itself), `value` (what it says of it) and `kind` (default: the file's name) are optional. Others are left alone.
+    statement itself), `value` (what it says of it), `kind` (default: the file's name) and `negated` (whether it denies
+    something; default: false) are optional. Others are left alone.
     Raises InputError, with the line, for anything else.
     """
     if not path.is_file():
@@ -137,7 +143,7 @@ def read_statements(path: Path, seed: int = 0) -> list[Statement]:
     rows = _read_rows(path)
     if not rows:
         raise InputError(f"statements file {path}: no rows", "one statement a row", "fill the file")
-    read: dict[str, list[tuple[str, bool, str, str]]] = defaultdict(list)
+    read: dict[str, list[tuple[str, bool, str, str, bool]]] = defaultdict(list)
     for number, row in rows:
         where = f"statements file {path}, line {number}"
         if missing := {"statement", "label"} - row.keys():
@@ -153,13 +159,19 @@ def read_statements(path: Path, seed: int = 0) -> list[Statement]:
             raise InputError(
                 f"{where}: {text[-20:]!r} has no period at its end", "a sentence ending in '.'", "mend the statement"
             )
-        read[str(row.get("kind") or path.stem)].append((text, label, str(row.get("entity") or text), str(row.get("value") or "")))
+        negated = TRUE_WORDS.get(str(row.get("negated") or "false").strip().lower())
+        if negated is None:
+            raise InputError(f"{where}: negated {row['negated']!r}", "true, false, 1 or 0", "mend the cell")
+        entity, value = str(row.get("entity") or text), str(row.get("value") or "")
+        read[str(row.get("kind") or path.stem)].append((text, label, entity, value, negated))
     statements = []
     for kind, group in sorted(read.items()):
-        if len({label for _, label, _, _ in group}) < 2:
+        if len({label for _, label, *_ in group}) < 2:
             raise InputError(f"statements file {path}: kind {kind!r} has one label only", "true and false ones", "add the other")
-        splits = split_entities((entity for _, _, entity, _ in group), seed)
-        statements += [Statement(text, label, entity, kind, splits[entity], value) for text, label, entity, value in group]
+        splits = split_entities((entity for _, _, entity, *_ in group), seed)
+        statements += [
+            Statement(text, label, entity, kind, splits[entity], value, negated) for text, label, entity, value, negated in group
+        ]
     return statements
 
 
