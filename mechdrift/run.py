@@ -69,7 +69,7 @@ class ComparingRun:
     profile: Profile
     findings: dict[str, Finding]
     """Those selected."""
-    hand_set: HandSet = HandSet()
+    hand_set: HandSet
     """Choices that are not left to their rules."""
     base: "Checkpoint | None" = None
     post: "Checkpoint | None" = None

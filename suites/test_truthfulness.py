@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 
 from mechdrift.engine.recordings import Recorder
@@ -13,7 +12,7 @@ from mechdrift.measures import truthfulness
 from mechdrift.measures.drift import Drift
 from mechdrift.measures.steering import FLIPS, FORMULAS, Flips, Formula
 from mechdrift.prompts.statements import Statement
-from mechdrift.suites.truthfulness import TruthReadings, read_judging, read_negated, read_truth
+from mechdrift.suites.truthfulness import TruthReadings, read_judging, read_truth
 from mechdrift.suites.truthfulness_steering import SteeringReadings, read_steering
 
 # Libraries below may warn; a project that makes warnings errors means its own.
@@ -84,14 +83,6 @@ def judgement_direction(pair: Pair, recordings: Recorder, truth: TruthReadings, 
     return truthfulness.judgement_direction(base, post, truth.statements, judgement)
 
 
-@pytest.fixture(scope="session")
-def negated(
-    pair: Pair, recordings: Recorder, statements: Sequence[Statement]
-) -> tuple[Sequence[Statement], np.ndarray, np.ndarray]:
-    """Both models' readings of affirmed and negated statements."""
-    return read_negated(pair, recordings, statements)
-
-
 @pytest.mark.finding("truth.direction_similarity")
 def test_truth_direction_is_nearly_the_same(direction_similarity: Drift, drift: Judge) -> None:
     """The direction that tells true statements from false is nearly the same."""
@@ -143,11 +134,10 @@ def test_judgement_direction_is_nearly_the_same(judgement_direction: Drift, drif
     ],
 )
 def test_directions_of_affirmed_and_negated_statements_are_nearly_the_same(
-    negated: tuple[Sequence[Statement], np.ndarray, np.ndarray], truth: TruthReadings, which: str, drift: Judge
+    truth: TruthReadings, which: str, drift: Judge
 ) -> None:
     """The two-direction form of truth is the same."""
-    of_both, base, post = negated
-    drift.judge(truthfulness.two_directions(base, post, of_both, which, truth.place))
+    drift.judge(truthfulness.two_directions(truth.base_both, truth.post_both, truth.both, which, truth.place))
 
 
 @pytest.mark.finding("truth.steering_transfer")

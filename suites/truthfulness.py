@@ -8,7 +8,6 @@ import numpy as np
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.recordings import Prompts, Recorder, require_same_tokens
-from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HAND_SET, HandSet
@@ -114,7 +113,7 @@ class TruthReadings:
     """What both models do with the same statements."""
 
     statements: Sequence[Statement]
-    """The affirmed ones, in the order of all arrays."""
+    """The affirmed ones, in the order of all arrays but those of `both`."""
     base: np.ndarray
     """Block outputs at the period, [statement, layer, d_model]."""
     post: np.ndarray
@@ -122,6 +121,12 @@ class TruthReadings:
     base_gap: np.ndarray
     """logit(" TRUE") - logit(" FALSE") after the judged prompt, [statement]; NaN off the test split."""
     post_gap: np.ndarray
+    """The same of post."""
+    both: Sequence[Statement]
+    """Affirmed and negated ones of the kinds that have both; none where no kind has."""
+    base_both: np.ndarray
+    """Block outputs at their periods."""
+    post_both: np.ndarray
     """The same of post."""
     hand: HandSet
     """Choices made by hand."""
@@ -140,20 +145,26 @@ class TruthReadings:
 
 def read_truth(pair: Pair, recordings: Recorder, statements: Sequence[Statement], seed: int, hand: HandSet) -> TruthReadings:
     """Record both models, one after the other, so that each is loaded once at most."""
-    affirmed = [statement for statement in statements if not statement.negated]
+    affirmed = [index for index, statement in enumerate(statements) if not statement.negated]
+    compared = [statements[index] for index in affirmed]
+    kinds = {s.kind for s in statements if s.negated} & {s.kind for s in compared}
+    both = [index for index, statement in enumerate(statements) if statement.kind in kinds]
     points = (pair.base, pair.post)
-    bare = [recordings.statement_prompts(point, [s.text for s in affirmed], "period") for point in points]
-    asked = [judged_questions(recordings, point, affirmed, seed, "test") for point in points]
+    bare = [recordings.statement_prompts(point, [s.text for s in statements], "period") for point in points]
+    asked = [judged_questions(recordings, point, compared, seed, "test") for point in points]
     require_same_tokens(*bare)
     require_same_tokens(*(prompts for _, prompts in asked))
     blocks, gaps = [], []
     for point, statement_prompts, (indices, prompts) in zip(points, bare, asked, strict=True):
         blocks.append(recordings.blocks(point, statement_prompts))
         logits = recordings.logits(point, prompts).astype(np.float64)
-        gap = np.full(len(affirmed), np.nan)
+        gap = np.full(len(compared), np.nan)
         gap[indices] = logits[:, 0] - logits[:, 1]
         gaps.append(gap)
-    return TruthReadings(affirmed, blocks[0], blocks[1], gaps[0], gaps[1], hand)
+    base, post = blocks
+    return TruthReadings(
+        compared, base[affirmed], post[affirmed], *gaps, [statements[i] for i in both], base[both], post[both], hand
+    )
 
 
 def judged_questions(
@@ -168,8 +179,8 @@ def judged_questions(
 
 def read_judging(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Both models' block outputs at the last token of the judged prompt, [statement, layer, d_model]; NaN on the fit split."""
-    read = []
-    for point in (pair.base, pair.post):
+    read = {}
+    for point in recordings.held_first((pair.base, pair.post)):
         outputs = None
         for split in JUDGED_SPLITS:
             indices, prompts = judged_questions(recordings, point, truth.statements, seed, split)
@@ -178,20 +189,5 @@ def read_judging(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: i
                 outputs = np.full((len(truth.statements), *of_split.shape[1:]), np.nan, dtype=np.float32)
             outputs[indices] = of_split
         assert outputs is not None
-        read.append(outputs)
-    return read[0], read[1]
-
-
-def read_negated(
-    pair: Pair, recordings: Recorder, statements: Sequence[Statement]
-) -> tuple[Sequence[Statement], np.ndarray, np.ndarray]:
-    """Affirmed and negated statements of the kinds that have both, and both models' block outputs at their periods."""
-    kinds = {s.kind for s in statements if s.negated} & {s.kind for s in statements if not s.negated}
-    if not kinds:
-        raise Unmeasurable("no kind has affirmed and negated statements: give a column 'negated' with both")
-    chosen = [statement for statement in statements if statement.kind in kinds]
-    points = (pair.base, pair.post)
-    prompts = [recordings.statement_prompts(point, [s.text for s in chosen], "period") for point in points]
-    require_same_tokens(*prompts)
-    base, post = (recordings.blocks(point, mine) for point, mine in zip(points, prompts, strict=True))
-    return chosen, base, post
+        read[point.short] = outputs
+    return read[pair.base.short], read[pair.post.short]

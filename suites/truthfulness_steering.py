@@ -20,8 +20,9 @@ from mechdrift.stats import Normal
 from mechdrift.suites.truthfulness import TruthReadings, judged_questions
 
 COEFFICIENTS = (1.0, 2.0, 4.0)
+TIE = 1e-9
 DEPTHS = (0.0, 1 / 8, 1 / 4, 1 / 2)  # of the blocks, up to the one at which truth is read
-RULE = "blocks and coefficient of base's largest own effect on the choose split"
+RULE = "blocks and coefficient of base's largest own effect beyond a random direction's on the choose split"
 
 Directions = dict[str, np.ndarray]
 
@@ -40,13 +41,13 @@ class SteeringReadings:
     """The statements that both judge right."""
     how: How
     """Blocks, positions, coefficient."""
-    own_base: Normal | None
-    """Effect of base's own direction on base; None where too few statements are left."""
+    base_effect: Normal | None
+    """Effect of base's own direction on base beyond a random one's; None where too few statements are left."""
 
     def transfer(self, name: str, formula: steering.Formula = "du", flips: steering.Flips = "both") -> Drift:
         """A row of the transfer to post, or backward to base."""
         arms = self.base if name == "truth.steering_backward" else self.post
-        return steering.transfer(name, arms, self.own_base, self.statements, self.kept.mask, self.how, formula, flips)
+        return steering.transfer(name, arms, self.base_effect, self.statements, self.kept.mask, self.how, formula, flips)
 
     def effect(self) -> Drift:
         """The absolute row."""
@@ -68,7 +69,8 @@ class Asked:
 def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: int, hand: HandSet) -> SteeringReadings:
     """Choose blocks and coefficient on base, then steer each model along its own direction and the other's.
 
-    Raises Unmeasurable where base cannot judge, widths differ, or there is one kind only; InterventionFailed where a model does not move.
+    Raises Unmeasurable where base cannot judge, widths differ, or there is one kind only; InterventionFailed where a model does
+    not move.
     """
     truthfulness.require_judgement(truth.base_gap, truth.statements)
     truthfulness.require_same_shape(truth.base, truth.post)
@@ -83,18 +85,10 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
     def arms(point: Checkpoint, mine: Directions, other: Directions) -> Arms:
         asked = _asked(recordings, point, statements, seed, "test", hand)
         lengths = None if hand.steering_length == LENGTHS[1] else mine
-        plain = _said(recordings, point, asked, statements, None)
-        moved = [
-            _said(
-                recordings,
-                point,
-                asked,
-                statements,
-                _steering(asked, statements, _as_long(directions, lengths), layers, coefficient),
-            )
-            for directions in (mine, other)
-        ]
-        return Arms(plain, *moved)
+        pushes = mine, _as_long(other, lengths), _random(mine, seed)
+        moves = [_steering(asked, statements, push, layers, coefficient) for push in pushes]
+        plain, own, transferred, random = _said(recordings, point, asked, statements, moves)
+        return Arms(plain, own, transferred, random)
 
     base, post = arms(pair.base, base_own, post_own), arms(pair.post, post_own, base_own)
     kept = steering.kept_statements(base.plain, post.plain, statements)
@@ -103,17 +97,16 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
         site=f"resid_post[{layers[0]}..{layers[-1]}] @ {positions}",
         rule=HAND_SET if hand.steering_layers and hand.steering_coefficient else RULE,
         data=truthfulness.data_name(statements),
-        note=f"coefficient {coefficient:g}; of {kept.asked} statements base judges {kept.base_wrong} wrong, post {kept.post_wrong}",
+        note=f"coefficient {coefficient:g}; judged wrong of {kept.asked}: base {kept.base_wrong}, post {kept.post_wrong}",
     )
     if steering.too_few(kept.mask, statements):
         return SteeringReadings(statements, base, post, kept, _lost(how, truth), None)
-    own_base = steering.own_effect(base, statements, kept.mask)
+    before, after = (steering.effect_over_random(arm.plain, arm.own, arm.random, statements, kept.mask) for arm in (base, post))
     if kept.lost_in_post_alone:
         how = _lost(how, truth)
-    elif own_base.interval().low > steering.EFFECT_MINIMUM:
-        if not steering.own_effect(post, statements, kept.mask).interval().low > steering.EFFECT_MINIMUM:
-            how = replace(how, post_lacks=True, sibling=steering.own_difference(base, post, statements, kept.mask, how))
-    return SteeringReadings(statements, base, post, kept, how, own_base)
+    elif before.interval().low > steering.EFFECT_MINIMUM >= after.interval().low:
+        how = replace(how, post_lacks=True, sibling=steering.own_difference(base, post, statements, kept.mask, how))
+    return SteeringReadings(statements, base, post, kept, how, before)
 
 
 def _lost(how: How, truth: TruthReadings) -> How:
@@ -138,16 +131,18 @@ def _chosen(
     if len(ranges) == len(coefficients) == 1:
         return ranges[0], coefficients[0]
     asked = _asked(recordings, base, statements, seed, "choose", hand)
-    plain = _said(recordings, base, asked, statements, None)
+    options = [(blocks, coefficient) for coefficient in coefficients for blocks in ranges]
+    pushes = (directions, _random(directions, seed))
+    moves = [_steering(asked, statements, push, *option) for option in options for push in pushes]
+    plain, *moved = _said(recordings, base, asked, statements, moves)
     kept = steering.kept_statements(plain, plain, statements).mask
     truthfulness.require_labels(kept, statements, "of the choose split that base judges right")
-    best, found = -math.inf, (ranges[0], coefficients[0])
-    for coefficient in coefficients:
-        for blocks in ranges:
-            steered = _said(recordings, base, asked, statements, _steering(asked, statements, directions, blocks, coefficient))
-            effect = steering.own_effect(Arms(plain, steered, steered), statements, kept).estimate
-            if effect > best + 1e-9:
-                best, found = effect, (blocks, coefficient)
+    best, found = -math.inf, options[0]
+    for number, option in enumerate(options):
+        own, random = moved[2 * number : 2 * number + 2]
+        effect = steering.effect_over_random(plain, own, random, statements, kept).estimate
+        if effect > best + TIE:
+            best, found = effect, option
     return found
 
 
@@ -168,8 +163,17 @@ def _asked(
     return Asked(indices, prompts, recordings.tokens_over(point, whole, characters))
 
 
+def _random(directions: Directions, seed: int) -> Directions:
+    """A random direction for each kind, as long as its truth direction; the same for both models but for its length."""
+    random = {}
+    for number, (kind, vector) in enumerate(sorted(directions.items())):
+        drawn = np.random.default_rng([seed, number]).normal(size=len(vector))
+        random[kind] = drawn * (np.linalg.norm(vector) / np.linalg.norm(drawn))
+    return random
+
+
 def _object_end(statement: Statement) -> int:
-    """Index of the last character of the object: of what is said, or of the last word before the period where that is not known."""
+    """Index of the last character of what is said, or of the last word before the period where that is not known."""
     place = statement.text.rfind(statement.value) if statement.value else -1
     return place + len(statement.value) - 1 if place >= 0 else len(statement.text) - 2
 
@@ -192,11 +196,12 @@ def _steering(
 
 
 def _said(
-    recordings: Recorder, point: Checkpoint, asked: Asked, statements: Sequence[Statement], move: Steering | None
-) -> np.ndarray:
-    """P(" TRUE") - P(" FALSE") of every statement asked, NaN for the others."""
-    read = recordings.logits(point, asked.prompts) if move is None else recordings.steered_logits(point, asked.prompts, move)
-    logits = cast(np.ndarray, read).astype(np.float64)
-    said = np.full(len(statements), np.nan)
-    said[asked.indices] = np.exp(logits[:, 0] - logits[:, 2]) - np.exp(logits[:, 1] - logits[:, 2])
-    return said
+    recordings: Recorder, point: Checkpoint, asked: Asked, statements: Sequence[Statement], moves: Sequence[Steering]
+) -> list[np.ndarray]:
+    """P(" TRUE") - P(" FALSE") of every statement asked, NaN for the others: plain, then under each move."""
+    plain = cast(np.ndarray, recordings.logits(point, asked.prompts))
+    moved = cast(np.ndarray, recordings.steered_logits(point, asked.prompts, moves))
+    logits = np.concatenate([plain[None], moved]).astype(np.float64)
+    said = np.full((len(logits), len(statements)), np.nan)
+    said[:, asked.indices] = np.exp(logits[..., 0] - logits[..., 2]) - np.exp(logits[..., 1] - logits[..., 2])
+    return list(said)

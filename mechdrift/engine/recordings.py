@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.checkpoints.load import ATTENTION
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import Progress, record_blocks, record_logits
+from mechdrift.engine.record import Edit, Progress, record_blocks, record_logits, record_under
 from mechdrift.engine.selfcheck import check_steering
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
@@ -98,6 +98,10 @@ class Recorder:
             tokens.append((first[parting], second[parting]))
         return Prompts(prompts, [len(prompt) - 1 for prompt in prompts], tokens)
 
+    def held_first(self, points: Sequence[Checkpoint]) -> list[Checkpoint]:
+        """The checkpoints, the one whose model is in memory first: each is then loaded once at most."""
+        return sorted(points, key=lambda point: not self.pool.holds(point))
+
     def tokens_over(self, checkpoint: Checkpoint, texts: Sequence[str], characters: Sequence[Sequence[int]]) -> list[list[int]]:
         """Indices of the tokens that hold the named characters of each text, without repeats."""
         _, offsets = encode(self.pool.tokenizer(checkpoint), list(texts))
@@ -116,20 +120,34 @@ class Recorder:
         """Logits of the answers and their log-normaliser: float32 [prompt, answers + 1]."""
         return self._read("logits", checkpoint, prompts, lambda *to: record_logits(to[0], prompts.ids, prompts.answers, *to[1:]))
 
-    def steered_logits(self, checkpoint: Checkpoint, prompts: Prompts, steering: Steering) -> "np.ndarray":
-        """The same with the stream moved. Raises InterventionFailed where the move cannot be seen on a prompt."""
+    def steered_logits(self, checkpoint: Checkpoint, prompts: Prompts, steerings: Sequence[Steering]) -> "np.ndarray":
+        """The same under each of several ways to move the stream: float32 [steering, prompt, answers + 1].
+
+        Raises InterventionFailed where a move cannot be seen on the first prompt.
+        """
         import torch
 
-        shifts = torch.tensor(steering.shifts, dtype=torch.float32)
+        first = [min(min(steering.positions[i]) for steering in steerings) for i in range(len(prompts.ids))]
 
-        def edit(model: Any, batch: list[int]) -> AbstractContextManager[None]:
-            return adding(model, steering.layers, shifts[batch], [steering.positions[index] for index in batch])
+        def edit(steering: Steering) -> Edit:
+            shifts = torch.tensor(steering.shifts, dtype=torch.float32)
+
+            def on(model: Any, batch: list[int], before: list[int]) -> AbstractContextManager[None]:
+                places = [[place - left for place in steering.positions[i]] for i, left in zip(batch, before, strict=True)]
+                return adding(model, steering.layers, shifts[batch], places)
+
+            return on
 
         def run(model: Any, batch_tokens: int, progress: Progress | None) -> "Tensor":
-            check_steering(model, prompts.ids[0], steering.layers, shifts[0], steering.positions[0])
-            return record_logits(model, prompts.ids, prompts.answers, batch_tokens, progress, edit)
+            for steering in steerings:
+                check_steering(
+                    model, prompts.ids[0], steering.layers, torch.tensor(steering.shifts[0]).float(), steering.positions[0]
+                )
+            return record_under(
+                model, prompts.ids, prompts.answers, [edit(one) for one in steerings], first, batch_tokens, progress
+            )
 
-        return self._read("logits", checkpoint, prompts, run, {"steering": steering.digest()})
+        return self._read("logits", checkpoint, prompts, run, {"steering": [steering.digest() for steering in steerings]})
 
     def _read(
         self,

@@ -48,9 +48,9 @@ def check_steering(
 ) -> None:
     """Check on one prompt that steering moves what it should, by what it should, and nothing before it.
 
-    shift: float32 [d_model], added at the positions to the output of each named block. Seen by hooks of the check's own, at what enters the
-    next block: the first steered block's output has moved by the shift at the positions and nowhere else, nothing below it has moved,
-    and the logits after the prompt have. Raises InterventionFailed.
+    shift: float32 [d_model], added at the positions to the output of each named block. Seen by hooks of the check's own, at
+    what enters the next block: the first steered block's output has moved by the shift at the positions and nowhere else,
+    nothing below it has moved, and the logits after the prompt have. Raises InterventionFailed.
     """
     import torch
 
@@ -68,7 +68,7 @@ def check_steering(
     off = float((steered[first + 1] - plain[first + 1] - expected).abs().max() / scale)
     if not off <= tolerance:
         raise InterventionFailed(
-            f"steering at block {first} did not move its output by the vector that was added (off by {off:.2g}, tolerance {tolerance:g})"
+            f"steering at block {first} did not move its output by what was added (off by {off:.2g}, tolerance {tolerance:g})"
         )
     if torch.equal(plain_logits, steered_logits):
         raise InterventionFailed(f"steering at blocks {list(layers)}, positions {list(positions)} did not move the logits")

@@ -1,4 +1,4 @@
-"""Steering along the truth direction: added to false statements it should make a model call them true, taken away true ones false.
+"""Steering along the truth direction: added, false statements should be called true; taken away, true ones false.
 
 P is P(" TRUE") - P(" FALSE") after the judged prompt. Entities are the unit of sampling. An effect is 0 where steering did
 nothing and 1 where it did all that its formula allows; it is a ratio of means over statements, not a mean of ratios.
@@ -20,7 +20,8 @@ Formula = Literal["du", "marks"]
 Flips = Literal["true-to-false", "false-to-true", "both"]
 FORMULAS: tuple[Formula, ...] = ("du", "marks")
 FLIPS: tuple[Flips, ...] = ("true-to-false", "false-to-true")
-# Base's own direction must do more than this with the lower end of its 90% interval: the shipped limit allows a loss of 0.15.
+# Base's own direction must do more than this, beyond a random one, with the lower end of its 90% interval: the shipped limit
+# allows a loss of 0.15.
 EFFECT_MINIMUM = 0.20
 FALLING_OUT = 0.20  # share of the statements: where more are lost in post alone, steering the rest says little
 
@@ -37,6 +38,8 @@ class Arms:
     """Steered along its own truth direction: added to false statements, taken from true ones."""
     transferred: PerStatement
     """Steered along the other model's, of the same length."""
+    random: PerStatement
+    """Steered along a random direction of the same length: what any push of this size does."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,29 @@ def sums(
     return entities, of(True), of(False)
 
 
-def own_effect(arms: Arms, statements: Sequence[Statement], kept: Bool[np.ndarray, " statement"]) -> Normal:
-    """Effect of a model's own direction on itself, by Du's formula, both ways."""
-    _, true, false = sums(arms.plain, arms.own, statements, kept)
-    return _with_error(*(effect(*both, "du", "both") for both in _total_and_out(true, false)))
+def effect_over_random(
+    plain: PerStatement,
+    own: PerStatement,
+    random: PerStatement,
+    statements: Sequence[Statement],
+    kept: Bool[np.ndarray, " statement"],
+) -> Normal:
+    """Effect of a model's own direction on itself beyond that of a random one of its length, by Du's formula, both ways.
+
+    A push that only breaks the model turns every answer into the one that it gives when it knows nothing: steering, one way.
+    """
+    both = []
+    for steered in (own, random):
+        _, true, false = sums(plain, steered, statements, kept)
+        both.append([effect(*either, "du", "both") for either in _total_and_out(true, false)])
+    (mine, mine_out), (other, other_out) = both
+    return _with_error(mine - other, mine_out - other_out)
 
 
 def transfer(
     name: str,
     arms: Arms,
-    own_base: Normal,
+    base_effect: Normal | None,
     statements: Sequence[Statement],
     kept: Bool[np.ndarray, " statement"],
     how: "How",
@@ -113,11 +129,12 @@ def transfer(
     """The other model's truth direction steers this one as well as its own does.
 
     Effect of the transferred minus effect of the own direction on the same statements, 0 = as well; higher is better. Raises
-    Unmeasurable where base's own direction does not steer base. Source: Du et al. 2025, claim 2.
+    Unmeasurable where base's own direction does not steer base. base_effect: effect_over_random of base; None where too few
+    statements are left. Source: Du et al. 2025, claim 2.
     """
-    _require_effect(own_base)
-    if too_few(kept, statements):
+    if base_effect is None or too_few(kept, statements):
         return _lost(name, how)
+    require_effect(base_effect)
     entities, own_true, own_false = sums(arms.plain, arms.own, statements, kept)
     _, other_true, other_false = sums(arms.plain, arms.transferred, statements, kept)
     pairs = zip(_total_and_out(own_true, own_false), _total_and_out(other_true, other_false), strict=True)
@@ -144,7 +161,7 @@ def own_difference(
     """
     if too_few(kept, statements):
         return _lost("truth.steering_effect", how)
-    _require_effect(own_effect(base, statements, kept))
+    require_effect(effect_over_random(base.plain, base.own, base.random, statements, kept))
     found = []
     for arms in (base, post):
         entities, true, false = sums(arms.plain, arms.own, statements, kept)
@@ -218,13 +235,13 @@ def _with_error(estimate: Float[np.ndarray, " one"], left_out: Float[np.ndarray,
     return Normal(float(estimate[0]), jackknife_error(left_out), len(left_out))
 
 
-def _require_effect(own_base: Normal) -> None:
-    """Raise Unmeasurable unless base's own direction steers base."""
-    low, high = own_base.interval()
+def require_effect(base_effect: Normal) -> None:
+    """Raise Unmeasurable unless base's own direction steers base by more than a random one does."""
+    low, high = base_effect.interval()
     if not low > EFFECT_MINIMUM:
         raise Unmeasurable(
-            f"base's own truth direction steers base by {own_base.estimate:.3f} [{low:.3f}, {high:.3f}], more than "
-            f"{EFFECT_MINIMUM:g} needed; n = {own_base.n} entities"
+            f"base's own truth direction steers base by {base_effect.estimate:.3f} [{low:.3f}, {high:.3f}] beyond a random one, "
+            f"more than {EFFECT_MINIMUM:g} needed; n = {base_effect.n} entities"
         )
 
 

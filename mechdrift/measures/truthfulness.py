@@ -201,10 +201,12 @@ def two_directions(
 ) -> Drift:
     """The two directions in which truth lies once statements are negated too are the same in both models.
 
-    which: `general` is the direction along which true statements lie apart from false ones whether or not they are negated, `polarity` the
-    one that turns over with negation. statements: affirmed and negated ones. Cosine across disjoint entities of the test split;
-    higher is better. Raises Unmeasurable as direction_similarity does. Source: Buerger et al. 2024, Truth is Universal.
+    which: `general` is the direction along which true statements lie apart from false ones whether or not they are negated,
+    `polarity` the one that turns over with negation. statements: affirmed and negated ones. Cosine across disjoint entities of
+    the test split; higher is better. Raises Unmeasurable as direction_similarity does. Source: Buerger et al. 2024.
     """
+    if len({s.negated for s in statements}) < 2:
+        raise Unmeasurable("no kind has affirmed and negated statements: give a column 'negated' with both")
     require_same_shape(base, post)
     where = place or chosen_place(base, statements)
     test = _split(statements, "test")
@@ -226,15 +228,15 @@ def polarity_contributions(
     """What each (kind, entity) adds to a direction of the two-direction form: the mean of the rows is the direction.
 
     Least squares of activations, centred by kind and polarity, on [truth, truth x polarity], both -1 or 1. It is linear in the
-    activations, so every statement has its share. Raises Unmeasurable where affirmed or negated statements are missing.
+    activations, so every statement has its share. Raises Unmeasurable where one of the four sorts of statements is missing.
     """
     entities = sorted({(statements[i].kind, statements[i].entity) for i in chosen})
     number = {entity: row for row, entity in enumerate(entities)}
     truth = np.where(_labels(statements, chosen), 1.0, -1.0)
     polarity = np.array([-1.0 if statements[i].negated else 1.0 for i in chosen])
     design = np.stack([truth, truth * polarity], axis=1)
-    if abs(polarity.sum()) == len(polarity) or np.linalg.matrix_rank(design) < design.shape[1]:
-        raise Unmeasurable("the two directions need affirmed and negated statements, true and false ones of each")
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise Unmeasurable("the two directions need true and false statements, affirmed and negated")
     share = (design @ np.linalg.inv(design.T @ design))[:, ("general", "polarity").index(which)]
     rows = np.zeros((len(entities), values.shape[1]))
     groups = np.array([f"{statements[i].kind}/{statements[i].negated}" for i in chosen])

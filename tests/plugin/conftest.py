@@ -59,7 +59,7 @@ class Compared:
         self.out = result.stdout.str()
         self.err = result.stderr.str()
         self.record: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
-        self.rows: dict[str, dict[str, Any]] = {row["finding"]: row for row in self.record.get("rows", [])}
+        self.rows: dict[str, dict[str, Any]] = {row["label"]: row for row in self.record.get("rows", [])}
 
     def verdicts(self) -> dict[str, str]:
         """Verdict of every row."""

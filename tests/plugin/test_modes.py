@@ -25,7 +25,7 @@ def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: 
     assert judged(run) == judged(plain)
     assert run.record["run"]["work"]["recorded_prompts"] == 2 * (1200 + 720)
     cases = [case for suite in JUnitXml.fromfile(str(tmp_path / "j.xml")) for case in suite]
-    assert len(cases) == len(run.rows) == 6
+    assert len(cases) == len(run.rows) == 16
     for case in cases:
         told = {prop.get("name"): prop.get("value") for prop in case._elem.iter("property")}
         row = run.rows[told["mechdrift.finding"]]
@@ -57,7 +57,7 @@ def test_only_selects_findings_without_paths(compare: Callable[..., Any]) -> Non
     run = compare(*PAIR, "--mechdrift-only", "truth.clean_gap")
     assert list(run.rows) == ["truth.clean_gap"]
     assert "truth.direction_similarity" in run.record["not_selected"]
-    assert "5 deselected" in run.out
+    assert "15 deselected" in run.out
 
 
 def test_items_lie_beside_the_record(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:

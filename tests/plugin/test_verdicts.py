@@ -42,8 +42,8 @@ def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
         assert row["n"] == 360
     jsonschema.validate(run.record, schema())
     assert "mechdrift: base organism:base (llama, 6 blocks x 192" in run.out
-    assert re.search(r"mechdrift: device cpu, dtype float32, cache .*, profile base-to-post \(4 gated rows\)", run.out)
-    assert "mechdrift: 4 gated rows: 4 held" in run.out
+    assert re.search(r"mechdrift: device cpu, dtype float32, cache .*, profile base-to-post \(5 gated rows\)", run.out)
+    assert "mechdrift: 5 gated rows: 5 held" in run.out
 
 
 @pytest.mark.parametrize(("degrees", "verdict"), [(15, "held"), (30, "held"), (60, "drifted")])

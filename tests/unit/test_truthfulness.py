@@ -13,7 +13,7 @@ from mechdrift.measures.truthfulness import choose_layer, clean_gap, entity_cont
 from mechdrift.prompts.statements import Statement, shipped_statements, split_entities
 
 WIDTH, LAYERS, TRUTH_LAYER = 24, 3, 1
-STATEMENTS = shipped_statements()
+STATEMENTS = [statement for statement in shipped_statements() if not statement.negated]
 SIGNS = np.where([s.label for s in STATEMENTS], 1.0, -1.0)
 
 
@@ -180,3 +180,66 @@ def test_statements_without_pairs_count_too() -> None:
     low, high = drift.evidence.interval(0.999)
     assert low <= 1 <= high
     assert drift.evidence.n == 180
+
+
+def two_form(general: np.ndarray, polarity: np.ndarray, seed: int) -> np.ndarray:
+    """Affirmed and negated statements: truth along one direction, truth x polarity along another."""
+    statements = shipped_statements()
+    signs = np.where([s.label for s in statements], 1.0, -1.0)[:, None]
+    turns = np.where([s.negated for s in statements], -1.0, 1.0)[:, None]
+    activations = planted(np.zeros(WIDTH), seed, statements)
+    activations[:, TRUTH_LAYER] += (2 * signs * general + 3 * signs * turns * polarity).astype(np.float32)
+    return activations
+
+
+@pytest.mark.parametrize("degrees", [0, 40])
+def test_two_directions_are_found_apart(degrees: int) -> None:
+    """Only the general direction is turned in post: the polarity direction has to stay."""
+    general, polarity = at_angle(unit(0), 0), at_angle(unit(0), 90)
+    turned = np.cos(np.radians(degrees)) * general + np.sin(np.radians(degrees)) * unit(7)
+    base, post = two_form(general, polarity, 1), two_form(turned, polarity, 2)
+    place = truthfulness.Place(TRUTH_LAYER)
+    found = {
+        which: truthfulness.two_directions(base, post, shipped_statements(), which, place) for which in ("general", "polarity")
+    }
+    cosine = general @ turned / np.linalg.norm(turned)
+    assert found["general"].interval.low - 0.02 <= cosine <= found["general"].interval.high + 0.02
+    assert found["polarity"].estimate == pytest.approx(1, abs=0.02)
+    assert found["general"].evidence.n == 360
+
+
+def test_polarity_contributions_are_the_least_squares_directions() -> None:
+    """Against numpy's own solver on the centred activations."""
+    statements = shipped_statements()
+    test = np.array([i for i, s in enumerate(statements) if s.split == "test"])
+    values = np.random.default_rng(0).normal(size=(len(statements), 4))
+    centred = values[test].copy()
+    groups = np.array([f"{statements[i].kind}{statements[i].negated}" for i in test])
+    for group in set(groups):
+        centred[groups == group] -= centred[groups == group].mean(0)
+    signs = np.array([1.0 if statements[i].label else -1.0 for i in test])
+    turns = np.array([-1.0 if statements[i].negated else 1.0 for i in test])
+    solved = np.linalg.lstsq(np.stack([signs, signs * turns], axis=1), centred, rcond=None)[0]
+    for row, which in enumerate(("general", "polarity")):
+        _, rows = truthfulness.polarity_contributions(values, statements, test, which)
+        assert rows.mean(0) == pytest.approx(solved[row])
+
+
+def test_two_directions_need_both_polarities() -> None:
+    with pytest.raises(Unmeasurable, match="no kind has affirmed and negated statements"):
+        truthfulness.two_directions(planted(unit(0), 1), planted(unit(0), 2), STATEMENTS, "general", truthfulness.Place(1))
+
+
+def test_the_judgement_direction_is_found_where_it_is_clearest_on_the_choose_split() -> None:
+    fit = np.array([s.split == "fit" for s in STATEMENTS])
+    base, post = planted(unit(0), 1), planted(at_angle(unit(0), 30), 2)
+    base[fit] = post[fit] = np.nan
+    drift = truthfulness.judgement_direction(base, post, STATEMENTS, None)
+    assert drift.site == f"resid_post[{TRUTH_LAYER}] @ last"
+    assert drift.interval.low <= np.cos(np.radians(30)) <= drift.interval.high
+
+
+def test_a_place_set_by_hand_is_used_and_named() -> None:
+    place = truthfulness.Place(0, "hand-set")
+    drift = truthfulness.probe_accuracy(planted(unit(0), 1)[:, [1, 0, 2]], planted(unit(0), 2)[:, [1, 0, 2]], STATEMENTS, place)
+    assert (drift.site, drift.site_rule) == ("resid_post[0] @ period", "hand-set")
