@@ -1,6 +1,7 @@
 """Choices made by hand instead of by rule, to repeat a published procedure: `--mechdrift-hand-set NAME|FILE.toml`."""
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -62,11 +63,11 @@ def load_hand_set(name: str | None) -> HandSet:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"hand-set {name}: {error}", "TOML", "mend the file") from error
-    checks = {
+    checks: dict[str, Callable[[Any], bool]] = {
         "truth_layer": lambda value: _is_number(value, int),
-        "steering_layers": lambda value: isinstance(value, list) and value and all(_is_number(one, int) for one in value),
+        "steering_layers": lambda value: _is_list(value) and all(_is_number(one, int) for one in value),
         "steering_coefficient": lambda value: _is_number(value, int | float) and value > 0,
-        "steering_positions": lambda value: isinstance(value, list) and value and set(value) <= set(POSITIONS),
+        "steering_positions": lambda value: _is_list(value) and set(value) <= set(POSITIONS),
         "steering_length": lambda value: value in LENGTHS,
     }
     for key, value in values.items():
@@ -74,7 +75,12 @@ def load_hand_set(name: str | None) -> HandSet:
             raise InputError(f"hand-set {name}: key {key!r}", f"only {', '.join(checks)}", "mend the file")
         if not checks[key](value):
             raise InputError(f"hand-set {name}: {key} = {value!r}", _expected(key), "mend the file")
-    return HandSet(name, **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    fixed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return HandSet(name, **fixed)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value)
 
 
 def _is_number(value: object, kind: Any) -> bool:

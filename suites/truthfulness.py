@@ -162,9 +162,9 @@ def read_truth(pair: Pair, recordings: Recorder, statements: Sequence[Statement]
         gap[indices] = logits[:, 0] - logits[:, 1]
         gaps.append(gap)
     base, post = blocks
-    return TruthReadings(
-        compared, base[affirmed], post[affirmed], *gaps, [statements[i] for i in both], base[both], post[both], hand
-    )
+    base_gap, post_gap = gaps
+    of_both = [statements[index] for index in both]
+    return TruthReadings(compared, base[affirmed], post[affirmed], base_gap, post_gap, of_both, base[both], post[both], hand)
 
 
 def judged_questions(

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 
@@ -102,11 +101,18 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
     if steering.too_few(kept.mask, statements):
         return SteeringReadings(statements, base, post, kept, _lost(how, truth), None)
     before, after = (steering.effect_over_random(arm.plain, arm.own, arm.random, statements, kept.mask) for arm in (base, post))
+    how = replace(how, note=f"{how.note}; own beyond random: base {_words(before)}, post {_words(after)}")
     if kept.lost_in_post_alone:
         how = _lost(how, truth)
     elif before.interval().low > steering.EFFECT_MINIMUM >= after.interval().low:
         how = replace(how, post_lacks=True, sibling=steering.own_difference(base, post, statements, kept.mask, how))
     return SteeringReadings(statements, base, post, kept, how, before)
+
+
+def _words(evidence: Normal) -> str:
+    """An effect with its interval."""
+    low, high = evidence.interval()
+    return f"{evidence.estimate:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _lost(how: How, truth: TruthReadings) -> How:
@@ -199,8 +205,8 @@ def _said(
     recordings: Recorder, point: Checkpoint, asked: Asked, statements: Sequence[Statement], moves: Sequence[Steering]
 ) -> list[np.ndarray]:
     """P(" TRUE") - P(" FALSE") of every statement asked, NaN for the others: plain, then under each move."""
-    plain = cast(np.ndarray, recordings.logits(point, asked.prompts))
-    moved = cast(np.ndarray, recordings.steered_logits(point, asked.prompts, moves))
+    plain = recordings.logits(point, asked.prompts)
+    moved = recordings.steered_logits(point, asked.prompts, moves)
     logits = np.concatenate([plain[None], moved]).astype(np.float64)
     said = np.full((len(logits), len(statements)), np.nan)
     said[:, asked.indices] = np.exp(logits[..., 0] - logits[..., 2]) - np.exp(logits[..., 1] - logits[..., 2])

@@ -99,7 +99,6 @@ def record_under(
         for batch in batches_by_length([len(prompt) for prompt in prompts], batch_tokens):
             # One suffix length for the batch, so that only the prefixes need padding, on the left.
             kept = max(len(prompts[index]) - first_edited[index] for index in batch)
-            kept = min(kept, *(len(prompts[index]) - 1 for index in batch))
             widest = len(prompts[batch[-1]])
             ids = torch.zeros(len(batch), widest, dtype=torch.long)
             mask = torch.zeros_like(ids)
@@ -109,9 +108,11 @@ def record_under(
             places = (mask.cumsum(1) - 1).clamp(min=0)
             ids, mask, places = (tensor.to(model.device) for tensor in (ids, mask, places))
             split = widest - kept
-            cache = model.get_decoder()(
-                input_ids=ids[:, :split], attention_mask=mask[:, :split], position_ids=places[:, :split], use_cache=True
-            ).past_key_values
+            cache = None
+            if split:
+                cache = model.get_decoder()(
+                    input_ids=ids[:, :split], attention_mask=mask[:, :split], position_ids=places[:, :split], use_cache=True
+                ).past_key_values
             asked = torch.tensor([list(tokens[index]) for index in batch], device=ids.device)
             before = [len(prompts[index]) - kept for index in batch]
             for number, edit in enumerate(edits):
@@ -121,10 +122,11 @@ def record_under(
                         attention_mask=mask,
                         position_ids=places[:, split:],
                         past_key_values=cache,
-                        use_cache=True,
+                        use_cache=cache is not None,
                         logits_to_keep=1,
                     ).logits[:, -1]
-                cache.crop(-kept)
+                if cache is not None:
+                    cache.crop(-kept)
                 last = last.float()
                 recorded[number, batch] = torch.cat([last.gather(1, asked), last.logsumexp(1, keepdim=True)], dim=1).cpu()
             done += len(batch)

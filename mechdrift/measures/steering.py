@@ -80,17 +80,18 @@ def sums(
     plain: PerStatement, steered: PerStatement, statements: Sequence[Statement], kept: Bool[np.ndarray, " statement"]
 ) -> tuple[list[tuple[str, str]], Sums, Sums]:
     """(kind, entity) in order, and the sums of their true and of their false statements among those kept."""
-    chosen = np.flatnonzero(kept)
+    chosen = [int(index) for index in np.flatnonzero(kept)]
     entities = sorted({(statements[i].kind, statements[i].entity) for i in chosen})
     row = {entity: number for number, entity in enumerate(entities)}
     place = np.array([row[statements[i].kind, statements[i].entity] for i in chosen], dtype=int)
     labels = np.array([statements[i].label for i in chosen], dtype=bool)
+    indices = np.array(chosen, dtype=int)
 
     def of(label: bool) -> Sums:
         mine = labels == label
 
         def summed(values: PerStatement) -> Float[np.ndarray, " entity"]:
-            return np.bincount(place[mine], weights=values[chosen[mine]], minlength=len(entities))
+            return np.bincount(place[mine], weights=values[indices[mine]], minlength=len(entities))
 
         return Sums(summed(plain), summed(steered), summed(np.ones(len(statements))))
 
@@ -281,10 +282,19 @@ def _drift(
 
 def _lost(name: str, how: How) -> Drift:
     """The drift where post judges too few statements right to be steered: the sibling decides."""
-    nothing = Normal(float("nan"), float("nan"), 0)
-    place = {"site": how.site, "site_rule": how.rule, "data": how.data}
-    note = f"too few statements are judged right by both; {how.note}"
-    return Drift(name, nothing, 0.0, "intervention effect", "higher", **place, note=note, post_lacks=True, sibling=how.sibling)
+    return Drift(
+        measure=name,
+        evidence=Normal(float("nan"), float("nan"), 0),
+        null=0.0,
+        unit="intervention effect",
+        better="higher",
+        site=how.site,
+        site_rule=how.rule,
+        data=how.data,
+        note=f"too few statements are judged right by both; {how.note}",
+        post_lacks=True,
+        sibling=how.sibling,
+    )
 
 
 def _words(whole: Float[np.ndarray, " one"], out: Float[np.ndarray, " entity"], word: str) -> str:

@@ -125,4 +125,4 @@ def test_another_tokenizer_is_unmeasurable_by_name(compare: Callable[..., Any], 
     run = compare("organism:base", tiny_checkpoint())
     assert run.code == 7
     assert {row["verdict"] for row in run.rows.values()} == {"unmeasurable"}
-    assert "token ids differ between base and post on 1200 of 1200 prompts" in run.out
+    assert "token ids differ between base and post on 2400 of 2400 prompts" in run.out

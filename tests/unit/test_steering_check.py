@@ -1,0 +1,59 @@
+"""The check that steering moved what it should."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_model
+
+from mechdrift.engine import selfcheck
+from mechdrift.engine.selfcheck import check_steering
+from mechdrift.errors import InterventionFailed
+
+PROMPT = [0, 5, 9, 200, 31, 77]
+SHIFT = torch.ones(32)
+
+
+@pytest.mark.parametrize("layers", [[0], [1], [0, 1]])
+def test_a_sound_steering_passes(layers: list[int]) -> None:
+    check_steering(tiny_model("qwen3"), PROMPT, layers, SHIFT, [2, 4])
+
+
+def broken(change: Callable[[Any], Any]) -> Callable[..., Any]:
+    """adding, but with its arguments changed."""
+
+    @contextmanager
+    def adding(model: Any, layers: list[int], shifts: torch.Tensor, positions: list[list[int]]) -> Iterator[None]:
+        from mechdrift.engine import steer
+
+        told = change({"layers": layers, "shifts": shifts, "positions": positions})
+        with steer.adding(model, **told):
+            yield
+
+    return adding
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda told: told | {"shifts": told["shifts"] * 0}, "did not move its output"),
+        (lambda told: told | {"shifts": told["shifts"] * 1.1}, "did not move its output"),
+        (lambda told: told | {"positions": [[3, 4]]}, "did not move its output"),
+        (lambda told: told | {"layers": [0]}, "moved what enters block 1"),
+        (lambda told: told | {"layers": [2]}, "did not move its output"),
+    ],
+)
+def test_a_steering_that_does_something_else_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any], message: str
+) -> None:
+    monkeypatch.setattr(selfcheck, "adding", broken(change))
+    with pytest.raises(InterventionFailed, match=message):
+        check_steering(tiny_model("llama"), PROMPT, [1], SHIFT, [2, 4])
+
+
+def test_a_move_that_nothing_reads_is_a_fault() -> None:
+    """The last block's output at an earlier token reaches no logit that is read."""
+    with pytest.raises(InterventionFailed, match="did not move the logits"):
+        check_steering(tiny_model("llama"), PROMPT, [2], SHIFT, [2, 4])
