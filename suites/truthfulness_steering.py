@@ -8,6 +8,7 @@ import numpy as np
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.recordings import Prompts, Recorder, Steering
+from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HAND_SET, LENGTHS, HandSet
 from mechdrift.measures import steering, truthfulness
@@ -75,7 +76,9 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
     truthfulness.require_same_shape(truth.base, truth.post)
     statements = truth.statements
     kinds = sorted({s.kind for s in statements})
-    # The last block's output reaches no other token: what is added there at the object or the period is never read.
+    if truth.base.shape[1] < 2:
+        raise Unmeasurable("one block: what is added to its output at the object or the period is never read")
+    # The last block's output reaches no other token.
     top = min(truth.place.layer, truth.base.shape[1] - 2)
     own = {point.short: steering.mean_differences(blocks[:, top], statements, kinds) for point, blocks in truth.by_point(pair)}
     base_own, post_own = own[pair.base.short], own[pair.post.short]

@@ -40,7 +40,8 @@ def broken(change: Callable[[Any], Any]) -> Callable[..., Any]:
     [
         (lambda told: told | {"shifts": told["shifts"] * 0}, "did not move its output"),
         (lambda told: told | {"shifts": told["shifts"] * 1.1}, "did not move its output"),
-        (lambda told: told | {"positions": [[3, 4]]}, "did not move its output"),
+        (lambda told: told | {"positions": [[3, 4]]}, r"moved tokens other than \[2, 4\]"),
+        (lambda told: told | {"positions": [[2]]}, "did not move its output"),
         (lambda told: told | {"layers": [0]}, "moved what enters block 1"),
         (lambda told: told | {"layers": [2]}, "did not move its output"),
     ],
@@ -57,3 +58,16 @@ def test_a_move_that_nothing_reads_is_a_fault() -> None:
     """The last block's output at an earlier token reaches no logit that is read."""
     with pytest.raises(InterventionFailed, match="did not move the logits"):
         check_steering(tiny_model("llama"), PROMPT, [2], SHIFT, [2, 4])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_no_op_is_seen_beside_values_a_thousand_times_larger(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Real models carry such values at their first token, and in a few dimensions of every token."""
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[PROMPT[0]] *= 5000
+    model = model.to(dtype)
+    check_steering(model, PROMPT, [1], SHIFT, [2, 4])
+    monkeypatch.setattr(selfcheck, "adding", broken(lambda told: told | {"shifts": told["shifts"] * 0}))
+    with pytest.raises(InterventionFailed, match="did not move its output"):
+        check_steering(model, PROMPT, [1], SHIFT, [2, 4])
