@@ -80,6 +80,24 @@ def test_a_copy_that_forgot_its_facts_has_drifted_and_is_not_unmeasurable(compar
     assert run.rows["truth.judgement_accuracy"]["estimate"] < -0.2
 
 
+def test_a_direction_that_was_turned_away_no_longer_steers(compare: Callable[..., Any], turned: Callable[[int], Path]) -> None:
+    """Outputs are unchanged, every vector is turned by 90 degrees: base's direction is nothing to post, post's own is all."""
+    run = compare(
+        "organism:instruct",
+        turned(90),
+        "--mechdrift-only",
+        "truth.steering_transfer",
+        "--mechdrift-only",
+        "truth.steering_effect",
+    )
+    transfer, own = run.rows["truth.steering_transfer"], run.rows["truth.steering_effect"]
+    assert transfer["verdict"] == "drifted"
+    assert transfer["estimate"] < -0.6
+    assert own["verdict"] == "held"
+    # The own direction is the turned one, found anew; what is left is float32 against rounded float32 matrices.
+    assert own["estimate"] == pytest.approx(0, abs=1e-3)
+
+
 def test_another_width_is_unmeasurable_by_name(compare: Callable[..., Any], tmp_path: Path) -> None:
     """Judgements can be compared, directions cannot."""
     from tiny import tiny_model
