@@ -12,7 +12,7 @@ from mechdrift.checkpoints.load import ATTENTION
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.record import Edit, Progress, record_blocks, record_logits, record_under
-from mechdrift.engine.selfcheck import check_steering
+from mechdrift.engine.selfcheck import check_adding
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Store
@@ -140,7 +140,7 @@ class Recorder:
 
         def run(model: Any, batch_tokens: int, progress: Progress | None) -> "Tensor":
             for steering in steerings:
-                check_steering(
+                check_adding(
                     model, prompts.ids[0], steering.layers, torch.tensor(steering.shifts[0]).float(), steering.positions[0]
                 )
             return record_under(

@@ -40,7 +40,7 @@ def test_a_hook_that_does_nothing_makes_errors_and_never_green(
     run = compare(*PAIR, "--mechdrift-only", "truth.steering_transfer", cache=tmp_path / "cache")
     assert run.code == 1
     assert run.verdicts() == {"truth.steering_transfer": "error"}
-    assert "did not move its output by what was added" in run.out
+    assert "did not move its output as it says" in run.out
 
 
 def test_choices_by_hand_are_used_and_recorded(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
