@@ -23,7 +23,7 @@ class HandSet:
     truth_layer: int | None = None
     """Block at whose output truth is read."""
     steering_layers: tuple[int, ...] | None = None
-    """Blocks to whose outputs the truth direction is added."""
+    """Blocks to whose outputs the truth direction is added, in order."""
     steering_coefficient: float | None = None
     """Times the length of the mean difference."""
     steering_positions: tuple[str, ...] = POSITIONS
@@ -75,7 +75,9 @@ def load_hand_set(name: str | None) -> HandSet:
             raise InputError(f"hand-set {name}: key {key!r}", f"only {', '.join(checks)}", "mend the file")
         if not checks[key](value):
             raise InputError(f"hand-set {name}: {key} = {value!r}", _expected(key), "mend the file")
-    fixed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    fixed: dict[str, Any] = {
+        key: tuple(sorted(set(value))) if isinstance(value, list) else value for key, value in values.items()
+    }
     return HandSet(name, **fixed)
 
 

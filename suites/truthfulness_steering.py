@@ -40,14 +40,18 @@ class SteeringReadings:
     kept: steering.Kept
     """The statements that both judge right."""
     how: How
-    """Blocks, positions, coefficient."""
+    """Blocks, positions, coefficient; what decides where post judges too little."""
+    how_transferred: How
+    """The same, and what decides where post's own direction no longer steers it."""
     base_effect: Normal | None
     """Effect of base's own direction on base beyond a random one's; None where too few statements are left."""
 
     def transfer(self, name: str, formula: steering.Formula = "du", flips: steering.Flips = "both") -> Drift:
         """A row of the transfer to post, or backward to base."""
         arms = self.base if name == "truth.steering_backward" else self.post
-        return steering.transfer(name, arms, self.base_effect, self.statements, self.kept.mask, self.how, formula, flips)
+        return steering.transfer(
+            name, arms, self.base_effect, self.statements, self.kept.mask, self.how_transferred, formula, flips
+        )
 
     def effect(self) -> Drift:
         """The absolute row."""
@@ -102,14 +106,17 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
         note=f"coefficient {coefficient:g}; judged wrong of {kept.asked}: base {kept.base_wrong}, post {kept.post_wrong}",
     )
     if steering.too_few(kept.mask, statements):
-        return SteeringReadings(statements, base, post, kept, _lost(how, truth), None)
+        how = _lost(how, truth)
+        return SteeringReadings(statements, base, post, kept, how, how, None)
     before, after = (steering.effect_over_random(arm.plain, arm.own, arm.random, statements, kept.mask) for arm in (base, post))
     how = replace(how, note=f"{how.note}; own beyond random: base {_words(before)}, post {_words(after)}")
     if kept.lost_in_post_alone:
         how = _lost(how, truth)
-    elif before.interval().low > steering.EFFECT_MINIMUM >= after.interval().low:
-        how = replace(how, post_lacks=True, sibling=steering.own_difference(base, post, statements, kept.mask, how))
-    return SteeringReadings(statements, base, post, kept, how, before)
+    how_transferred = how
+    if not how.post_lacks and before.interval().low > steering.EFFECT_MINIMUM >= after.interval().low:
+        absolute = steering.own_difference(base, post, statements, kept.mask, how)
+        how_transferred = replace(how, post_lacks=True, sibling=absolute)
+    return SteeringReadings(statements, base, post, kept, how, how_transferred, before)
 
 
 def _words(evidence: Normal) -> str:

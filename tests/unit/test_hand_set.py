@@ -54,6 +54,11 @@ def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
         load_hand_set(str(tmp_path / "own.toml"))
 
 
+def test_blocks_are_put_in_order(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("steering_layers = [4, 2, 4, 3]")
+    assert load_hand_set(str(tmp_path / "own.toml")).steering_layers == (2, 3, 4)
+
+
 def test_unknown_names_and_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown; expected one of du-2025-llama-3\.1-8b, or FILE\.toml"):
         load_hand_set("nothing")
