@@ -8,7 +8,7 @@ from mechdrift.engine.recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
-from mechdrift.measures import truthfulness
+from mechdrift.measures import truth_directions, truthfulness
 from mechdrift.measures.drift import Drift
 from mechdrift.measures.steering import FLIPS, FORMULAS, Flips, Formula
 from mechdrift.prompts.statements import Statement
@@ -49,7 +49,7 @@ def judgement(truth: TruthReadings) -> Drift | None:
 @pytest.fixture
 def direction_similarity(truth: TruthReadings, judgement: Drift | None) -> Drift:
     """Cosine of the truth directions across disjoint entities."""
-    return truthfulness.direction_similarity(truth.base, truth.post, truth.statements, judgement, truth.place)
+    return truth_directions.direction_similarity(truth.base, truth.post, truth.statements, judgement, truth.place)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def clean_gap(truth: TruthReadings) -> Drift:
 def judgement_direction(pair: Pair, recordings: Recorder, truth: TruthReadings, judgement: Drift | None, seed: int) -> Drift:
     """Cosine of the judgement directions across disjoint entities."""
     base, post = read_judging(pair, recordings, truth, seed)
-    return truthfulness.judgement_direction(base, post, truth.statements, judgement)
+    return truth_directions.judgement_direction(base, post, truth.statements, judgement)
 
 
 @pytest.mark.finding("truth.direction_similarity")
@@ -137,7 +137,7 @@ def test_directions_of_affirmed_and_negated_statements_are_nearly_the_same(
     truth: TruthReadings, which: str, drift: Judge
 ) -> None:
     """The two-direction form of truth is the same."""
-    drift.judge(truthfulness.two_directions(truth.base_both, truth.post_both, truth.both, which, truth.place))
+    drift.judge(truth_directions.two_directions(truth.base_both, truth.post_both, truth.both, which, truth.place))
 
 
 @pytest.mark.finding("truth.steering_transfer")

@@ -17,6 +17,7 @@ from mechdrift.prompts.statements import Split, Statement
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, truthfulness"
 MEASURES = "mechdrift.measures.truthfulness"
+DIRECTIONS = "mechdrift.measures.truth_directions"
 STEERING = "mechdrift.measures.steering"
 JUDGED_SPLITS: tuple[Split, ...] = ("choose", "test")
 
@@ -25,7 +26,7 @@ FINDINGS = (
         "truth.direction_similarity",
         "The direction that tells true statements from false is nearly the same before and after post-training.",
         DU,
-        f"{MEASURES}:direction_similarity",
+        f"{DIRECTIONS}:direction_similarity",
         needs="base",
     ),
     Finding(
@@ -67,14 +68,14 @@ FINDINGS = (
         "truth.judgement_direction",
         "What sets judging true apart from judging false, at the end of the judged prompt, points the same way in both models.",
         f"{DU}; apart from the truth direction, since it is mostly the unembedding of the two answers",
-        f"{MEASURES}:judgement_direction",
+        f"{DIRECTIONS}:judgement_direction",
         needs="base",
     ),
     Finding(
         "truth.two_directions",
         "With negated statements too, the directions in which truth lies are the same before and after post-training.",
         "Buerger et al. 2024, Truth is Universal, arXiv 2407.12831, two-direction form",
-        f"{MEASURES}:two_directions",
+        f"{DIRECTIONS}:two_directions",
         needs="base",
     ),
     Finding(

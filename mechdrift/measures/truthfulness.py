@@ -1,10 +1,10 @@
-"""Truthfulness: the direction that tells true statements from false, its probes, and judgements (Du et al. 2025).
+"""Truthfulness: what statements add to a truth direction, its probes, and judgements (Du et al. 2025).
 
 Activations are block outputs at the period of the bare statement, [statement, layer, d_model]; judgements are logits of
 " TRUE" and " FALSE" after a few-shot prompt. Entities are the unit of sampling throughout.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +13,15 @@ from scipy import optimize, special
 
 from mechdrift.engine.sites import site_name
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.drift import Drift, Item, SitePoint
+from mechdrift.measures.drift import Drift, Item
 from mechdrift.prompts.statements import Split, Statement
-from mechdrift.stats import PairedProportions, Proportion, Similarity, cross_fitted_similarity, ratio_of_means
+from mechdrift.stats import PairedProportions, Proportion, ratio_of_means
 
 POSITION = "period"
 LAYER_RULE = "layer of base's widest held-out-kind separation on the choose split"
 # Base must do better than this with the lower end of its 90% interval: a fall by the 10 points that the shipped limits
 # allow would otherwise end at chance, and there would be nothing to lose.
 ACCURACY_MINIMUM = 0.70
-STRENGTH_MINIMUM = 3.0  # U / SE of a direction's squared length
 
 Activations = Float[np.ndarray, "statement layer d_model"]
 Others = Float[np.ndarray, "statement layers_of_post d_model_of_post"]  # may differ: unmeasurable, not an error
@@ -78,9 +77,9 @@ def choose_layer(base: Activations, statements: Sequence[Statement]) -> tuple[in
     for layer in range(base.shape[1]):
         distances = []
         for _, fit, held_out in _leave_one_kind_out(statements, "choose"):
-            probe = fit_probe(_centred(base[:, layer], statements, fit), _labels(statements, fit))
+            probe = fit_probe(_centred(base[:, layer], statements, fit), labels_of(statements, fit))
             projection = _centred(base[:, layer], statements, held_out) @ probe.direction
-            labels = _labels(statements, held_out)
+            labels = labels_of(statements, held_out)
             spread = np.sqrt((projection[labels].var() + projection[~labels].var()) / 2)
             distances.append((projection[labels].mean() - projection[~labels].mean()) / max(spread, 1e-30))
         scores.append(float(np.mean(distances)))
@@ -99,7 +98,7 @@ def entity_contributions(
     rows = np.zeros((len(entities), values.shape[1]))
     for kind in sorted({kind for kind, _ in entities}):
         members = [i for i in chosen if statements[i].kind == kind]
-        labels = _labels(statements, np.array(members))
+        labels = labels_of(statements, np.array(members))
         if labels.all() or not labels.any():
             raise Unmeasurable(f"kind {kind!r} has statements of one label only in this split")
         of_kind = values[members].astype(np.float64)
@@ -144,178 +143,10 @@ def chosen_place(base: Activations, statements: Sequence[Statement]) -> Place:
     return Place(choose_layer(base, statements)[0])
 
 
-def direction_similarity(
-    base: Activations, post: Others, statements: Sequence[Statement], sibling: Drift | None, place: Place | None = None
-) -> Drift:
-    """The truth direction of base and that of post point the same way.
-
-    Cosine across disjoint entities of the test split at the chosen layer, 1 = same direction; higher is better; with the
-    plug-in cosine in the note and all layers as the curve. sibling: judgement accuracy, by which the row is decided when
-    post has no direction left. Raises Unmeasurable when base has none, or widths differ. Source: Du et al. 2025, claim 2.
-    """
-    require_same_shape(base, post)
-    where = place or chosen_place(base, statements)
-    test = _split(statements, "test")
-    return _direction_drift(
-        "truth.direction_similarity",
-        "truth direction",
-        lambda values: entity_contributions(values, statements, test),
-        (base, post),
-        statements,
-        test,
-        (where, POSITION),
-        sibling,
-    )
-
-
-def judgement_direction(base: Activations, post: Others, statements: Sequence[Statement], sibling: Drift | None) -> Drift:
-    """What sets apart judging true from judging false, at the end of the judged prompt, points the same way in both models.
-
-    base, post: block outputs at the last token of the judged prompt, rows of other splits NaN. Mostly the difference of the
-    unembeddings of TRUE and FALSE, and so near 1 by itself: never to be taken for the truth direction. The layer is where base's
-    direction is clearest on the choose split. Otherwise as direction_similarity.
-    """
-    require_same_shape(base, post)
-    choose = _split(statements, "choose")
-    strengths = []
-    for layer in range(base.shape[1]):
-        entities, rows = entity_contributions(base[:, layer], statements, choose)
-        strengths.append(
-            _similarity(rows, rows, independent_pairs(entities, statements, choose), "judgement direction").strength[0]
-        )
-    test = _split(statements, "test")
-    return _direction_drift(
-        "truth.judgement_direction",
-        "judgement direction",
-        lambda values: entity_contributions(values, statements, test),
-        (base, post),
-        statements,
-        test,
-        (Place(int(np.argmax(strengths)), "layer of base's clearest judgement direction on the choose split"), "last"),
-        sibling,
-    )
-
-
-def two_directions(
-    base: Activations, post: Others, statements: Sequence[Statement], which: str, place: Place | None = None
-) -> Drift:
-    """The two directions in which truth lies once statements are negated too are the same in both models.
-
-    which: `general` is the direction along which true statements lie apart from false ones whether or not they are negated,
-    `polarity` the one that turns over with negation. statements: affirmed and negated ones. Cosine across disjoint entities of
-    the test split; higher is better. Raises Unmeasurable as direction_similarity does. Source: Buerger et al. 2024.
-    """
-    if len({s.negated for s in statements}) < 2:
-        raise Unmeasurable("no kind has affirmed and negated statements: give a column 'negated' with both")
-    require_same_shape(base, post)
-    where = place or chosen_place(base, statements)
-    test = _split(statements, "test")
-    return _direction_drift(
-        "truth.two_directions",
-        f"{which} truth direction",
-        lambda values: polarity_contributions(values, statements, test, which),
-        (base, post),
-        statements,
-        test,
-        (where, POSITION),
-        None,
-    )
-
-
-def polarity_contributions(
-    values: Float[np.ndarray, "statement d"], statements: Sequence[Statement], chosen: Int[np.ndarray, " m"], which: str
-) -> tuple[list[tuple[str, str]], Float[np.ndarray, "entity d"]]:
-    """What each (kind, entity) adds to a direction of the two-direction form: the mean of the rows is the direction.
-
-    Least squares of activations, centred by kind and polarity, on [truth, truth x polarity], both -1 or 1. It is linear in the
-    activations, so every statement has its share. Raises Unmeasurable where one of the four sorts of statements is missing.
-    """
-    entities = sorted({(statements[i].kind, statements[i].entity) for i in chosen})
-    number = {entity: row for row, entity in enumerate(entities)}
-    truth = np.where(_labels(statements, chosen), 1.0, -1.0)
-    polarity = np.array([-1.0 if statements[i].negated else 1.0 for i in chosen])
-    design = np.stack([truth, truth * polarity], axis=1)
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise Unmeasurable("the two directions need true and false statements, affirmed and negated")
-    share = (design @ np.linalg.inv(design.T @ design))[:, ("general", "polarity").index(which)]
-    rows = np.zeros((len(entities), values.shape[1]))
-    groups = np.array([f"{statements[i].kind}/{statements[i].negated}" for i in chosen])
-    for group in sorted(set(groups)):
-        members = np.flatnonzero(groups == group)
-        of_group = values[chosen[members]].astype(np.float64)
-        parts = (of_group - of_group.mean(0)) * share[members, None] * len(entities)
-        np.add.at(rows, [number[statements[chosen[m]].kind, statements[chosen[m]].entity] for m in members], parts)
-    return entities, rows
-
-
 def require_same_shape(base: Activations, post: Others) -> None:
     """Raise Unmeasurable where directions of one model have no place in the other."""
     if base.shape[1:] != post.shape[1:]:
         raise Unmeasurable(f"layers x width differ: base {base.shape[1:]}, post {post.shape[1:]}")
-
-
-def _similarity(
-    x: Float[np.ndarray, "entity d"], y: Float[np.ndarray, "entity d"], apart: Bool[np.ndarray, "entity entity"], what: str
-) -> Similarity:
-    """cross_fitted_similarity, with too few entities as a reason."""
-    try:
-        return cross_fitted_similarity(x, y, apart)
-    except ValueError as error:
-        raise Unmeasurable(f"{what}: {error}") from error
-
-
-def _direction_drift(
-    measure: str,
-    what: str,
-    contributions: Callable[[Float[np.ndarray, "statement d"]], tuple[list[tuple[str, str]], Float[np.ndarray, "entity d"]]],
-    models: tuple[Activations, Others],
-    statements: Sequence[Statement],
-    chosen: Int[np.ndarray, " m"],
-    where: tuple[Place, str],
-    sibling: Drift | None,
-) -> Drift:
-    """Similarity across disjoint entities of what the entities' contributions add up to in each model, at a place."""
-    base, post = models
-    place, position = where
-    similarities: list[Similarity] = []
-    for number in range(base.shape[1]):
-        entities, x = contributions(base[:, number])
-        _, y = contributions(post[:, number])
-        similarities.append(_similarity(x, y, independent_pairs(entities, statements, chosen), what))
-        if number == place.layer:
-            at_layer = x, y
-    at_place = similarities[place.layer]
-    if not at_place.strength[0] > STRENGTH_MINIMUM:
-        raise Unmeasurable(
-            f"base has no {what} at block {place.layer}: squared length {at_place.strength[0]:.1f} standard errors from 0, "
-            f"more than {STRENGTH_MINIMUM:g} needed; n = {len(entities)} entities"
-        )
-    lost = not at_place.strength[1] > STRENGTH_MINIMUM
-    along = [rows @ (rows.mean(0) / np.linalg.norm(rows.mean(0))) for rows in at_layer]
-    items = tuple(
-        Item(entity, kind, float(b), float(p), float(part - 1 / len(entities)))
-        for (kind, entity), b, p, part in zip(entities, *along, at_place.influence, strict=True)
-    )
-    curve = tuple(
-        SitePoint(f"resid_post[{number}]", s.evidence.estimate, *s.evidence.interval())
-        for number, s in enumerate(similarities)
-        if min(s.strength) > STRENGTH_MINIMUM
-    )
-    return Drift(
-        measure=measure,
-        evidence=at_place.evidence,
-        null=1.0,
-        unit="cosine across disjoint entities",
-        better="higher",
-        site=site_name(place.layer, position),
-        site_rule=place.rule,
-        data=data_name(statements),
-        note=f"plug-in cosine {at_place.plug_in:.3f}" + (f"; post has no {what} left here" if lost else ""),
-        items=items,
-        curve=curve,
-        post_lacks=lost,
-        sibling=sibling,
-    )
 
 
 def probe_transfer(
@@ -382,7 +213,7 @@ def clean_gap(
     gap of post over gap of base, a ratio of means, 1 = as wide; higher is better. Raises Unmeasurable when base cannot judge.
     """
     require_judgement(base, statements)
-    test = _split(statements, "test")
+    test = of_split(statements, "test")
     entities, before = entity_contributions(base[:, None], statements, test)
     _, after = entity_contributions(post[:, None], statements, test)
     evidence = ratio_of_means(after[:, 0], before[:, 0])
@@ -406,7 +237,7 @@ def clean_gap(
 
 def require_labels(kept: Bool[np.ndarray, " statement"], statements: Sequence[Statement], where: str) -> None:
     """Raise Unmeasurable unless there are true and false statements among those kept."""
-    labels = _labels(statements, np.flatnonzero(kept))
+    labels = labels_of(statements, np.flatnonzero(kept))
     if not labels.any() or labels.all():
         raise Unmeasurable(f"{len(labels)} statements {where}: of one label only")
 
@@ -420,12 +251,12 @@ def require_judgement(base: Float[np.ndarray, " statement"], statements: Sequenc
     _require_accuracy(hits, statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}")
 
 
-def _split(statements: Sequence[Statement], split: Split) -> Int[np.ndarray, " m"]:
+def of_split(statements: Sequence[Statement], split: Split) -> Int[np.ndarray, " m"]:
     """Indices of the statements of a split."""
     return np.array([i for i, s in enumerate(statements) if s.split == split], dtype=int)
 
 
-def _labels(statements: Sequence[Statement], chosen: Int[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
+def labels_of(statements: Sequence[Statement], chosen: Int[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
     """Which of the chosen statements are true."""
     return np.array([statements[i].label for i in chosen], dtype=bool)
 
@@ -455,13 +286,13 @@ def _leave_one_kind_out(
         raise Unmeasurable(
             f"probes leave one kind of statements out, but there is only {kinds[0]!r}: give a column 'kind' with two or more"
         )
-    fit, reading = _split(statements, "fit"), _split(statements, read)
+    fit, reading = of_split(statements, "fit"), of_split(statements, read)
     folds = []
     for kind in kinds:
         fold_fit = np.array([i for i in fit if statements[i].kind != kind], dtype=int)
         fold_read = np.array([i for i in reading if statements[i].kind == kind], dtype=int)
         for rows, what in ((fold_fit, "fit"), (fold_read, read)):
-            labels = _labels(statements, rows)
+            labels = labels_of(statements, rows)
             if labels.all() or not labels.any():
                 raise Unmeasurable(f"kind {kind!r} left out: {len(rows)} statements of one label only in the {what} split")
         folds.append((kind, fold_fit, fold_read))
@@ -474,8 +305,8 @@ def probe_hits(
     """1 or 0 for every test statement, by the maker's probe on the reader's activations; NaN off the test split."""
     hits = np.full(len(statements), np.nan)
     for _, fit, held_out in _leave_one_kind_out(statements, "test"):
-        probe = fit_probe(_centred(maker, statements, fit), _labels(statements, fit))
-        hits[held_out] = probe.accuracy(_centred(reader, statements, held_out), _labels(statements, held_out))
+        probe = fit_probe(_centred(maker, statements, fit), labels_of(statements, fit))
+        hits[held_out] = probe.accuracy(_centred(reader, statements, held_out), labels_of(statements, held_out))
     return hits
 
 
@@ -512,7 +343,7 @@ def _require_accuracy(hits: Float[np.ndarray, " statement"], statements: Sequenc
 
 def _gap_note(logit_gap: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> str:
     """The clean gap in words."""
-    _, rows = entity_contributions(logit_gap[:, None], statements, _split(statements, "test"))
+    _, rows = entity_contributions(logit_gap[:, None], statements, of_split(statements, "test"))
     return f"clean gap {rows.mean():.2f} logits"
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import special, stats
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures import truthfulness
+from mechdrift.measures import truth_directions, truthfulness
 from mechdrift.measures.truthfulness import choose_layer, clean_gap, entity_contributions, fit_probe, independent_pairs
 from mechdrift.prompts.statements import Statement, shipped_statements, split_entities
 
@@ -55,7 +55,7 @@ def test_the_layer_with_truth_is_chosen() -> None:
 def test_similarity_covers_the_planted_angle(degrees: int) -> None:
     direction = unit(0)
     base, post = planted(direction, 1), planted(at_angle(direction, degrees), 2)
-    drift = truthfulness.direction_similarity(base, post, STATEMENTS, None)
+    drift = truth_directions.direction_similarity(base, post, STATEMENTS, None)
     assert drift.site == f"resid_post[{TRUTH_LAYER}] @ period"
     assert drift.evidence.n == 360
     low, high = drift.evidence.interval(0.999)
@@ -68,7 +68,7 @@ def test_without_truth_there_is_nothing_to_compare() -> None:
     """Values, kinds and entities alone have no direction: its squared length is within noise of zero, not below it."""
     blank = planted(np.zeros(WIDTH), 1, values=3.0)
     with pytest.raises(Unmeasurable, match="base has no truth direction at block"):
-        truthfulness.direction_similarity(blank, blank, STATEMENTS, None)
+        truth_directions.direction_similarity(blank, blank, STATEMENTS, None)
     test = np.array([i for i, s in enumerate(STATEMENTS) if s.split == "test"])
     entities, rows = entity_contributions(blank[:, 0].astype(float), STATEMENTS, test)
     apart = independent_pairs(entities, STATEMENTS, test)
@@ -80,7 +80,7 @@ def test_without_truth_there_is_nothing_to_compare() -> None:
 
 
 def test_a_post_without_truth_is_marked_as_having_lost_it() -> None:
-    drift = truthfulness.direction_similarity(planted(unit(0), 1), planted(np.zeros(WIDTH), 2), STATEMENTS, None)
+    drift = truth_directions.direction_similarity(planted(unit(0), 1), planted(np.zeros(WIDTH), 2), STATEMENTS, None)
     assert drift.post_lacks
     assert "post has no truth direction left" in drift.note
 
@@ -101,7 +101,7 @@ def test_widths_that_differ_are_unmeasurable() -> None:
     base = planted(unit(0), 1)
     narrow = base[:, :, :20]
     with pytest.raises(Unmeasurable, match=r"base \(3, 24\), post \(3, 20\)"):
-        truthfulness.direction_similarity(base, narrow, STATEMENTS, None)
+        truth_directions.direction_similarity(base, narrow, STATEMENTS, None)
     with pytest.raises(Unmeasurable, match=r"base \(3, 24\), post \(3, 20\)"):
         truthfulness.probe_transfer(base, narrow, STATEMENTS, "forward")
     assert truthfulness.probe_accuracy(base, narrow, STATEMENTS).estimate > -0.5  # each reads its own
@@ -176,7 +176,7 @@ def test_statements_without_pairs_count_too() -> None:
     for kind in ("k1", "k2"):
         splits = split_entities([f"{kind}{i}" for i in range(150)], 0)
         own += [Statement(f"{name}.", rng.random() < 0.4, name, kind, split) for name, split in splits.items()]
-    drift = truthfulness.direction_similarity(planted(unit(0), 1, own), planted(unit(0), 2, own), own, None)
+    drift = truth_directions.direction_similarity(planted(unit(0), 1, own), planted(unit(0), 2, own), own, None)
     low, high = drift.evidence.interval(0.999)
     assert low <= 1 <= high
     assert drift.evidence.n == 180
@@ -200,7 +200,8 @@ def test_two_directions_are_found_apart(degrees: int) -> None:
     base, post = two_form(general, polarity, 1), two_form(turned, polarity, 2)
     place = truthfulness.Place(TRUTH_LAYER)
     found = {
-        which: truthfulness.two_directions(base, post, shipped_statements(), which, place) for which in ("general", "polarity")
+        which: truth_directions.two_directions(base, post, shipped_statements(), which, place)
+        for which in ("general", "polarity")
     }
     cosine = general @ turned / np.linalg.norm(turned)
     assert found["general"].interval.low - 0.02 <= cosine <= found["general"].interval.high + 0.02
@@ -221,20 +222,20 @@ def test_polarity_contributions_are_the_least_squares_directions() -> None:
     turns = np.array([-1.0 if statements[i].negated else 1.0 for i in test])
     solved = np.linalg.lstsq(np.stack([signs, signs * turns], axis=1), centred, rcond=None)[0]
     for row, which in enumerate(("general", "polarity")):
-        _, rows = truthfulness.polarity_contributions(values, statements, test, which)
+        _, rows = truth_directions.polarity_contributions(values, statements, test, which)
         assert rows.mean(0) == pytest.approx(solved[row])
 
 
 def test_two_directions_need_both_polarities() -> None:
     with pytest.raises(Unmeasurable, match="no kind has affirmed and negated statements"):
-        truthfulness.two_directions(planted(unit(0), 1), planted(unit(0), 2), STATEMENTS, "general", truthfulness.Place(1))
+        truth_directions.two_directions(planted(unit(0), 1), planted(unit(0), 2), STATEMENTS, "general", truthfulness.Place(1))
 
 
 def test_the_judgement_direction_is_found_where_it_is_clearest_on_the_choose_split() -> None:
     fit = np.array([s.split == "fit" for s in STATEMENTS])
     base, post = planted(unit(0), 1), planted(at_angle(unit(0), 30), 2)
     base[fit] = post[fit] = np.nan
-    drift = truthfulness.judgement_direction(base, post, STATEMENTS, None)
+    drift = truth_directions.judgement_direction(base, post, STATEMENTS, None)
     assert drift.site == f"resid_post[{TRUTH_LAYER}] @ last"
     assert drift.interval.low <= np.cos(np.radians(30)) <= drift.interval.high
 
