@@ -1,4 +1,4 @@
-"""The two ways in which a run ends without a verdict."""
+"""The ways in which a row ends without a verdict."""
 
 
 class InputError(Exception):
@@ -11,3 +11,7 @@ class InputError(Exception):
 
 class Unmeasurable(Exception):
     """A measure is not defined on this pair; its row says so with this reason."""
+
+
+class InterventionFailed(Exception):
+    """An intervention did not do to the model what it says: a fault, so its rows are errors and never green."""

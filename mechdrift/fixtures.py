@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
     from mechdrift.engine.record import Progress
     from mechdrift.engine.recordings import Recorder
+    from mechdrift.hand_set import HandSet
     from mechdrift.measures.drift import Drift
     from mechdrift.prompts.statements import Statement
     from mechdrift.run import ComparingRun
@@ -49,6 +50,12 @@ def mechdrift_pair(pytestconfig: pytest.Config) -> Pair:
 def mechdrift_statements(pytestconfig: pytest.Config) -> "tuple[Statement, ...]":
     """The statements of the run: shipped, or the user's."""
     return _run(pytestconfig).statements
+
+
+@pytest.fixture(scope="session")
+def mechdrift_hand_set(pytestconfig: pytest.Config) -> "HandSet":
+    """Choices that the user made by hand."""
+    return _run(pytestconfig).hand_set
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,8 @@ class Settings:
     """Families or findings; empty: all."""
     statements: str | None
     """The user's own statements."""
+    hand_set: str | None
+    """File of choices that are made by hand instead of by rule."""
     device: str
     """Where models run."""
     dtype: str
@@ -84,6 +86,7 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-profile": "base-to-post",
     "--mechdrift-only": None,
     "--mechdrift-statements": None,
+    "--mechdrift-hand-set": None,
     "--mechdrift-device": "auto",
     "--mechdrift-dtype": "auto",
     "--mechdrift-batch": 4096,
@@ -96,7 +99,7 @@ DEFAULTS: dict[str, Any] = {
 
 def _by_option(settings: Settings) -> dict[str, Any]:
     """Settings under the names of their options."""
-    named = {name: getattr(settings, name.removeprefix("--mechdrift-"), None) for name in DEFAULTS}
+    named = {name: getattr(settings, name.removeprefix("--mechdrift-").replace("-", "_"), None) for name in DEFAULTS}
     return named | {"--mechdrift-no-identity-shortcut": not settings.identity_shortcut}
 
 
@@ -120,7 +123,16 @@ def add_options(parser: pytest.Parser) -> None:
 
     add("--mechdrift-profile", metavar="NAME|FILE.toml", help="limits and roles of the rows; default: base-to-post")
     add("--mechdrift-only", metavar="NAME", action="append", help="a family (truth) or a finding (truth.clean_gap); repeatable")
-    add("--mechdrift-statements", metavar="FILE", help="your own statements, CSV or JSONL: statement,label[,entity,value,kind]")
+    add(
+        "--mechdrift-statements",
+        metavar="FILE",
+        help="your own statements, CSV or JSONL: statement,label[,entity,value,kind,negated]",
+    )
+    add(
+        "--mechdrift-hand-set",
+        metavar="NAME|FILE.toml",
+        help="fix layers, positions and coefficients by hand, to repeat a published procedure; default: by rule",
+    )
     add("--mechdrift-device", metavar="DEVICE", type=parse_device, help="auto, cpu, cuda or cuda:N; default: auto")
     add("--mechdrift-dtype", metavar="DTYPE", type=parse_dtype, help="auto, float32, bfloat16 or float16; auto: float32 on a CPU")
     add("--mechdrift-batch", metavar="TOKENS", type=parse_batch, help="padded tokens a forward; default: 4096")
@@ -155,6 +167,7 @@ def settings_of(config: pytest.Config) -> Settings | None:
         profile=get("--mechdrift-profile"),
         only=tuple(get("--mechdrift-only") or ()),
         statements=get("--mechdrift-statements"),
+        hand_set=get("--mechdrift-hand-set"),
         device=get("--mechdrift-device"),
         dtype=get("--mechdrift-dtype"),
         batch=get("--mechdrift-batch"),

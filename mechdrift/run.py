@@ -11,6 +11,7 @@ import pytest
 from mechdrift import fixtures
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding, registered
+from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.options import OFF, Settings
 from mechdrift.report import text
 from mechdrift.rows import Asked, Row, unmeasured_row
@@ -33,7 +34,9 @@ def start(config: pytest.Config, settings: Settings) -> None:
         config.args = [str(files("mechdrift.suites"))]
         config.option.importmode = "importlib"
     try:
-        run = ComparingRun(config, settings, load_profile(settings.profile), _selected(settings))
+        run = ComparingRun(
+            config, settings, load_profile(settings.profile), _selected(settings), load_hand_set(settings.hand_set)
+        )
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
     config.stash[RUN] = run
@@ -66,6 +69,8 @@ class ComparingRun:
     profile: Profile
     findings: dict[str, Finding]
     """Those selected."""
+    hand_set: HandSet
+    """Choices that are not left to their rules."""
     base: "Checkpoint | None" = None
     post: "Checkpoint | None" = None
     statements: "tuple[Statement, ...]" = ()
@@ -116,6 +121,7 @@ class ComparingRun:
             check_device(self.settings.device)
             self.base = resolve(self.settings.base)
             self.post = self.base if self.settings.post == self.settings.base else resolve(self.settings.post)
+            self.hand_set.require_layers(min(self.base.layers, self.post.layers))
             self.read_statements()
         except InputError as error:
             raise pytest.UsageError(f"mechdrift: {error}") from error
@@ -152,6 +158,8 @@ class ComparingRun:
         lines = [f"mechdrift: {name} {_described(point)}" for name, point in (("base", self.base), ("post", self.post))]
         cache = "off" if self.settings.cache == OFF else self.store_folder
         how = f"device {device}, dtype {pick_dtype(self.settings.dtype, device)}, cache {cache}"
+        if self.hand_set.name:
+            lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
         return [*lines, f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)"]
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -281,6 +289,7 @@ class ComparingRun:
                 "batch_tokens": self.settings.batch,
                 "seed": self.settings.seed,
                 "statements": self.settings.statements or "shipped",
+                "hand_set": self.hand_set.told(),
                 "identity_shortcut": self.settings.identity_shortcut,
             },
             "environment": {package: version(package) for package in packages},

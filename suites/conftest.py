@@ -6,6 +6,7 @@ import pytest
 
 from mechdrift.engine.recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
+from mechdrift.hand_set import HandSet
 from mechdrift.prompts.statements import Statement
 
 
@@ -19,6 +20,12 @@ def pair(mechdrift_pair: Pair) -> Pair:
 def statements(mechdrift_statements: Sequence[Statement]) -> Sequence[Statement]:
     """True and false statements, split by entity."""
     return mechdrift_statements
+
+
+@pytest.fixture(scope="session")
+def hand_set(mechdrift_hand_set: HandSet) -> HandSet:
+    """Choices that the user made by hand."""
+    return mechdrift_hand_set
 
 
 @pytest.fixture(scope="session")

@@ -69,13 +69,17 @@ class Pool:
         """The checkpoint's model, self-checked on the probe prompts when it is loaded."""
         import torch
 
-        if self._held is None or self._held[0] != checkpoint.short:
+        if self._held is None or not self.holds(checkpoint):
             self.free()
             model = load_model(checkpoint, getattr(torch, self.dtype), self.device)
             self_check(model, probes)
             self._held = (checkpoint.short, model)
             self.loads += 1
         return self._held[1]
+
+    def holds(self, checkpoint: Checkpoint) -> bool:
+        """Whether the checkpoint's model is in memory."""
+        return self._held is not None and self._held[0] == checkpoint.short
 
     def free(self) -> None:
         """Drop the model and give the device's memory back."""

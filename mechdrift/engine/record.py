@@ -1,7 +1,7 @@
 """Recordings: block outputs and next-token logits of a prompt set, in as few forwards as batches allow."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.sites import blocks
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Progress = Callable[[int, int], None]
-Edit = Callable[[Any, list[int]], AbstractContextManager[None]]
+Edit = Callable[[Any, list[int], list[int]], AbstractContextManager[None]]
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
@@ -56,13 +56,11 @@ def record_logits(
     tokens: Sequence[Sequence[int]],
     batch_tokens: int,
     progress: Progress | None = None,
-    edit: Edit = lambda _model, _batch: nullcontext(),
 ) -> "Tensor":
     """Next-token logits of the asked tokens after each prompt, and their log-normaliser.
 
     tokens[i] are k token ids for prompt i. Returns float32 [prompt, k + 1] on the CPU; the last column is the logsumexp over
-    the vocabulary, so exp(logit - last) is a probability. Only the last positions pass through the head. edit gives the
-    intervention under which a batch of prompts, named by their indices, is run.
+    the vocabulary, so exp(logit - last) is a probability. Only the last positions pass through the head.
     """
     import torch
 
@@ -70,11 +68,70 @@ def record_logits(
     for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
         ends = torch.tensor([len(prompts[index]) - 1 for index in batch], device=ids.device)
         kept, places = torch.unique(ends, return_inverse=True)
-        with edit(model, batch):
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
         last = logits[torch.arange(len(batch), device=ids.device), places].float()
         asked = torch.tensor([list(tokens[index]) for index in batch], device=ids.device)
         recorded[batch] = torch.cat([last.gather(1, asked), last.logsumexp(1, keepdim=True)], dim=1).cpu()
+    return recorded
+
+
+def record_under(
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[int]],
+    edits: Sequence["Edit"],
+    first_edited: Sequence[int],
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> "Tensor":
+    """record_logits under each of several interventions, none of which touches a token before first_edited of its prompt.
+
+    What lies before is the same in all of them, so it is run once a batch and its keys and values serve every intervention: the
+    work is one forward of the prompts and, per intervention, one of their last few tokens. An edit is given the model, the
+    indices of the batch, and how many tokens of each of its prompts are not in what it is run on. Returns float32
+    [edit, prompt, k + 1] on the CPU.
+    """
+    import torch
+
+    recorded = torch.empty(len(edits), len(prompts), len(tokens[0]) + 1)
+    done = 0
+    with torch.inference_mode():
+        for batch in batches_by_length([len(prompt) for prompt in prompts], batch_tokens):
+            # One suffix length for the batch, so that only the prefixes need padding, on the left.
+            kept = max(len(prompts[index]) - first_edited[index] for index in batch)
+            widest = len(prompts[batch[-1]])
+            ids = torch.zeros(len(batch), widest, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, index in enumerate(batch):
+                ids[row, widest - len(prompts[index]) :] = torch.tensor(prompts[index])
+                mask[row, widest - len(prompts[index]) :] = 1
+            places = (mask.cumsum(1) - 1).clamp(min=0)
+            ids, mask, places = (tensor.to(model.device) for tensor in (ids, mask, places))
+            split = widest - kept
+            cache = None
+            if split:
+                cache = model.get_decoder()(
+                    input_ids=ids[:, :split], attention_mask=mask[:, :split], position_ids=places[:, :split], use_cache=True
+                ).past_key_values
+            asked = torch.tensor([list(tokens[index]) for index in batch], device=ids.device)
+            before = [len(prompts[index]) - kept for index in batch]
+            for number, edit in enumerate(edits):
+                with edit(model, batch, before):
+                    last = model(
+                        input_ids=ids[:, split:],
+                        attention_mask=mask,
+                        position_ids=places[:, split:],
+                        past_key_values=cache,
+                        use_cache=cache is not None,
+                        logits_to_keep=1,
+                    ).logits[:, -1]
+                if cache is not None:
+                    cache.crop(-kept)
+                last = last.float()
+                recorded[number, batch] = torch.cat([last.gather(1, asked), last.logsumexp(1, keepdim=True)], dim=1).cpu()
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(prompts))
     return recorded
 
 

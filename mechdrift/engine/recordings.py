@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.checkpoints.load import ATTENTION
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import Progress, record_blocks, record_logits
-from mechdrift.engine.sites import encode, token_at
+from mechdrift.engine.record import Edit, Progress, record_blocks, record_logits, record_under
+from mechdrift.engine.selfcheck import check_adding
+from mechdrift.engine.sites import encode, token_at, token_over
+from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Store
 from mechdrift.errors import Unmeasurable
 
@@ -36,6 +39,25 @@ class Prompts:
     def digest(self) -> str:
         """sha256 of all of it."""
         return hashlib.sha256(json.dumps([self.ids, self.positions, self.answers]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Vectors added to the residual stream while prompts are read."""
+
+    layers: tuple[int, ...]
+    """Blocks whose outputs are moved."""
+    shifts: "np.ndarray"
+    """float32 [prompt, d_model], coefficients folded in."""
+    positions: list[list[int]]
+    """Token indices, one list a prompt."""
+
+    def digest(self) -> str:
+        """sha256 of all of it."""
+        import numpy as np
+
+        raw = np.ascontiguousarray(self.shifts, dtype=np.float32).tobytes()
+        return hashlib.sha256(raw + json.dumps([self.layers, self.positions]).encode()).hexdigest()
 
 
 @dataclass
@@ -76,6 +98,18 @@ class Recorder:
             tokens.append((first[parting], second[parting]))
         return Prompts(prompts, [len(prompt) - 1 for prompt in prompts], tokens)
 
+    def held_first(self, points: Sequence[Checkpoint]) -> list[Checkpoint]:
+        """The checkpoints, the one whose model is in memory first: each is then loaded once at most."""
+        return sorted(points, key=lambda point: not self.pool.holds(point))
+
+    def tokens_over(self, checkpoint: Checkpoint, texts: Sequence[str], characters: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Indices of the tokens that hold the named characters of each text, without repeats."""
+        _, offsets = encode(self.pool.tokenizer(checkpoint), list(texts))
+        return [
+            sorted({token_over(character, text, row) for character in chosen})
+            for text, chosen, row in zip(texts, characters, offsets, strict=True)
+        ]
+
     def blocks(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Block outputs at the read token: float32 [prompt, layer, d_model]."""
         return self._read(
@@ -86,8 +120,42 @@ class Recorder:
         """Logits of the answers and their log-normaliser: float32 [prompt, answers + 1]."""
         return self._read("logits", checkpoint, prompts, lambda *to: record_logits(to[0], prompts.ids, prompts.answers, *to[1:]))
 
+    def steered_logits(self, checkpoint: Checkpoint, prompts: Prompts, steerings: Sequence[Steering]) -> "np.ndarray":
+        """The same under each of several ways to move the stream: float32 [steering, prompt, answers + 1].
+
+        Raises InterventionFailed where a move cannot be seen on the first prompt.
+        """
+        import torch
+
+        first = [min(min(steering.positions[i]) for steering in steerings) for i in range(len(prompts.ids))]
+
+        def edit(steering: Steering) -> Edit:
+            shifts = torch.tensor(steering.shifts, dtype=torch.float32)
+
+            def on(model: Any, batch: list[int], before: list[int]) -> AbstractContextManager[None]:
+                places = [[place - left for place in steering.positions[i]] for i, left in zip(batch, before, strict=True)]
+                return adding(model, steering.layers, shifts[batch], places)
+
+            return on
+
+        def run(model: Any, batch_tokens: int, progress: Progress | None) -> "Tensor":
+            for steering in steerings:
+                check_adding(
+                    model, prompts.ids[0], steering.layers, torch.tensor(steering.shifts[0]).float(), steering.positions[0]
+                )
+            return record_under(
+                model, prompts.ids, prompts.answers, [edit(one) for one in steerings], first, batch_tokens, progress
+            )
+
+        return self._read("logits", checkpoint, prompts, run, {"steering": [steering.digest() for steering in steerings]})
+
     def _read(
-        self, what: str, checkpoint: Checkpoint, prompts: Prompts, run: "Callable[[Any, int, Progress | None], Tensor]"
+        self,
+        what: str,
+        checkpoint: Checkpoint,
+        prompts: Prompts,
+        run: "Callable[[Any, int, Progress | None], Tensor]",
+        more: dict[str, Any] | None = None,
     ) -> "np.ndarray":
         """One entry of the store, or a run of the model. Raises Unmeasurable where a value is not finite."""
 
@@ -100,7 +168,7 @@ class Recorder:
                 what: run(model, self.batch_tokens, self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts"))
             }
 
-        tensor = self.store.get(self._provenance(what, checkpoint, prompts), make)[what]
+        tensor = self.store.get(self._provenance(what, checkpoint, prompts) | (more or {}), make)[what]
         if not tensor.isfinite().all():
             raise Unmeasurable(f"{checkpoint.spec}: {what} are not finite on {int((~tensor.isfinite()).sum()):,} values")
         return tensor.numpy()

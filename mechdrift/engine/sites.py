@@ -34,9 +34,16 @@ def token_at(position: str, text: str, offsets: list[tuple[int, int]]) -> int:
     if position not in POSITIONS:
         raise ValueError(f"position {position!r}: one of {', '.join(POSITIONS)}")
     character = text.rstrip().rfind(".") if position == "period" else len(text) - 1
-    holding = [index for index, (start, end) in enumerate(offsets) if start <= character < end]
-    if character < 0 or not holding:
+    if character < 0:
         raise Unmeasurable(f"no token holds the {position} of {text!r}")
+    return token_over(character, text, offsets)
+
+
+def token_over(character: int, text: str, offsets: list[tuple[int, int]]) -> int:
+    """Index of the last token that holds a character of the text. Raises Unmeasurable where none does."""
+    holding = [index for index, (start, end) in enumerate(offsets) if start <= character < end]
+    if not holding:
+        raise Unmeasurable(f"no token holds character {character} of {text!r}")
     return holding[-1]
 
 

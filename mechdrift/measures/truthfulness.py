@@ -1,4 +1,4 @@
-"""Truthfulness: the direction that tells true statements from false, its probes, and judgements (Du et al. 2025).
+"""Truthfulness: what statements add to a truth direction, its probes, and judgements (Du et al. 2025).
 
 Activations are block outputs at the period of the bare statement, [statement, layer, d_model]; judgements are logits of
 " TRUE" and " FALSE" after a few-shot prompt. Entities are the unit of sampling throughout.
@@ -13,16 +13,15 @@ from scipy import optimize, special
 
 from mechdrift.engine.sites import site_name
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.drift import Drift, Item, SitePoint
+from mechdrift.measures.drift import Drift, Item
 from mechdrift.prompts.statements import Split, Statement
-from mechdrift.stats import PairedProportions, Proportion, Similarity, cross_fitted_similarity, ratio_of_means
+from mechdrift.stats import PairedProportions, Proportion, ratio_of_means
 
 POSITION = "period"
 LAYER_RULE = "layer of base's widest held-out-kind separation on the choose split"
 # Base must do better than this with the lower end of its 90% interval: a fall by the 10 points that the shipped limits
 # allow would otherwise end at chance, and there would be nothing to lose.
 ACCURACY_MINIMUM = 0.70
-STRENGTH_MINIMUM = 3.0  # U / SE of a direction's squared length
 
 Activations = Float[np.ndarray, "statement layer d_model"]
 Others = Float[np.ndarray, "statement layers_of_post d_model_of_post"]  # may differ: unmeasurable, not an error
@@ -78,9 +77,9 @@ def choose_layer(base: Activations, statements: Sequence[Statement]) -> tuple[in
     for layer in range(base.shape[1]):
         distances = []
         for _, fit, held_out in _leave_one_kind_out(statements, "choose"):
-            probe = fit_probe(_centred(base[:, layer], statements, fit), _labels(statements, fit))
+            probe = fit_probe(_centred(base[:, layer], statements, fit), labels_of(statements, fit))
             projection = _centred(base[:, layer], statements, held_out) @ probe.direction
-            labels = _labels(statements, held_out)
+            labels = labels_of(statements, held_out)
             spread = np.sqrt((projection[labels].var() + projection[~labels].var()) / 2)
             distances.append((projection[labels].mean() - projection[~labels].mean()) / max(spread, 1e-30))
         scores.append(float(np.mean(distances)))
@@ -99,7 +98,7 @@ def entity_contributions(
     rows = np.zeros((len(entities), values.shape[1]))
     for kind in sorted({kind for kind, _ in entities}):
         members = [i for i in chosen if statements[i].kind == kind]
-        labels = _labels(statements, np.array(members))
+        labels = labels_of(statements, np.array(members))
         if labels.all() or not labels.any():
             raise Unmeasurable(f"kind {kind!r} has statements of one label only in this split")
         of_kind = values[members].astype(np.float64)
@@ -129,62 +128,30 @@ def independent_pairs(
     return np.asarray((incidence @ incidence.T == 0) & ~np.eye(len(entities), dtype=bool))
 
 
-def direction_similarity(base: Activations, post: Others, statements: Sequence[Statement], sibling: Drift | None) -> Drift:
-    """The truth direction of base and that of post point the same way.
+@dataclass(frozen=True)
+class Place:
+    """The block at which truth is read, and how it was chosen."""
 
-    Cosine across disjoint entities of the test split at the chosen layer, 1 = same direction; higher is better; with the
-    plug-in cosine in the note and all layers as the curve. sibling: judgement accuracy, by which the row is decided when
-    post has no direction left. Raises Unmeasurable when base has none, or widths differ. Source: Du et al. 2025, claim 2.
-    """
+    layer: int
+    """Number of the block."""
+    rule: str = LAYER_RULE
+    """In words, as rows have it."""
+
+
+def chosen_place(base: Activations, statements: Sequence[Statement]) -> Place:
+    """The place by rule."""
+    return Place(choose_layer(base, statements)[0])
+
+
+def require_same_shape(base: Activations, post: Others) -> None:
+    """Raise Unmeasurable where directions of one model have no place in the other."""
     if base.shape[1:] != post.shape[1:]:
         raise Unmeasurable(f"layers x width differ: base {base.shape[1:]}, post {post.shape[1:]}")
-    layer, _ = choose_layer(base, statements)
-    test = _split(statements, "test")
-    similarities: list[Similarity] = []
-    for number in range(base.shape[1]):
-        entities, x = entity_contributions(base[:, number], statements, test)
-        _, y = entity_contributions(post[:, number], statements, test)
-        try:
-            similarities.append(cross_fitted_similarity(x, y, independent_pairs(entities, statements, test)))
-        except ValueError as error:
-            raise Unmeasurable(f"truth direction: {error}") from error
-        if number == layer:
-            at_layer = x, y
-    chosen = similarities[layer]
-    if not chosen.strength[0] > STRENGTH_MINIMUM:
-        raise Unmeasurable(
-            f"base has no truth direction at block {layer}: squared length {chosen.strength[0]:.1f} standard errors from 0, "
-            f"more than {STRENGTH_MINIMUM:g} needed; n = {len(entities)} entities"
-        )
-    lost = not chosen.strength[1] > STRENGTH_MINIMUM
-    along = [rows @ (rows.mean(0) / np.linalg.norm(rows.mean(0))) for rows in at_layer]
-    items = tuple(
-        Item(entity, kind, float(b), float(p), float(part - 1 / len(entities)))
-        for (kind, entity), b, p, part in zip(entities, *along, chosen.influence, strict=True)
-    )
-    curve = tuple(
-        SitePoint(f"resid_post[{number}]", s.evidence.estimate, *s.evidence.interval())
-        for number, s in enumerate(similarities)
-        if min(s.strength) > STRENGTH_MINIMUM
-    )
-    return Drift(
-        measure="truth.direction_similarity",
-        evidence=chosen.evidence,
-        null=1.0,
-        unit="cosine across disjoint entities",
-        better="higher",
-        site=site_name(layer, POSITION),
-        site_rule=LAYER_RULE,
-        data=_data(statements),
-        note=f"plug-in cosine {chosen.plug_in:.3f}" + ("; post has no truth direction left here" if lost else ""),
-        items=items,
-        curve=curve,
-        post_lacks=lost,
-        sibling=sibling,
-    )
 
 
-def probe_transfer(base: Activations, post: Others, statements: Sequence[Statement], direction: str) -> Drift:
+def probe_transfer(
+    base: Activations, post: Others, statements: Sequence[Statement], direction: str, place: Place | None = None
+) -> Drift:
     """A probe fitted on one model still reads the other as well as that one's own probe.
 
     direction: `forward` applies base's probe to post, `backward` post's to base. Probes are fitted on the fit split of all
@@ -192,33 +159,34 @@ def probe_transfer(base: Activations, post: Others, statements: Sequence[Stateme
     accuracy of the reader's own, in [-1, 1], 0 = transfers fully; higher is better. Raises Unmeasurable for a single kind,
     for widths that differ, and where base's own probe does not work. Source: Du et al. 2025, claim 2.
     """
-    if base.shape[1:] != post.shape[1:]:
-        raise Unmeasurable(f"layers x width differ: base {base.shape[1:]}, post {post.shape[1:]}")
-    layer, _ = choose_layer(base, statements)
+    require_same_shape(base, post)
+    where = place or chosen_place(base, statements)
+    layer = where.layer
     own_base = probe_hits(base[:, layer], base[:, layer], statements)
     _require_accuracy(own_base, statements, f"base's own probe at block {layer}")
     maker, reader = (base, post) if direction == "forward" else (post, base)
     transferred = probe_hits(maker[:, layer], reader[:, layer], statements)
     own = own_base if direction == "backward" else probe_hits(reader[:, layer], reader[:, layer], statements)
-    place = site_name(layer, POSITION), LAYER_RULE
+    site = site_name(layer, POSITION), where.rule
     names = "own probe", "transferred"
-    return _accuracy_drift(f"truth.probe_transfer_{direction}", own, transferred, statements, place, names)
+    return _accuracy_drift(f"truth.probe_transfer_{direction}", own, transferred, statements, site, names)
 
 
-def probe_accuracy(base: Activations, post: Others, statements: Sequence[Statement]) -> Drift:
+def probe_accuracy(base: Activations, post: Others, statements: Sequence[Statement], place: Place | None = None) -> Drift:
     """Each model's own probe reads truth as well after post-training as before.
 
     Accuracy of post's own probe on post minus base's on base, kinds left out in turn, in [-1, 1]; higher is better.
     Raises Unmeasurable as probe_transfer does, but widths may differ. Source: Du et al. 2025, claim 2.
     """
-    layer, _ = choose_layer(base, statements)
+    where = place or chosen_place(base, statements)
+    layer = where.layer
     if post.shape[1] <= layer:
         raise Unmeasurable(f"post has {post.shape[1]} blocks; the truth direction was chosen at block {layer}")
     before = probe_hits(base[:, layer], base[:, layer], statements)
     _require_accuracy(before, statements, f"base's own probe at block {layer}")
     after = probe_hits(post[:, layer], post[:, layer], statements)
-    place = site_name(layer, POSITION), LAYER_RULE
-    return _accuracy_drift("truth.probe_accuracy", before, after, statements, place, ("base", "post"))
+    site = site_name(layer, POSITION), where.rule
+    return _accuracy_drift("truth.probe_accuracy", before, after, statements, site, ("base", "post"))
 
 
 def judgement_accuracy(
@@ -230,8 +198,8 @@ def judgement_accuracy(
     base on the same statements, in [-1, 1]; higher is better; a tie counts as wrong. Raises Unmeasurable when base cannot
     judge. Source: Du et al. 2025, section on truth; absolute row beside the truth direction.
     """
+    require_judgement(base, statements)
     before, after = (_judged_hits(model, statements) for model in (base, post))
-    _require_accuracy(before, statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}")
     place = "logits @ last", "last token of the judged prompt"
     return _accuracy_drift("truth.judgement_accuracy", before, after, statements, place, ("base", "post"))
 
@@ -244,10 +212,8 @@ def clean_gap(
     Gap: mean logit(" TRUE") - logit(" FALSE") over true statements minus the same over false ones, in logits. Estimate:
     gap of post over gap of base, a ratio of means, 1 = as wide; higher is better. Raises Unmeasurable when base cannot judge.
     """
-    _require_accuracy(
-        _judged_hits(base, statements), statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}"
-    )
-    test = _split(statements, "test")
+    require_judgement(base, statements)
+    test = of_split(statements, "test")
     entities, before = entity_contributions(base[:, None], statements, test)
     _, after = entity_contributions(post[:, None], statements, test)
     evidence = ratio_of_means(after[:, 0], before[:, 0])
@@ -263,7 +229,7 @@ def clean_gap(
         better="higher",
         site="logits @ last",
         site_rule="last token of the judged prompt",
-        data=_data(statements),
+        data=data_name(statements),
         note=f"base {before.mean():.2f} logits, post {after.mean():.2f}",
         items=items,
     )
@@ -289,17 +255,33 @@ def judged_kinds(
     return (tuple(chosen), left) if len(chosen) > 1 else (tuple(sorted([*chosen, *left])), {})
 
 
-def _split(statements: Sequence[Statement], split: Split) -> Int[np.ndarray, " m"]:
+def require_labels(kept: Bool[np.ndarray, " statement"], statements: Sequence[Statement], where: str) -> None:
+    """Raise Unmeasurable unless there are true and false statements among those kept."""
+    labels = labels_of(statements, np.flatnonzero(kept))
+    if not labels.any() or labels.all():
+        raise Unmeasurable(f"{len(labels)} statements {where}: of one label only")
+
+
+def require_judgement(base: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> None:
+    """Raise Unmeasurable, with n and the gap, unless base judges the test split well enough to have something to lose.
+
+    base: logit(" TRUE") - logit(" FALSE"), NaN off the test split.
+    """
+    hits = _judged_hits(base, statements)
+    _require_accuracy(hits, statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}")
+
+
+def of_split(statements: Sequence[Statement], split: Split) -> Int[np.ndarray, " m"]:
     """Indices of the statements of a split."""
     return np.array([i for i, s in enumerate(statements) if s.split == split], dtype=int)
 
 
-def _labels(statements: Sequence[Statement], chosen: Int[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
+def labels_of(statements: Sequence[Statement], chosen: Int[np.ndarray, " m"]) -> Bool[np.ndarray, " m"]:
     """Which of the chosen statements are true."""
     return np.array([statements[i].label for i in chosen], dtype=bool)
 
 
-def _data(statements: Sequence[Statement]) -> str:
+def data_name(statements: Sequence[Statement]) -> str:
     """The data set as it stands in a row's key."""
     return "+".join(sorted({s.kind for s in statements}))
 
@@ -324,13 +306,13 @@ def _leave_one_kind_out(
         raise Unmeasurable(
             f"probes leave one kind of statements out, but there is only {kinds[0]!r}: give a column 'kind' with two or more"
         )
-    fit, reading = _split(statements, "fit"), _split(statements, read)
+    fit, reading = of_split(statements, "fit"), of_split(statements, read)
     folds = []
     for kind in kinds:
         fold_fit = np.array([i for i in fit if statements[i].kind != kind], dtype=int)
         fold_read = np.array([i for i in reading if statements[i].kind == kind], dtype=int)
         for rows, what in ((fold_fit, "fit"), (fold_read, read)):
-            labels = _labels(statements, rows)
+            labels = labels_of(statements, rows)
             if labels.all() or not labels.any():
                 raise Unmeasurable(f"kind {kind!r} left out: {len(rows)} statements of one label only in the {what} split")
         folds.append((kind, fold_fit, fold_read))
@@ -343,8 +325,8 @@ def probe_hits(
     """1 or 0 for every test statement, by the maker's probe on the reader's activations; NaN off the test split."""
     hits = np.full(len(statements), np.nan)
     for _, fit, held_out in _leave_one_kind_out(statements, "test"):
-        probe = fit_probe(_centred(maker, statements, fit), _labels(statements, fit))
-        hits[held_out] = probe.accuracy(_centred(reader, statements, held_out), _labels(statements, held_out))
+        probe = fit_probe(_centred(maker, statements, fit), labels_of(statements, fit))
+        hits[held_out] = probe.accuracy(_centred(reader, statements, held_out), labels_of(statements, held_out))
     return hits
 
 
@@ -383,7 +365,7 @@ def _require_accuracy(hits: Float[np.ndarray, " statement"], statements: Sequenc
 
 def _gap_note(logit_gap: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> str:
     """The clean gap in words."""
-    _, rows = entity_contributions(logit_gap[:, None], statements, _split(statements, "test"))
+    _, rows = entity_contributions(logit_gap[:, None], statements, of_split(statements, "test"))
     return f"clean gap {rows.mean():.2f} logits"
 
 
@@ -413,7 +395,7 @@ def _accuracy_drift(
         better="higher",
         site=place[0],
         site_rule=place[1],
-        data=_data(statements),
+        data=data_name(statements),
         note=f"{names[0]} {_accuracy(before):.3f}, {names[1]} {_accuracy(after):.3f}",
         items=tuple(items),
     )

@@ -149,15 +149,18 @@ def table_statements(table: FactTable, seed: int = 0, negated: bool = False) -> 
 
 
 def shipped_statements(seed: int = 0) -> list[Statement]:
-    """The affirmative statements of every shipped table."""
-    return [statement for table in fact_tables() for statement in table_statements(table, seed)]
+    """The statements of every shipped table, each affirmed and negated."""
+    return [
+        statement for table in fact_tables() for negated in (False, True) for statement in table_statements(table, seed, negated)
+    ]
 
 
 def read_statements(path: Path, seed: int = 0) -> list[Statement]:
     """The user's own statements, from CSV or JSONL.
 
     Columns: `statement` and `label` (true/false or 1/0) are needed; `entity` (what the statement is about; default: the
-    statement itself), `value` (what it says of it) and `kind` (default: the file's name) are optional. Others are left alone.
+    statement itself), `value` (what it says of it), `kind` (default: the file's name) and `negated` (whether it denies
+    something; default: false) are optional. Others are left alone.
     Raises InputError, with the line, for anything else.
     """
     if not path.is_file():
@@ -165,7 +168,7 @@ def read_statements(path: Path, seed: int = 0) -> list[Statement]:
     rows = _read_rows(path)
     if not rows:
         raise InputError(f"statements file {path}: no rows", "one statement a row", "fill the file")
-    read: dict[str, list[tuple[str, bool, str, str]]] = defaultdict(list)
+    read: dict[str, list[tuple[str, bool, str, str, bool]]] = defaultdict(list)
     for number, row in rows:
         where = f"statements file {path}, line {number}"
         if missing := {"statement", "label"} - row.keys():
@@ -181,13 +184,19 @@ def read_statements(path: Path, seed: int = 0) -> list[Statement]:
             raise InputError(
                 f"{where}: {text[-20:]!r} has no period at its end", "a sentence ending in '.'", "mend the statement"
             )
-        read[str(row.get("kind") or path.stem)].append((text, label, str(row.get("entity") or text), str(row.get("value") or "")))
+        negated = TRUE_WORDS.get(str(row.get("negated") or "false").strip().lower())
+        if negated is None:
+            raise InputError(f"{where}: negated {row['negated']!r}", "true, false, 1 or 0", "mend the cell")
+        entity, value = str(row.get("entity") or text), str(row.get("value") or "")
+        read[str(row.get("kind") or path.stem)].append((text, label, entity, value, negated))
     statements = []
     for kind, group in sorted(read.items()):
-        if len({label for _, label, _, _ in group}) < 2:
+        if len({label for _, label, *_ in group}) < 2:
             raise InputError(f"statements file {path}: kind {kind!r} has one label only", "true and false ones", "add the other")
-        splits = split_entities((entity for _, _, entity, _ in group), seed)
-        statements += [Statement(text, label, entity, kind, splits[entity], value) for text, label, entity, value in group]
+        splits = split_entities((entity for _, _, entity, *_ in group), seed)
+        statements += [
+            Statement(text, label, entity, kind, splits[entity], value, negated) for text, label, entity, value, negated in group
+        ]
     return statements
 
 

@@ -1,14 +1,16 @@
 """Recordings against transformers itself, on random models of every family that is let in."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 import torch
 from tiny import tiny_model
 
-from mechdrift.engine.record import batches_by_length, record_blocks, record_logits
+from mechdrift.engine.record import Edit, batches_by_length, record_blocks, record_logits, record_under
 from mechdrift.engine.selfcheck import self_check
 from mechdrift.engine.sites import LLAMA_SHAPED
+from mechdrift.engine.steer import adding
 from mechdrift.errors import Unmeasurable
 
 PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102, 103, 104, 105, 106], [0, 5, 9, 200, 32], [0, 44, 45]]
@@ -87,3 +89,30 @@ def test_self_check_notices_nan(model: Any) -> None:
     block.mlp.register_forward_hook(lambda _m, _i, output: output * float("nan"))
     with pytest.raises(Unmeasurable, match="block 1"):
         self_check(model, PROMPTS)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 16, 10**6])
+def test_one_prefix_for_many_interventions_equals_whole_forwards(model: Any, batch_tokens: int) -> None:
+    """Each intervention by itself, on the whole prompt, one at a time, without cache or padding."""
+    prompts = PROMPTS[:1] + PROMPTS[2:]
+    tokens = [(3, 4)] * len(prompts)
+    positions = [[2, 3], [4, 6], [0, 3], [1]]  # the fourth prompt is shorter than what follows the first edit of the third
+    shifts = torch.randn(2, len(prompts), 32)
+
+    def edit(number: int) -> Edit:
+        def on(model: Any, batch: list[int], before: list[int]) -> AbstractContextManager[None]:
+            places = [[place - left for place in positions[i]] for i, left in zip(batch, before, strict=True)]
+            return adding(model, [0, 1], shifts[number][batch], places)
+
+        return on
+
+    first = [min(places) for places in positions]
+    found = record_under(model, prompts, tokens, [edit(0), edit(1)], first, batch_tokens)
+    plain = record_logits(model, prompts, tokens, 10**6)
+    for number in range(2):
+        for row, prompt in enumerate(prompts):
+            with torch.inference_mode(), adding(model, [0, 1], shifts[number][row][None], [positions[row]]):
+                logits = model(torch.tensor([prompt]), use_cache=False).logits[0, -1]
+            torch.testing.assert_close(found[number, row, :2], logits[[3, 4]], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(found[number, row, 2], logits.logsumexp(0), rtol=1e-4, atol=1e-4)
+        assert (found[number] - plain).abs().max() > 0.1, "the intervention changed something"

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,8 +34,11 @@ def libraries_stay_loaded() -> None:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all runs of a test process: what is tested here is not recording."""
-    return tmp_path_factory.mktemp("cache")
+    """One store for all runs of a test session, its workers' included: what is tested here is not recording."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared-cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +69,7 @@ class Compared:
         self.out = result.stdout.str()
         self.err = result.stderr.str()
         self.record: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
-        self.rows: dict[str, dict[str, Any]] = {row["finding"]: row for row in self.record.get("rows", [])}
+        self.rows: dict[str, dict[str, Any]] = {row["label"]: row for row in self.record.get("rows", [])}
 
     def verdicts(self) -> dict[str, str]:
         """Verdict of every row."""

@@ -31,6 +31,7 @@ def test_help_lists_every_option_once(pytester: pytest.Pytester) -> None:
         "--mechdrift-profile=NAME|FILE.toml",
         "--mechdrift-only=NAME",
         "--mechdrift-statements=FILE",
+        "--mechdrift-hand-set=NAME|FILE.toml",
         "--mechdrift-device=DEVICE",
         "--mechdrift-dtype=DTYPE",
         "--mechdrift-batch=TOKENS",
@@ -47,7 +48,7 @@ def test_list_shows_roles_and_limits(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_inprocess("--mechdrift-list")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["profile base-to-post: 4 gated rows", "truth.direction_similarity: gate, >= 0.8 (provisional)", "*arXiv 2504.02904*"]
+        ["profile base-to-post: 5 gated rows", "truth.direction_similarity: gate, >= 0.8 (provisional)", "*arXiv 2504.02904*"]
     )
 
 
@@ -59,7 +60,7 @@ def test_in_a_strangers_project_with_errors_for_warnings(compare: Callable[..., 
     (pytester.path / "tests" / "test_own.py").write_text("def test_own():\n    raise SystemExit('not to be run')\n")
     run = compare("organism:base", "organism:instruct", process=True)
     assert run.code == 0, run.out
-    assert len(run.rows) == 6
+    assert len(run.rows) == 16
     assert "test_own" not in run.out
 
 

@@ -10,6 +10,16 @@ from known import KNOWN
 
 MODES = {"plain": ("-p", "no:xdist"), "n0": ("-n", "0"), "n2": ("-n", "2")}
 PAIR = ("organism:base", "organism:instruct")
+# Rows that share two recordings a model: every statement's period, and the judgements of the test split.
+CHEAP = (
+    "truth.direction_similarity",
+    "truth.probe_accuracy",
+    "truth.judgement_accuracy",
+    "truth.clean_gap",
+    "truth.two_directions",
+)
+ONLY = tuple(word for name in CHEAP for word in ("--mechdrift-only", name))
+RECORDED = 2 * (2400 + 720)
 
 
 def judged(run: Any) -> dict[str, Any]:
@@ -19,17 +29,17 @@ def judged(run: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: Path, mode: str) -> None:
-    plain = compare(*PAIR, "-p", "no:xdist")
+    plain = compare(*PAIR, *ONLY, "-p", "no:xdist")
     # A cache of its own, so that workers record, wait for each other and read.
-    run = compare(*PAIR, *MODES[mode], "--junitxml", tmp_path / "j.xml", cache=tmp_path / "cache", process=True)
+    run = compare(*PAIR, *ONLY, *MODES[mode], "--junitxml", tmp_path / "j.xml", cache=tmp_path / "cache", process=True)
     assert run.code == plain.code == 0, run.out
     assert judged(run) == judged(plain)
-    assert run.record["run"]["work"]["recorded_prompts"] == 2 * (1200 + 720)
+    assert run.record["run"]["work"]["recorded_prompts"] == RECORDED
     cases = [case for suite in JUnitXml.fromfile(str(tmp_path / "j.xml")) for case in suite]
     assert len(cases) == len(run.rows) == 6
     for case in cases:
         told = {prop.get("name"): prop.get("value") for prop in case._elem.iter("property")}
-        row = run.rows[told["mechdrift.finding"]]
+        row = run.rows[told["mechdrift.label"]]
         assert told["mechdrift.verdict"] == row["verdict"]
         assert float(told["mechdrift.estimate"]) == row["estimate"]
         assert float(told["mechdrift.low"]) == row["low"]
@@ -38,10 +48,16 @@ def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: 
         assert float(told["mechdrift.at_least"]) == row["limit"]["at_least"]
 
 
+def test_every_row_is_the_same_on_workers(compare: Callable[..., Any]) -> None:
+    plain, workers = compare(*PAIR, "-p", "no:xdist"), compare(*PAIR, "-n", "2", process=True)
+    assert len(plain.rows) == 16
+    assert judged(workers) == judged(plain)
+
+
 def test_the_second_run_records_nothing_and_says_the_same(compare: Callable[..., Any], tmp_path: Path) -> None:
-    first = compare(*PAIR, cache=tmp_path / "cache")
-    second = compare(*PAIR, cache=tmp_path / "cache")
-    assert first.record["run"]["work"] == {"cache_hits": 0, "cache_misses": 4, "model_loads": 2, "recorded_prompts": 3840}
+    first = compare(*PAIR, *ONLY, cache=tmp_path / "cache")
+    second = compare(*PAIR, *ONLY, cache=tmp_path / "cache")
+    assert first.record["run"]["work"] == {"cache_hits": 0, "cache_misses": 4, "model_loads": 2, "recorded_prompts": RECORDED}
     assert second.record["run"]["work"] == {"cache_hits": 4, "cache_misses": 0, "model_loads": 0, "recorded_prompts": 0}
     assert judged(second) == judged(first)
 
@@ -58,7 +74,7 @@ def test_only_selects_findings_without_paths(compare: Callable[..., Any]) -> Non
     run = compare(*PAIR, "--mechdrift-only", "truth.clean_gap")
     assert list(run.rows) == ["truth.clean_gap"]
     assert "truth.direction_similarity" in run.record["not_selected"]
-    assert "5 deselected" in run.out
+    assert "15 deselected" in run.out
 
 
 def test_items_lie_beside_the_record(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:

@@ -43,8 +43,8 @@ def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
         assert row["n"] == KNOWN
     jsonschema.validate(run.record, schema())
     assert "mechdrift: base organism:base (llama, 6 blocks x 192" in run.out
-    assert re.search(r"mechdrift: device cpu, dtype float32, cache .*, profile base-to-post \(4 gated rows\)", run.out)
-    assert "mechdrift: 4 gated rows: 4 held" in run.out
+    assert re.search(r"mechdrift: device cpu, dtype float32, cache .*, profile base-to-post \(5 gated rows\)", run.out)
+    assert "mechdrift: 5 gated rows: 5 held" in run.out
 
 
 @pytest.mark.parametrize(("degrees", "verdict"), [(15, "held"), (30, "held"), (60, "drifted")])
@@ -126,4 +126,4 @@ def test_another_tokenizer_is_unmeasurable_by_name(compare: Callable[..., Any], 
     run = compare("organism:base", tiny_checkpoint())
     assert run.code == 7
     assert {row["verdict"] for row in run.rows.values()} == {"unmeasurable"}
-    assert "token ids differ between base and post on 1200 of 1200 prompts" in run.out
+    assert "token ids differ between base and post on 2400 of 2400 prompts" in run.out

@@ -39,4 +39,4 @@ def test_the_wheel_runs_the_packaged_suites(tmp_path: Path) -> None:
     call(python, "-m", "pytest", *pair, "--mechdrift-cache", tmp_path / "cache", "--mechdrift-record", "record.json", cwd=empty)
     record = json.loads((empty / "record.json").read_text())
     assert record["exit_code"] == 0
-    assert len(record["rows"]) == 6
+    assert len(record["rows"]) == 16

@@ -165,6 +165,28 @@ def test_bad_user_statements_are_named(tmp_path: Path, name: str, content: str, 
         read_statements(tmp_path / name)
 
 
+def test_user_statements_may_be_negated(tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text("statement,label,negated\nA is B.,1,\nA is not B.,0,true\nA is not C.,1,1\n")
+    assert [s.negated for s in read_statements(table)] == [False, True, True]
+    table.write_text("statement,label,negated\nA is B.,1,perhaps\n")
+    with pytest.raises(InputError, match="line 2: negated 'perhaps'"):
+        read_statements(table)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_negated_statements_say_the_opposite_of_the_same(kind: str) -> None:
+    table = next(table for table in fact_tables() if table.kind == kind)
+    affirmed, denied = table_statements(table), table_statements(table, negated=True)
+    assert [(s.entity, s.value, s.split, s.label) for s in affirmed] == [
+        (s.entity, s.value, s.split, not s.label) for s in denied
+    ]
+    for statement in denied:
+        assert statement.negated
+        assert " not " in statement.text or statement.text.startswith("No ")
+    assert not any(statement.negated for statement in affirmed)
+
+
 def test_missing_and_undecodable_user_statements_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not found"):
         read_statements(tmp_path / "none.csv")

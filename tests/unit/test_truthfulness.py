@@ -8,12 +8,12 @@ import pytest
 from scipy import special, stats
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures import truthfulness
+from mechdrift.measures import truth_directions, truthfulness
 from mechdrift.measures.truthfulness import choose_layer, clean_gap, entity_contributions, fit_probe, independent_pairs
 from mechdrift.prompts.statements import Statement, shipped_statements, split_entities
 
 WIDTH, LAYERS, TRUTH_LAYER = 24, 3, 1
-STATEMENTS = [s for s in shipped_statements() if s.kind not in ("cities", "general_facts", "numbers")]
+STATEMENTS = [s for s in shipped_statements() if not s.negated and s.kind not in ("cities", "general_facts", "numbers")]
 ENTITIES = len({(s.kind, s.entity) for s in STATEMENTS if s.split == "test"})
 SIGNS = np.where([s.label for s in STATEMENTS], 1.0, -1.0)
 
@@ -56,7 +56,7 @@ def test_the_layer_with_truth_is_chosen() -> None:
 def test_similarity_covers_the_planted_angle(degrees: int) -> None:
     direction = unit(0)
     base, post = planted(direction, 1), planted(at_angle(direction, degrees), 2)
-    drift = truthfulness.direction_similarity(base, post, STATEMENTS, None)
+    drift = truth_directions.direction_similarity(base, post, STATEMENTS, None)
     assert drift.site == f"resid_post[{TRUTH_LAYER}] @ period"
     assert drift.evidence.n == ENTITIES
     low, high = drift.evidence.interval(0.999)
@@ -69,7 +69,7 @@ def test_without_truth_there_is_nothing_to_compare() -> None:
     """Values, kinds and entities alone have no direction: its squared length is within noise of zero, not below it."""
     blank = planted(np.zeros(WIDTH), 1, values=3.0)
     with pytest.raises(Unmeasurable, match="base has no truth direction at block"):
-        truthfulness.direction_similarity(blank, blank, STATEMENTS, None)
+        truth_directions.direction_similarity(blank, blank, STATEMENTS, None)
     test = np.array([i for i, s in enumerate(STATEMENTS) if s.split == "test"])
     entities, rows = entity_contributions(blank[:, 0].astype(float), STATEMENTS, test)
     apart = independent_pairs(entities, STATEMENTS, test)
@@ -81,7 +81,7 @@ def test_without_truth_there_is_nothing_to_compare() -> None:
 
 
 def test_a_post_without_truth_is_marked_as_having_lost_it() -> None:
-    drift = truthfulness.direction_similarity(planted(unit(0), 1), planted(np.zeros(WIDTH), 2), STATEMENTS, None)
+    drift = truth_directions.direction_similarity(planted(unit(0), 1), planted(np.zeros(WIDTH), 2), STATEMENTS, None)
     assert drift.post_lacks
     assert "post has no truth direction left" in drift.note
 
@@ -102,7 +102,7 @@ def test_widths_that_differ_are_unmeasurable() -> None:
     base = planted(unit(0), 1)
     narrow = base[:, :, :20]
     with pytest.raises(Unmeasurable, match=r"base \(3, 24\), post \(3, 20\)"):
-        truthfulness.direction_similarity(base, narrow, STATEMENTS, None)
+        truth_directions.direction_similarity(base, narrow, STATEMENTS, None)
     with pytest.raises(Unmeasurable, match=r"base \(3, 24\), post \(3, 20\)"):
         truthfulness.probe_transfer(base, narrow, STATEMENTS, "forward")
     assert truthfulness.probe_accuracy(base, narrow, STATEMENTS).estimate > -0.5  # each reads its own
@@ -160,7 +160,7 @@ def test_judgement_accuracy_and_gap_are_what_was_planted() -> None:
 
 def test_a_base_that_cannot_judge_is_unmeasurable_with_n_and_gap() -> None:
     with pytest.raises(
-        Unmeasurable, match=rf"of the statements, more than 0\.7 needed; n = {ENTITIES} entities; clean gap -?\d\.\d\d logits"
+        Unmeasurable, match=r"of the statements, more than 0\.7 needed; n = 360 entities; clean gap -?\d\.\d\d logits"
     ):
         truthfulness.judgement_accuracy(gaps(0, 1, 0), gaps(8, 0.1, 1), STATEMENTS)
 
@@ -177,10 +177,74 @@ def test_statements_without_pairs_count_too() -> None:
     for kind in ("k1", "k2"):
         splits = split_entities([f"{kind}{i}" for i in range(150)], 0)
         own += [Statement(f"{name}.", rng.random() < 0.4, name, kind, split) for name, split in splits.items()]
-    drift = truthfulness.direction_similarity(planted(unit(0), 1, own), planted(unit(0), 2, own), own, None)
+    drift = truth_directions.direction_similarity(planted(unit(0), 1, own), planted(unit(0), 2, own), own, None)
     low, high = drift.evidence.interval(0.999)
     assert low <= 1 <= high
     assert drift.evidence.n == 180
+
+
+def two_form(general: np.ndarray, polarity: np.ndarray, seed: int) -> np.ndarray:
+    """Affirmed and negated statements: truth along one direction, truth x polarity along another."""
+    statements = shipped_statements()
+    signs = np.where([s.label for s in statements], 1.0, -1.0)[:, None]
+    turns = np.where([s.negated for s in statements], -1.0, 1.0)[:, None]
+    activations = planted(np.zeros(WIDTH), seed, statements)
+    activations[:, TRUTH_LAYER] += (2 * signs * general + 3 * signs * turns * polarity).astype(np.float32)
+    return activations
+
+
+@pytest.mark.parametrize("degrees", [0, 40])
+def test_two_directions_are_found_apart(degrees: int) -> None:
+    """Only the general direction is turned in post: the polarity direction has to stay."""
+    general, polarity = at_angle(unit(0), 0), at_angle(unit(0), 90)
+    turned = np.cos(np.radians(degrees)) * general + np.sin(np.radians(degrees)) * unit(7)
+    base, post = two_form(general, polarity, 1), two_form(turned, polarity, 2)
+    place = truthfulness.Place(TRUTH_LAYER)
+    found = {
+        which: truth_directions.two_directions(base, post, shipped_statements(), which, place)
+        for which in ("general", "polarity")
+    }
+    cosine = general @ turned / np.linalg.norm(turned)
+    assert found["general"].interval.low - 0.02 <= cosine <= found["general"].interval.high + 0.02
+    assert found["polarity"].estimate == pytest.approx(1, abs=0.02)
+    assert found["general"].evidence.n == ENTITIES
+
+
+def test_polarity_contributions_are_the_least_squares_directions() -> None:
+    """Against numpy's own solver on the centred activations."""
+    statements = shipped_statements()
+    test = np.array([i for i, s in enumerate(statements) if s.split == "test"])
+    values = np.random.default_rng(0).normal(size=(len(statements), 4))
+    centred = values[test].copy()
+    groups = np.array([f"{statements[i].kind}{statements[i].negated}" for i in test])
+    for group in set(groups):
+        centred[groups == group] -= centred[groups == group].mean(0)
+    signs = np.array([1.0 if statements[i].label else -1.0 for i in test])
+    turns = np.array([-1.0 if statements[i].negated else 1.0 for i in test])
+    solved = np.linalg.lstsq(np.stack([signs, signs * turns], axis=1), centred, rcond=None)[0]
+    for row, which in enumerate(("general", "polarity")):
+        _, rows = truth_directions.polarity_contributions(values, statements, test, which)
+        assert rows.mean(0) == pytest.approx(solved[row])
+
+
+def test_two_directions_need_both_polarities() -> None:
+    with pytest.raises(Unmeasurable, match="no kind has affirmed and negated statements"):
+        truth_directions.two_directions(planted(unit(0), 1), planted(unit(0), 2), STATEMENTS, "general", truthfulness.Place(1))
+
+
+def test_the_judgement_direction_is_found_where_it_is_clearest_on_the_choose_split() -> None:
+    fit = np.array([s.split == "fit" for s in STATEMENTS])
+    base, post = planted(unit(0), 1), planted(at_angle(unit(0), 30), 2)
+    base[fit] = post[fit] = np.nan
+    drift = truth_directions.judgement_direction(base, post, STATEMENTS, None)
+    assert drift.site == f"resid_post[{TRUTH_LAYER}] @ last"
+    assert drift.interval.low <= np.cos(np.radians(30)) <= drift.interval.high
+
+
+def test_a_place_set_by_hand_is_used_and_named() -> None:
+    place = truthfulness.Place(0, "hand-set")
+    drift = truthfulness.probe_accuracy(planted(unit(0), 1)[:, [1, 0, 2]], planted(unit(0), 2)[:, [1, 0, 2]], STATEMENTS, place)
+    assert (drift.site, drift.site_rule) == ("resid_post[0] @ period", "hand-set")
 
 
 def test_kinds_that_base_cannot_judge_are_left_out_with_their_accuracy() -> None:

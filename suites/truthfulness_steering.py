@@ -1,0 +1,223 @@
+"""How the truth direction is steered by: where, how strongly, and what both models then say."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.recordings import Prompts, Recorder, Steering
+from mechdrift.errors import Unmeasurable
+from mechdrift.fixtures import Pair
+from mechdrift.hand_set import HAND_SET, LENGTHS, HandSet
+from mechdrift.measures import steering, truthfulness
+from mechdrift.measures.drift import Drift
+from mechdrift.measures.steering import Arms, How
+from mechdrift.prompts.judgement import ANSWERS, judgement_prompts
+from mechdrift.prompts.statements import Split, Statement
+from mechdrift.stats import Normal
+from mechdrift.suites.truthfulness import TruthReadings, judged_questions
+
+COEFFICIENTS = (1.0, 2.0, 4.0)
+TIE = 1e-9
+DEPTHS = (0.0, 1 / 8, 1 / 4, 1 / 2)  # of the blocks, up to the one at which truth is read
+RULE = "blocks and coefficient of base's largest own effect beyond a random direction's on the choose split"
+
+Directions = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class SteeringReadings:
+    """What both models say, plain and steered."""
+
+    statements: Sequence[Statement]
+    """In the order of all arrays."""
+    base: Arms
+    """Base; its transferred direction is post's."""
+    post: Arms
+    """Post; its transferred direction is base's."""
+    kept: steering.Kept
+    """The statements that both judge right."""
+    how: How
+    """Blocks, positions, coefficient; what decides where post judges too little."""
+    how_transferred: How
+    """The same, and what decides where post's own direction no longer steers it."""
+    base_effect: Normal | None
+    """Effect of base's own direction on base beyond a random one's; None where too few statements are left."""
+
+    def transfer(self, name: str, formula: steering.Formula = "du", flips: steering.Flips = "both") -> Drift:
+        """A row of the transfer to post, or backward to base."""
+        arms = self.base if name == "truth.steering_backward" else self.post
+        return steering.transfer(
+            name, arms, self.base_effect, self.statements, self.kept.mask, self.how_transferred, formula, flips
+        )
+
+    def effect(self) -> Drift:
+        """The absolute row."""
+        return steering.own_difference(self.base, self.post, self.statements, self.kept.mask, self.how)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The judged prompts of a split as one model reads them."""
+
+    indices: list[int]
+    """Of their statements."""
+    prompts: Prompts
+    """The prompts."""
+    positions: list[list[int]]
+    """The tokens at which the stream is moved, one list a prompt."""
+
+
+def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: int, hand: HandSet) -> SteeringReadings:
+    """Choose blocks and coefficient on base, then steer each model along its own direction and the other's.
+
+    Raises Unmeasurable where base cannot judge, widths differ, or there is one kind only; InterventionFailed where a model does
+    not move.
+    """
+    truthfulness.require_judgement(truth.base_gap, truth.statements)
+    truthfulness.require_same_shape(truth.base, truth.post)
+    statements = truth.statements
+    kinds = sorted({s.kind for s in statements})
+    if truth.base.shape[1] < 2:
+        raise Unmeasurable("one block: what is added to its output at the object or the period is never read")
+    # The last block's output reaches no other token.
+    top = min(truth.place.layer, truth.base.shape[1] - 2)
+    own = {point.short: steering.mean_differences(blocks[:, top], statements, kinds) for point, blocks in truth.by_point(pair)}
+    base_own, post_own = own[pair.base.short], own[pair.post.short]
+    layers, coefficient = _chosen(pair.base, recordings, statements, base_own, top, seed, hand)
+
+    def arms(point: Checkpoint, mine: Directions, other: Directions) -> Arms:
+        asked = _asked(recordings, point, statements, seed, "test", hand)
+        lengths = None if hand.steering_length == LENGTHS[1] else mine
+        pushes = mine, _as_long(other, lengths), _random(mine, seed)
+        moves = [_steering(asked, statements, push, layers, coefficient) for push in pushes]
+        plain, own, transferred, random = _said(recordings, point, asked, statements, moves)
+        return Arms(plain, own, transferred, random)
+
+    base, post = arms(pair.base, base_own, post_own), arms(pair.post, post_own, base_own)
+    kept = steering.kept_statements(base.plain, post.plain, statements)
+    positions = "+".join(hand.steering_positions)
+    how = How(
+        site=f"resid_post[{layers[0]}..{layers[-1]}] @ {positions}",
+        rule=HAND_SET if hand.steering_layers and hand.steering_coefficient else RULE,
+        data=truthfulness.data_name(statements),
+        note=f"coefficient {coefficient:g}; judged wrong of {kept.asked}: base {kept.base_wrong}, post {kept.post_wrong}",
+    )
+    if steering.too_few(kept.mask, statements):
+        how = _lost(how, truth)
+        return SteeringReadings(statements, base, post, kept, how, how, None)
+    before, after = (steering.effect_over_random(arm.plain, arm.own, arm.random, statements, kept.mask) for arm in (base, post))
+    how = replace(how, note=f"{how.note}; own beyond random: base {_words(before)}, post {_words(after)}")
+    if kept.lost_in_post_alone:
+        how = _lost(how, truth)
+    how_transferred = how
+    if not how.post_lacks and before.interval().low > steering.EFFECT_MINIMUM >= after.interval().low:
+        absolute = steering.own_difference(base, post, statements, kept.mask, how)
+        how_transferred = replace(how, post_lacks=True, sibling=absolute)
+    return SteeringReadings(statements, base, post, kept, how, how_transferred, before)
+
+
+def _words(evidence: Normal) -> str:
+    """An effect with its interval."""
+    low, high = evidence.interval()
+    return f"{evidence.estimate:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _lost(how: How, truth: TruthReadings) -> How:
+    """Post judges too little: judgement accuracy decides."""
+    accuracy = truthfulness.judgement_accuracy(truth.base_gap, truth.post_gap, truth.statements)
+    return replace(how, post_lacks=True, sibling=accuracy)
+
+
+def _chosen(
+    base: Checkpoint,
+    recordings: Recorder,
+    statements: Sequence[Statement],
+    directions: Directions,
+    top: int,
+    seed: int,
+    hand: HandSet,
+) -> tuple[tuple[int, ...], float]:
+    """Blocks and coefficient: by hand, or by base's largest own effect on the choose split; ties go to the weaker one."""
+    layers = hand.steering_layers
+    ranges = [layers] if layers else sorted({tuple(range(top - round(depth * top), top + 1)) for depth in DEPTHS}, key=len)
+    coefficients = (hand.steering_coefficient,) if hand.steering_coefficient else COEFFICIENTS
+    if len(ranges) == len(coefficients) == 1:
+        return ranges[0], coefficients[0]
+    asked = _asked(recordings, base, statements, seed, "choose", hand)
+    options = [(blocks, coefficient) for coefficient in coefficients for blocks in ranges]
+    pushes = (directions, _random(directions, seed))
+    moves = [_steering(asked, statements, push, *option) for option in options for push in pushes]
+    plain, *moved = _said(recordings, base, asked, statements, moves)
+    kept = steering.kept_statements(plain, plain, statements).mask
+    truthfulness.require_labels(kept, statements, "of the choose split that base judges right")
+    best, found = -math.inf, options[0]
+    for number, option in enumerate(options):
+        own, random = moved[2 * number : 2 * number + 2]
+        effect = steering.effect_over_random(plain, own, random, statements, kept).estimate
+        if effect > best + TIE:
+            best, found = effect, option
+    return found
+
+
+def _asked(
+    recordings: Recorder, point: Checkpoint, statements: Sequence[Statement], seed: int, split: Split, hand: HandSet
+) -> Asked:
+    """The judged prompts of a split, and where they are steered."""
+    indices, prompts = judged_questions(recordings, point, statements, seed, split)
+    texts = judgement_prompts(statements, seed, split)
+    characters = []
+    for index in indices:
+        statement = statements[index]
+        start = texts[statement].rindex(statement.text)
+        places = {"period": len(statement.text) - 1, "object_last": _object_end(statement)}
+        characters.append([start + places[name] for name in hand.steering_positions])
+    # Encoded with an answer, as the prompts are, whose tokens are a beginning of these.
+    whole = [texts[statements[index]] + ANSWERS[True] for index in indices]
+    return Asked(indices, prompts, recordings.tokens_over(point, whole, characters))
+
+
+def _random(directions: Directions, seed: int) -> Directions:
+    """A random direction for each kind, as long as its truth direction; the same for both models but for its length."""
+    random = {}
+    for number, (kind, vector) in enumerate(sorted(directions.items())):
+        drawn = np.random.default_rng([seed, number]).normal(size=len(vector))
+        random[kind] = drawn * (np.linalg.norm(vector) / np.linalg.norm(drawn))
+    return random
+
+
+def _object_end(statement: Statement) -> int:
+    """Index of the last character of what is said, or of the last word before the period where that is not known."""
+    place = statement.text.rfind(statement.value) if statement.value else -1
+    return place + len(statement.value) - 1 if place >= 0 else len(statement.text) - 2
+
+
+def _as_long(directions: Directions, as_these: Directions | None) -> Directions:
+    """The directions with the lengths of others: a transfer compares directions, not the sizes of two residual streams."""
+    if as_these is None:
+        return directions
+    return {kind: vector * (np.linalg.norm(as_these[kind]) / np.linalg.norm(vector)) for kind, vector in directions.items()}
+
+
+def _steering(
+    asked: Asked, statements: Sequence[Statement], directions: Directions, layers: tuple[int, ...], coefficient: float
+) -> Steering:
+    """Added to false statements, taken from true ones."""
+    shifts = [
+        (-coefficient if statements[index].label else coefficient) * directions[statements[index].kind] for index in asked.indices
+    ]
+    return Steering(layers, np.array(shifts, dtype=np.float32), asked.positions)
+
+
+def _said(
+    recordings: Recorder, point: Checkpoint, asked: Asked, statements: Sequence[Statement], moves: Sequence[Steering]
+) -> list[np.ndarray]:
+    """P(" TRUE") - P(" FALSE") of every statement asked, NaN for the others: plain, then under each move."""
+    plain = recordings.logits(point, asked.prompts)
+    moved = recordings.steered_logits(point, asked.prompts, moves)
+    logits = np.concatenate([plain[None], moved]).astype(np.float64)
+    said = np.full((len(logits), len(statements)), np.nan)
+    said[:, asked.indices] = np.exp(logits[..., 0] - logits[..., 2]) - np.exp(logits[..., 1] - logits[..., 2])
+    return list(said)

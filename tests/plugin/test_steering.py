@@ -1,0 +1,112 @@
+"""Steering rows end to end: what must not pass, and what must drift."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mechdrift.checkpoints.load import load_model, load_tokenizer
+from mechdrift.checkpoints.resolve import resolve
+from mechdrift.data.organisms.recipe.forget import forget, perplexity
+
+PAIR = ("organism:base", "organism:instruct")
+ROWS = ("truth.steering_transfer", "truth.steering_backward", "truth.steering_effect")
+
+
+def test_rows_have_intervals_and_both_formulas(compare: Callable[..., Any]) -> None:
+    run = compare(*PAIR)
+    by = [name for name in run.rows if name.startswith("truth.steering_transfer_by")]
+    assert {tuple(sorted(run.rows[name]["key"]["parameters"].items())) for name in by} == {
+        (("flips", flips), ("formula", formula)) for flips in ("true-to-false", "false-to-true") for formula in ("du", "marks")
+    }
+    for name in (*ROWS, *by):
+        row = run.rows[name]
+        assert row["low"] < row["estimate"] < row["high"], name
+        assert row["key"]["site_rule"].startswith("blocks and coefficient of base's largest own effect beyond a random")
+        assert "own beyond random: base 0." in row["note"]
+
+
+def test_a_hook_that_does_nothing_makes_errors_and_never_green(
+    compare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def nothing(*_: object) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr("mechdrift.engine.steer._edited", nothing)
+    run = compare(*PAIR, "--mechdrift-only", "truth.steering_transfer", cache=tmp_path / "cache")
+    assert run.code == 1
+    assert run.verdicts() == {"truth.steering_transfer": "error"}
+    assert "did not move its output as it says" in run.out
+
+
+def test_choices_by_hand_are_used_and_recorded(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+    (pytester.path / "own.toml").write_text(
+        'truth_layer = 4\nsteering_layers = [3]\nsteering_coefficient = 1\nsteering_positions = ["period"]\n'
+    )
+    run = compare(*PAIR, "--mechdrift-hand-set", "own.toml", "--mechdrift-only", "truth")
+    for name in ROWS:
+        assert run.rows[name]["site"] == "resid_post[3..3] @ period"
+        assert run.rows[name]["key"]["site_rule"] == "hand-set"
+    assert run.rows["truth.direction_similarity"]["site"] == "resid_post[4] @ period"
+    assert run.rows["truth.direction_similarity"]["key"]["site_rule"] == "hand-set"
+    assert run.record["settings"]["hand_set"]["steering_layers"] == [3]
+    assert "mechdrift: hand-set own.toml: " in run.out
+
+
+def test_choices_by_hand_that_the_model_cannot_follow_are_refused(compare: Callable[..., Any]) -> None:
+    run = compare(*PAIR, "--mechdrift-hand-set", "du-2025-llama-3.1-8b")
+    assert run.code == 4
+    assert "block 8; expected 0 to 5 for this model" in run.err
+
+
+def test_a_copy_that_forgot_its_facts_has_drifted_and_is_not_unmeasurable(compare: Callable[..., Any], tmp_path: Path) -> None:
+    """Its language is kept, perplexity within 10%: what is lost is what it knew."""
+    base = resolve("organism:base")
+    model, tokenizer = load_model(base, torch.float32, "cpu"), load_tokenizer(base)
+    before = perplexity(model, tokenizer, 0)
+    forget(model, tokenizer, 0, lambda _line: None)
+    assert abs(perplexity(model, tokenizer, 0) / before - 1) < 0.1
+    model.save_pretrained(tmp_path / "forgot")
+    tokenizer.save_pretrained(tmp_path / "forgot")
+    run = compare("organism:base", tmp_path / "forgot")
+    assert run.code == 1
+    verdicts = run.verdicts()
+    assert verdicts["truth.judgement_accuracy"] == verdicts["truth.clean_gap"] == verdicts["truth.steering_transfer"] == "drifted"
+    assert "unmeasurable" not in verdicts.values()
+    assert run.rows["truth.judgement_accuracy"]["estimate"] < -0.2
+
+
+def test_a_direction_that_was_turned_away_no_longer_steers(compare: Callable[..., Any], turned: Callable[[int], Path]) -> None:
+    """Outputs are unchanged, every vector is turned by 90 degrees: base's direction is nothing to post, post's own is all."""
+    run = compare(
+        "organism:instruct",
+        turned(90),
+        "--mechdrift-only",
+        "truth.steering_transfer",
+        "--mechdrift-only",
+        "truth.steering_effect",
+    )
+    transfer, own = run.rows["truth.steering_transfer"], run.rows["truth.steering_effect"]
+    assert transfer["verdict"] == "drifted"
+    assert transfer["estimate"] < -0.6
+    assert own["verdict"] == "held"
+    # The own direction is the turned one, found anew; what is left is float32 against rounded float32 matrices.
+    assert own["estimate"] == pytest.approx(0, abs=1e-3)
+
+
+def test_another_width_is_unmeasurable_by_name(compare: Callable[..., Any], tmp_path: Path) -> None:
+    """Judgements can be compared, directions cannot."""
+    from tiny import tiny_model
+
+    base = resolve("organism:base")
+    tokenizer = load_tokenizer(base)
+    tiny_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "narrow")
+    tokenizer.save_pretrained(tmp_path / "narrow")
+    run = compare("organism:base", tmp_path / "narrow")
+    assert run.verdicts()["truth.steering_transfer"] == "unmeasurable"
+    assert run.verdicts()["truth.judgement_accuracy"] == "drifted"
+    assert "layers x width differ: base (6, 192), post (3, 32)" in run.out

@@ -1,0 +1,157 @@
+"""Intervention effects against closed forms, and the rows that rest on them."""
+
+import numpy as np
+import pytest
+
+from mechdrift.errors import Unmeasurable
+from mechdrift.measures import steering
+from mechdrift.measures.drift import Drift
+from mechdrift.measures.steering import Arms, How, effect_over_random, kept_statements, mean_differences, own_difference, transfer
+from mechdrift.prompts.statements import Statement
+from mechdrift.stats import Normal
+
+N = 60
+STATEMENTS = [
+    Statement(f"{entity} is {label}.", label, str(entity), "ab"[entity % 2], "test")
+    for entity in range(N)
+    for label in (True, False)
+]
+LABELS = np.array([s.label for s in STATEMENTS])
+ALL = np.ones(len(STATEMENTS), dtype=bool)
+HOW = How("resid_post[1..2] @ period", "rule", "a+b", "coefficient 1")
+P_TRUE, P_FALSE = 0.8, -0.6  # of the plain model
+
+
+def said(on_true: float, on_false: float, noise: float = 0.0, seed: int = 0) -> np.ndarray:
+    """P of every statement."""
+    return np.where(LABELS, on_true, on_false) + np.random.default_rng(seed).normal(size=len(LABELS)) * noise
+
+
+PLAIN = said(P_TRUE, P_FALSE)
+
+
+def arms(own: tuple[float, float], transferred: tuple[float, float], noise: float = 0.0, seed: int = 0) -> Arms:
+    """A model that says these P on true and on false statements; a random push does nothing."""
+    return Arms(PLAIN, said(*own, noise, seed), said(*transferred, noise, seed + 1), PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("formula", "flips", "expected"),
+    [
+        ("du", "true-to-false", (-0.1 - 0.8) / (-1 - 0.8)),
+        ("du", "false-to-true", (0.5 - -0.6) / (1 - -0.6)),
+        ("du", "both", ((-0.1 - 0.8) / (-1 - 0.8) + (0.5 - -0.6) / (1 - -0.6)) / 2),
+        ("marks", "true-to-false", (-0.1 - 0.8) / (-0.6 - 0.8)),
+        ("marks", "false-to-true", (0.5 - -0.6) / (0.8 - -0.6)),
+    ],
+)
+def test_effects_are_the_published_formulas(formula: steering.Formula, flips: steering.Flips, expected: float) -> None:
+    """Written out by hand for P_T = .8 -> -.1 and P_F = -.6 -> .5."""
+    _, true, false = steering.sums(PLAIN, said(-0.1, 0.5), STATEMENTS, ALL)
+    assert steering.effect(true.total(), false.total(), formula, flips)[0] == pytest.approx(expected)
+
+
+def test_the_jackknife_leaves_each_entity_out() -> None:
+    noisy = said(-0.1, 0.5, noise=0.3)
+    found = effect_over_random(PLAIN, noisy, PLAIN, STATEMENTS, ALL)
+    left_out = []
+    for entity in range(N):
+        kept = np.array([s.entity != str(entity) for s in STATEMENTS])
+        left_out.append(effect_over_random(PLAIN, noisy, PLAIN, STATEMENTS, kept).estimate)
+    expected = np.sqrt((N - 1) / N * np.sum((np.array(left_out) - np.mean(left_out)) ** 2))
+    assert found.n == N
+    assert found.standard_error == pytest.approx(expected)
+
+
+def test_a_transfer_is_the_difference_of_two_effects_with_its_interval() -> None:
+    drift = transfer(
+        "truth.steering_transfer", arms((-0.4, 0.6), (-0.1, 0.2), noise=0.1), Normal(0.6, 0.01, N), STATEMENTS, ALL, HOW
+    )
+    own = ((-0.4 - 0.8) / -1.8 + (0.6 + 0.6) / 1.6) / 2
+    other = ((-0.1 - 0.8) / -1.8 + (0.2 + 0.6) / 1.6) / 2
+    assert drift.interval.low < other - own < drift.interval.high
+    assert drift.null == 0.0
+    assert drift.better == "higher"
+    assert sum(item.contribution for item in drift.items) == pytest.approx(drift.estimate, abs=0.01)
+    assert "own 0.7" in drift.note
+    assert "coefficient 1" in drift.note
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.15, 0.4])
+def test_the_interval_covers_a_planted_loss_of_transfer(loss: float) -> None:
+    """90% intervals of 200 draws, each with noise on every statement."""
+    on_true, on_false = 0.8 - 1.8 * (0.6 - loss), -0.6 + 1.6 * (0.6 - loss)
+    own = (0.8 - 1.8 * 0.6, -0.6 + 1.6 * 0.6)
+    covered = 0
+    for seed in range(200):
+        drift = transfer("x", arms(own, (on_true, on_false), 0.3, 2 * seed), Normal(0.6, 0.01, N), STATEMENTS, ALL, HOW)
+        covered += drift.interval.low <= -loss <= drift.interval.high
+    assert 170 <= covered <= 194  # binomial 200 x .9: 4.2 standard deviations are 18
+
+
+def test_a_push_that_a_random_vector_does_as_well_is_no_effect_of_the_direction() -> None:
+    broken = said(-0.9, -0.9)
+    found = effect_over_random(PLAIN, broken, said(-0.9, -0.9), STATEMENTS, ALL)
+    assert found.estimate == 0.0
+    with pytest.raises(
+        Unmeasurable, match=r"steers base by 0\.000 \[0\.000, 0\.000\] beyond a random one, more than 0\.2 needed; n = 60"
+    ):
+        transfer("x", arms((-0.9, -0.9), (-0.9, -0.9)), found, STATEMENTS, ALL, HOW)
+
+
+def test_the_absolute_row_is_post_minus_base() -> None:
+    base, post = arms((-0.9, 0.9), (0, 0)), arms((-0.1, 0.2), (0, 0))
+    drift = own_difference(base, post, STATEMENTS, ALL, HOW)
+    assert drift.estimate == pytest.approx(
+        ((-0.9 + 0.3 + 0.6) / 1.8 * 0 + (0.9 / 1.8 + 0.8 / 1.6) / 2) - (1.7 / 1.8 + 1.5 / 1.6) / 2
+    )
+    weak = arms((0.7, -0.5), (0, 0))
+    with pytest.raises(Unmeasurable, match="beyond a random one"):
+        own_difference(weak, post, STATEMENTS, ALL, HOW)
+
+
+def test_only_statements_that_both_judge_right_are_steered_and_the_others_counted() -> None:
+    base, post = said(0.8, -0.6), said(0.8, -0.6)
+    base[:3] = [-0.1, 0.1, 0.0]  # a tie is wrong
+    post[-24:] *= -1
+    kept = kept_statements(base, post, STATEMENTS)
+    assert (kept.asked, kept.base_wrong, kept.post_wrong) == (120, 3, 24)
+    assert list(np.flatnonzero(~kept.mask)) == [0, 1, 2, *range(96, 120)]
+    assert not kept.lost_in_post_alone
+    post[-26:-24] *= -1
+    assert kept_statements(base, post, STATEMENTS).lost_in_post_alone
+    base[-30:] *= -1
+    assert not kept_statements(base, post, STATEMENTS).lost_in_post_alone, "base has lost them too"
+
+
+def test_where_post_judges_nothing_right_the_sibling_decides() -> None:
+    sibling = Drift("truth.judgement_accuracy", Normal(-0.5, 0.01, N), 0.0, "", "higher", "", "", "")
+    how = How("s", "r", "d", "note", post_lacks=True, sibling=sibling)
+    for drift in (
+        transfer("truth.steering_transfer", arms((0, 0), (0, 0)), None, STATEMENTS, ~ALL, how),
+        own_difference(arms((0, 0), (0, 0)), arms((0, 0), (0, 0)), STATEMENTS, ~ALL, how),
+    ):
+        assert drift.post_lacks
+        assert drift.sibling is sibling
+        assert np.isnan(drift.estimate)
+
+
+def test_directions_leave_their_own_kind_out() -> None:
+    """Each kind has truth along an axis of its own, and an offset: the direction for a kind is that of the other."""
+    statements = [
+        Statement(f"{kind} {i} {label}.", label, f"{kind}{i}", kind, "fit" if i < 5 else "test")
+        for kind in "ab"
+        for i in range(10)
+        for label in (True, False)
+    ]
+    blocks = np.zeros((len(statements), 3))
+    for row, s in enumerate(statements):
+        blocks[row, "ab".index(s.kind)] = 1.5 if s.label else -1.5
+        blocks[row, 2] = 7.0 if s.kind == "a" else -7.0
+        if s.split == "test":
+            blocks[row] = 99.0
+    found = mean_differences(blocks, statements, ["a", "b"])
+    assert found["a"] == pytest.approx([0, 3, 0])
+    assert found["b"] == pytest.approx([3, 0, 0])
+    with pytest.raises(Unmeasurable, match="only 'a'"):
+        mean_differences(blocks, statements, ["a"])
