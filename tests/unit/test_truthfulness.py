@@ -160,7 +160,7 @@ def test_judgement_accuracy_and_gap_are_what_was_planted() -> None:
 
 def test_a_base_that_cannot_judge_is_unmeasurable_with_n_and_gap() -> None:
     with pytest.raises(
-        Unmeasurable, match=r"of the statements, more than 0\.7 needed; n = 360 entities; clean gap -?\d\.\d\d logits"
+        Unmeasurable, match=rf"of the statements, more than 0\.7 needed; n = {ENTITIES} entities; clean gap -?\d\.\d\d logits"
     ):
         truthfulness.judgement_accuracy(gaps(0, 1, 0), gaps(8, 0.1, 1), STATEMENTS)
 
@@ -207,7 +207,7 @@ def test_two_directions_are_found_apart(degrees: int) -> None:
     cosine = general @ turned / np.linalg.norm(turned)
     assert found["general"].interval.low - 0.02 <= cosine <= found["general"].interval.high + 0.02
     assert found["polarity"].estimate == pytest.approx(1, abs=0.02)
-    assert found["general"].evidence.n == ENTITIES
+    assert found["general"].evidence.n == len({(s.kind, s.entity) for s in shipped_statements() if s.split == "test"})
 
 
 def test_polarity_contributions_are_the_least_squares_directions() -> None:
