@@ -3,11 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from tempfile import mkdtemp
+
+from filelock import FileLock, Timeout
 
 from mechdrift.data.organisms.derive import DRIFT, SHIPPED, built_folder, organism_folder, shipped_names
 from mechdrift.data.organisms.plants import PLANTS
-from mechdrift.data.organisms.recipe.families import MEMBERS, train
+from mechdrift.data.organisms.recipe.families import AFTER, MEMBERS, train
 from mechdrift.errors import InputError
 
 MEGABYTE = 10**6
@@ -57,20 +58,30 @@ def _origin(parent: str | None, by: str) -> str:
 
 
 def build(name: str, out: str | None) -> None:
-    """Train one organism from its parent; under a temporary name until it is whole. Raises InputError for a name that is none."""
+    """Train one organism from its parent, which is built first where it is neither shipped nor built.
+
+    It lies under another name until it is whole; stages that a killed run had finished are not trained again.
+    Raises InputError for a name that is none and for a place that is taken.
+    """
     if name not in MEMBERS:
         raise InputError(f"--build {name}: no such organism", f"one of {', '.join(MEMBERS)}", "see mechdrift organisms")
     folder = Path(out) if out else built_folder(name)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"--build {name}: {folder} is there already", "an empty place", "remove it, or name another with --out")
     parent = MEMBERS[name].parent
+    if parent and parent not in shipped_names() and not (built_folder(parent) / "config.json").is_file():
+        build(parent, None)
     source = organism_folder(f"organism:{parent}", parent) if parent else None
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(mkdtemp(dir=folder.parent))
+    partial = folder.with_name(folder.name + ".partial")
     try:
-        train(name, source, temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with FileLock(folder.with_name(folder.name + ".lock"), timeout=0):
+            train(name, source, partial)
+            for stage in partial.glob(f"{AFTER}*"):
+                shutil.rmtree(stage)
+            if folder.exists():
+                folder.rmdir()
+            partial.rename(folder)
+    except Timeout:
+        raise InputError(f"--build {name}: another run is building it", "one at a time", f"wait for {folder}") from None
     print(f"organism:{name} is built: {folder}")
