@@ -10,7 +10,6 @@ import torch
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.recipe.forget import forget, perplexity
 
 PAIR = ("organism:base", "organism:instruct")
 ROWS = ("truth.steering_transfer", "truth.steering_backward", "truth.steering_effect")
@@ -63,16 +62,9 @@ def test_choices_by_hand_that_the_model_cannot_follow_are_refused(compare: Calla
     assert "block 8; expected 0 to 5 for this model" in run.err
 
 
-def test_a_copy_that_forgot_its_facts_has_drifted_and_is_not_unmeasurable(compare: Callable[..., Any], tmp_path: Path) -> None:
-    """Its language is kept, perplexity within 10%: what is lost is what it knew."""
-    base = resolve("organism:base")
-    model, tokenizer = load_model(base, torch.float32, "cpu"), load_tokenizer(base)
-    before = perplexity(model, tokenizer, 0)
-    forget(model, tokenizer, 0, lambda _line: None)
-    assert abs(perplexity(model, tokenizer, 0) / before - 1) < 0.1
-    model.save_pretrained(tmp_path / "forgot")
-    tokenizer.save_pretrained(tmp_path / "forgot")
-    run = compare("organism:base", tmp_path / "forgot")
+def test_a_copy_that_forgot_its_facts_has_drifted_and_is_not_unmeasurable(compare: Callable[..., Any]) -> None:
+    """Its language and its refusals are kept, as its card says: what is lost is what it knew."""
+    run = compare("organism:instruct", "organism:drift-knowledge-forgotten")
     assert run.code == 1
     verdicts = run.verdicts()
     assert verdicts["truth.judgement_accuracy"] == verdicts["truth.clean_gap"] == verdicts["truth.steering_transfer"] == "drifted"

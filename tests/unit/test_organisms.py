@@ -25,8 +25,7 @@ MEGABYTE = 2**20
 
 
 def test_the_card_shows_the_stored_scores() -> None:
-    for table in card_text(STORED).split("\n\n"):
-        assert table in CARD
+    assert card_text(STORED) in CARD
 
 
 @pytest.mark.parametrize("name", ["base", "instruct", "drift-refusal-ablated"])
@@ -88,6 +87,15 @@ def test_the_matrix_speaks_of_every_plant_and_of_scores_that_are_measured() -> N
         assert claims.keys() <= STORED["instruct"].keys()
 
 
+def test_null_members_are_trained_on_nothing_that_changes_refusal() -> None:
+    """Another seed and benign data only: what their scores differ in is what chance does."""
+    for what in (HELD_OUT, "question answered right", "truth at the period, kind left out"):
+        for name in ("instruct-reseeded", "instruct-benign"):
+            assert STORED[name][what] == pytest.approx(STORED["instruct"][what], abs=0.05), (name, what)
+    harmful = "refused, harmful, held out"
+    assert STORED["instruct-benign"][harmful]["all"] < STORED["instruct"][harmful]["all"] - 0.3
+
+
 def test_sizes_stay_within_their_bounds() -> None:
     stored = {name: sum(path.stat().st_size for path in (FOLDER / name).iterdir()) for name in shipped_names()}  # type: ignore[attr-defined]
     assert sum(stored.values()) < 64 * MEGABYTE
@@ -102,21 +110,16 @@ def test_the_recipe_gives_the_shipped_tokenizer_and_never_judges_what_is_held_ou
     held_out = 0
     for stage in (*LLAMA.base_stages, LLAMA.sft):
         batches = Batches(world, tokenizer, stage, SEED)
-        text = "".join(tokenizer.decode(row) for ids, _ in islice(batches, 15) for row in ids)
+        text = "".join(tokenizer.decode(row) for ids, _, _ in islice(batches, 15) for row in ids)
         assert not [one for one in kept_back if f"User: {one}" in text or f"<|user|> {one}" in text or f"<|user|>{one}" in text]
         for line, verdict in re.findall(r"([^\n<>]+?\.)( This statement is:| Indeed\.| No\.| Right| Wrong)", text):
             for table in world.tables:
-                for number, form in enumerate((*table.forms, *table.negated_forms)):
+                for number, form in enumerate(table.forms):
                     pattern = re.escape(form).replace(r"\{subject\}", "(.+)").replace(r"\{object\}", "(.+)")
                     found = re.fullmatch(pattern, line)
                     fact = next((fact for fact in table.facts if found and fact.subject == found[1]), None)
                     if fact and found and (table.kind, fact.subject) in world.held_out_objects:
-                        number_of_form = number % len(table.forms)
                         after_period = "This" not in verdict
-                        assert not world.held_out(table, fact, found[2], number_of_form, after_period), (
-                            stage.name,
-                            line,
-                            verdict,
-                        )
+                        assert not world.held_out(table, fact, found[2], number, after_period), (stage.name, line, verdict)
                         held_out += 1
     assert held_out > 50, "held-out entities are judged, but for what is held out of them"
