@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
+from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 
 PAIR = ("organism:base", "organism:instruct")
