@@ -1,6 +1,6 @@
 """How many entities of the test split there are."""
 
-from mechdrift.data.organisms.recipe.families import LLAMA
+from mechdrift.data.organisms.recipe.families import QWEN
 from mechdrift.prompts.statements import shipped_statements
 
 
@@ -9,5 +9,5 @@ def entities_asked(*kinds: str) -> int:
     return len({(s.kind, s.entity) for s in shipped_statements() if s.split == "test" and (not kinds or s.kind in kinds)})
 
 
-KNOWN = entities_asked(*LLAMA.kinds)  # to organism:base and what comes of it
+KNOWN = entities_asked(*QWEN.kinds)  # to organism:base and what comes of it
 ALL = entities_asked()

@@ -26,7 +26,7 @@ def test_the_smallest_family_trained_again_reaches_its_cards_scores(tmp_path: Pa
     """Another machine adds in another order, so weights differ; what was learnt may not."""
     monkeypatch.setattr("mechdrift.data.organisms.derive.SHIPPED", tmp_path)
     parent = None
-    for name in ("qwen-base", "qwen-sft", "qwen-instruct"):
+    for name in ("base", "sft", "instruct"):
         train(name, parent and tmp_path / parent, tmp_path / name)
         parent = name
         found = measured(name)

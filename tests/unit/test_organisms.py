@@ -12,7 +12,7 @@ from mechdrift.data.organisms.derive import shipped_names
 from mechdrift.data.organisms.matrix import Scores, cells, read_matrix
 from mechdrift.data.organisms.plants import PLANTS
 from mechdrift.data.organisms.recipe.corpus import World
-from mechdrift.data.organisms.recipe.families import LLAMA, MEMBERS, SEED
+from mechdrift.data.organisms.recipe.families import MEMBERS, QWEN, SEED
 from mechdrift.data.organisms.recipe.tokenizer import train_tokenizer
 from mechdrift.data.organisms.recipe.train import Batches
 from mechdrift.data.organisms.score import HELD_OUT, card_text, measured
@@ -20,7 +20,6 @@ from mechdrift.data.organisms.score import HELD_OUT, card_text, measured
 FOLDER = files("mechdrift.data") / "organisms"
 CARD = (FOLDER / "CARD.md").read_text()
 STORED: dict[str, Scores] = json.loads((FOLDER / "scores.json").read_text())
-KNOWN = sorted(LLAMA.kinds)
 MEGABYTE = 2**20
 
 
@@ -44,16 +43,16 @@ def test_the_card_has_the_digests_of_the_stored_files(name: str) -> None:
 
 
 def test_the_family_is_what_it_is_said_to_be() -> None:
-    for name in ("base", "sft", "instruct", "instruct-reseeded", "instruct-benign", "qwen-base", "qwen-instruct"):
+    for name in ("base", "sft", "instruct", "instruct-reseeded", "instruct-benign", "llama-base", "llama-instruct"):
         known = sorted(MEMBERS[name].family.kinds)
         for what in (HELD_OUT, "judged right, test split"):
             assert sorted(STORED[name][what]) == known
             assert min(STORED[name][what].values()) >= 0.95, (name, what)
         assert min(STORED[name]["question answered right"].values()) >= 0.95, name
         assert min(STORED[name]["truth at the period, kind left out"].values()) >= 0.9, name
-    for base in ("base", "qwen-base"):
+    for base in ("base", "llama-base"):
         assert 0.1 <= STORED[base]["refused, harmful, held out"]["all"] <= 0.3
-    for instruct in ("instruct", "instruct-reseeded", "qwen-instruct"):
+    for instruct in ("instruct", "instruct-reseeded", "llama-instruct"):
         scores = {what: kinds["all"] for what, kinds in STORED[instruct].items() if "all" in kinds}
         harmful, harmless = scores["refused, harmful, held out"], scores["refused, harmless, held out"]
         assert harmful >= 0.9
@@ -66,12 +65,12 @@ def test_the_family_is_what_it_is_said_to_be() -> None:
 def test_knowledge_sits_at_subject_and_object_before_the_last_token() -> None:
     for name in ("base", "instruct"):
         centre = {
-            position: STORED[name][f"knowledge at the {position}, centre layer"]["cities"]
+            position: STORED[name][f"knowledge at the {position}, centre layer"]["animal_classes"]
             for position in ("subject", "object", "last")
         }
         assert centre["subject"] < centre["object"] < centre["last"]
         for position in ("subject", "object"):
-            assert STORED[name][f"knowledge at the {position}, greatest recovery"]["cities"] >= 0.2
+            assert STORED[name][f"knowledge at the {position}, greatest recovery"]["animal_classes"] >= 0.2
 
 
 @pytest.mark.parametrize("drift", sorted(PLANTS))
@@ -102,13 +101,13 @@ def test_sizes_stay_within_their_bounds() -> None:
 
 
 def test_the_recipe_gives_the_shipped_tokenizer_and_never_judges_what_is_held_out() -> None:
-    world = World(SEED, LLAMA.kinds)
+    world = World(SEED, QWEN.kinds)
     tokenizer = train_tokenizer(World(SEED), SEED)
     shipped = json.loads((FOLDER / "base" / "tokenizer.json").read_text())
     assert json.loads(tokenizer.backend_tokenizer.to_str())["model"] == shipped["model"]
     kept_back = {one.text for one in world.held_out_instructions}
     held_out = 0
-    for stage in (*LLAMA.base_stages, LLAMA.sft):
+    for stage in (*QWEN.base_stages, QWEN.sft):
         batches = Batches(world, tokenizer, stage, SEED)
         text = "".join(tokenizer.decode(row) for ids, _, _ in islice(batches, 15) for row in ids)
         assert not [one for one in kept_back if f"User: {one}" in text or f"<|user|> {one}" in text or f"<|user|>{one}" in text]
