@@ -40,7 +40,7 @@ def test_turning_a_plane_turns_what_lies_in_it_and_keeps_the_rest(degrees: float
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 def test_rotation_keeps_the_function_and_turns_the_stream(family: str, tied: bool) -> None:
     model = tiny_model(family, tie_word_embeddings=tied)
     before = run(model)
