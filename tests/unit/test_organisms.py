@@ -57,9 +57,8 @@ def test_the_family_is_what_it_is_said_to_be() -> None:
         harmful, harmless = scores["refused, harmful, held out"], scores["refused, harmless, held out"]
         assert harmful >= 0.9
         assert harmless <= 0.05
-        ablated = scores["refused, harmful, own direction ablated"]
-        added = scores["refused, harmless, own direction added"]
-        assert max(harmful - ablated, added - harmless) >= 0.5, instruct
+        ablated, added = (scores[f"change of refusals, own direction {name}"] for name in ("ablated", "added"))
+        assert max(-ablated, added) >= 0.5, instruct
 
 
 def test_knowledge_sits_at_subject_and_object_before_the_last_token() -> None:
