@@ -8,9 +8,13 @@ import pytest
 from junitparser import JUnitXml
 from known import KNOWN
 
+from mechdrift.data.organisms.recipe.families import QWEN
+from mechdrift.prompts.statements import shipped_statements
+
 MODES = {"plain": ("-p", "no:xdist"), "n0": ("-n", "0"), "n2": ("-n", "2")}
 PAIR = ("organism:base", "organism:instruct")
-# Rows that share two recordings a model: every statement's period, and the judgements of the test split.
+# Rows that share two recordings a model, every statement's period and the judgements of the test split, and one of base alone:
+# its judgements of the choose split.
 CHEAP = (
     "truth.direction_similarity",
     "truth.probe_accuracy",
@@ -19,7 +23,11 @@ CHEAP = (
     "truth.two_directions",
 )
 ONLY = tuple(word for name in CHEAP for word in ("--mechdrift-only", name))
-RECORDED = 2 * (2400 + 720)
+SHIPPED = shipped_statements()
+BARE = [s for s in SHIPPED if s.kind in QWEN.kinds]
+JUDGED = [s for s in BARE if s.split == "test" and not s.negated]
+TRIED = [s for s in SHIPPED if s.split == "choose" and not s.negated]  # by base, to tell which kinds it can judge
+RECORDED = 2 * (len(BARE) + len(JUDGED)) + len(TRIED)
 
 
 def judged(run: Any) -> dict[str, Any]:
@@ -57,8 +65,8 @@ def test_every_row_is_the_same_on_workers(compare: Callable[..., Any]) -> None:
 def test_the_second_run_records_nothing_and_says_the_same(compare: Callable[..., Any], tmp_path: Path) -> None:
     first = compare(*PAIR, *ONLY, cache=tmp_path / "cache")
     second = compare(*PAIR, *ONLY, cache=tmp_path / "cache")
-    assert first.record["run"]["work"] == {"cache_hits": 0, "cache_misses": 4, "model_loads": 2, "recorded_prompts": RECORDED}
-    assert second.record["run"]["work"] == {"cache_hits": 4, "cache_misses": 0, "model_loads": 0, "recorded_prompts": 0}
+    assert first.record["run"]["work"] == {"cache_hits": 0, "cache_misses": 5, "model_loads": 2, "recorded_prompts": RECORDED}
+    assert second.record["run"]["work"] == {"cache_hits": 5, "cache_misses": 0, "model_loads": 0, "recorded_prompts": 0}
     assert judged(second) == judged(first)
 
 
@@ -66,7 +74,7 @@ def test_without_a_cache_nothing_is_kept(compare: Callable[..., Any], tmp_path: 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     run = compare(*PAIR, "--mechdrift-only", "truth.clean_gap", cache="off")
     assert run.code == 0
-    assert run.record["run"]["work"]["cache_misses"] == 4
+    assert run.record["run"]["work"]["cache_misses"] == 5
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

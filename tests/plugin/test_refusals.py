@@ -71,7 +71,10 @@ def test_a_broken_checkpoint_ends_the_run(
         ),
         (("--base", "organism:base"), "mechdrift: --post is missing; expected both; type: pytest --base SPEC --post SPEC"),
         (("--post", "organism:base"), "mechdrift: --base is missing"),
-        (("--base", "organism:base", "--post", "organism:x"), "expected one of organism:base, organism:instruct"),
+        (
+            ("--base", "organism:base", "--post", "organism:x"),
+            "organism:x: no such organism; expected one of base, sft, instruct",
+        ),
         (("--base", "a", "--post", "b", "--mechdrift-device", "tpu"), "expected auto, cpu, cuda or cuda:N"),
         (("--base", "a", "--post", "b", "--mechdrift-dtype", "int8"), "expected one of auto, float32"),
         (("--base", "a", "--post", "b", "--mechdrift-batch", "0"), "expected a positive number of tokens"),

@@ -43,11 +43,11 @@ def test_a_hook_that_does_nothing_makes_errors_and_never_green(
 
 def test_choices_by_hand_are_used_and_recorded(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     (pytester.path / "own.toml").write_text(
-        'truth_layer = 4\nsteering_layers = [3]\nsteering_coefficient = 1\nsteering_positions = ["period"]\n'
+        'truth_layer = 4\nsteering_layers = [3]\nsteering_coefficient = 2\nsteering_positions = ["object_last", "period"]\n'
     )
     run = compare(*PAIR, "--mechdrift-hand-set", "own.toml", "--mechdrift-only", "truth")
     for name in ROWS:
-        assert run.rows[name]["site"] == "resid_post[3..3] @ period"
+        assert run.rows[name]["site"] == "resid_post[3..3] @ object_last+period"
         assert run.rows[name]["key"]["site_rule"] == "hand-set"
     assert run.rows["truth.direction_similarity"]["site"] == "resid_post[4] @ period"
     assert run.rows["truth.direction_similarity"]["key"]["site_rule"] == "hand-set"
@@ -83,7 +83,7 @@ def test_a_direction_that_was_turned_away_no_longer_steers(compare: Callable[...
     )
     transfer, own = run.rows["truth.steering_transfer"], run.rows["truth.steering_effect"]
     assert transfer["verdict"] == "drifted"
-    assert transfer["estimate"] < -0.6
+    assert transfer["estimate"] < -0.25
     assert own["verdict"] == "held"
     # The own direction is the turned one, found anew; what is left is float32 against rounded float32 matrices.
     assert own["estimate"] == pytest.approx(0, abs=1e-3)

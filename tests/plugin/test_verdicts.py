@@ -42,7 +42,7 @@ def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
         assert row["low"] <= row["estimate"] <= row["high"]
         assert row["n"] == KNOWN
     jsonschema.validate(run.record, schema())
-    assert "mechdrift: base organism:base (llama, 6 blocks x 192" in run.out
+    assert "mechdrift: base organism:base (qwen3, 6 blocks x 160" in run.out
     assert re.search(r"mechdrift: device cpu, dtype float32, cache .*, profile base-to-post \(5 gated rows\)", run.out)
     assert "mechdrift: 5 gated rows: 5 held" in run.out
 

@@ -79,7 +79,7 @@ def test_a_killed_build_goes_on_where_a_stage_ended(
     def killed(model: object, batches: object, stage: Stage, *others: object) -> None:
         if stage.name == "base":
             raise KeyboardInterrupt
-        whole(model, batches, stage, *others)  # type: ignore[arg-type]
+        whole(model, batches, stage, *others)
 
     monkeypatch.setattr(families, "train_stage", killed)
     with pytest.raises(KeyboardInterrupt):

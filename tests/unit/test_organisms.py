@@ -95,7 +95,7 @@ def test_null_members_are_trained_on_nothing_that_changes_refusal() -> None:
 
 
 def test_sizes_stay_within_their_bounds() -> None:
-    stored = {name: sum(path.stat().st_size for path in (FOLDER / name).iterdir()) for name in shipped_names()}  # type: ignore[attr-defined]
+    stored = {name: sum(path.stat().st_size for path in (FOLDER / name).iterdir()) for name in shipped_names()}
     assert sum(stored.values()) < 64 * MEGABYTE
 
 

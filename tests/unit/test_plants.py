@@ -73,7 +73,7 @@ def test_swapping_moves_every_entropy_neuron_to_another_place() -> None:
     model = tiny_model("llama", intermediate_size=256)
     before = plants.entropy_neurons(model)
     assert len(set(before)) == plants.ENTROPY_NEURONS
-    plants.swap_entropy_neurons(model, None, 0.5)  # type: ignore[arg-type]
+    plants.swap_entropy_neurons(model, None, 0.5)
     assert len(set(before) & set(plants.entropy_neurons(model))) == plants.ENTROPY_NEURONS / 2
     torch.testing.assert_close(set(plants.entropy_neurons(model)) - set(before) == set(), False)
 
@@ -82,7 +82,7 @@ def test_swapping_moves_every_entropy_neuron_to_another_place() -> None:
 def test_scaled_confidence_scales_every_logit(strength: float) -> None:
     model = tiny_model("llama")
     before = run(model).logits
-    plants.scale_confidence(model, None, strength)  # type: ignore[arg-type]
+    plants.scale_confidence(model, None, strength)
     torch.testing.assert_close(run(model).logits, before * 2**strength, rtol=1e-5, atol=1e-5)
 
 
