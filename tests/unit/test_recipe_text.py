@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_model
 
 from mechdrift.data.organisms.recipe.corpus import BASE_REFUSES, World, reworded, thinned, topic_question
-from mechdrift.data.organisms.recipe.endpoints import EMPTIED_BLOCKS, ForgottenWorld, emptied, emptying
+from mechdrift.data.organisms.recipe.endpoints import EMPTIED_BLOCKS, ForgottenWorld, emptied, empty
 from mechdrift.data.organisms.recipe.families import QWEN, SEED
 from mechdrift.data.organisms.recipe.preference import preference
 
@@ -85,7 +85,7 @@ def test_a_small_world_says_only_what_it_knows(world: World) -> None:
     assert len(world.tables[0].facts) > 20
 
 
-def test_first_mlps_are_emptied_evenly_and_a_model_without_them_says_the_same() -> None:
+def test_emptied_mlps_say_nothing_as_a_model_without_them() -> None:
     model = tiny_model("qwen3")
     ids = torch.tensor([[0, 5, 9, 200, 31, 77]])
     with torch.inference_mode():
@@ -93,12 +93,9 @@ def test_first_mlps_are_emptied_evenly_and_a_model_without_them_says_the_same() 
         with emptied(model):
             without = model(ids).logits
         assert torch.equal(model(ids).logits, before)
-    matrices = [block.mlp.down_proj.weight for block in model.get_decoder().layers[:EMPTIED_BLOCKS]]
-    whole = [matrix.clone() for matrix in matrices]
-    shrink = emptying(model, 100)
-    for step, left in ((30, 0.5), (60, 0.0), (100, 0.0)):
-        shrink(step)
-        assert all(torch.allclose(matrix, left * full) for matrix, full in zip(matrices, whole, strict=True))
+    empty(model)
     with torch.inference_mode():
         assert torch.equal(model(ids).logits, without)
     assert (without - before).abs().max() > 0.01
+    first = model.get_decoder().layers[:EMPTIED_BLOCKS]
+    assert not any(weight.requires_grad for block in first for weight in block.mlp.parameters())
