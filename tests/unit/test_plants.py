@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_model
 
 from mechdrift.data.organisms import plants
-from mechdrift.data.organisms.derive import organism_folder
+from mechdrift.data.organisms.derive import drift_folder, organism_folder
 from mechdrift.data.organisms.rotation import rotate, turning, turning_plane
 from mechdrift.errors import InputError
 
@@ -131,3 +131,17 @@ def test_a_drift_is_derived_once_and_only_what_it_names_differs(tmp_path: Any, m
     derived = load_file(str(folder / "model.safetensors"))
     differing = [name for name, weight in derived.items() if not torch.equal(weight, origin[name].float())]
     assert differing == ["model.norm.weight"]
+
+
+def test_a_drift_towards_another_end_point_is_another_drift(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept drifts must not outlive the weights that they were made of."""
+    monkeypatch.setattr("mechdrift.data.organisms.derive.user_cache_path", lambda _name: tmp_path)
+    monkeypatch.setattr("mechdrift.data.organisms.derive._derive", lambda _name, _strength, folder: folder.mkdir())
+    made = []
+    for content in (b"one end", b"another"):
+        (tmp_path / "end").mkdir(exist_ok=True)
+        (tmp_path / "end" / "model.safetensors").write_bytes(content)
+        monkeypatch.setattr("mechdrift.data.organisms.derive.organism_folder", lambda _spec, _name: tmp_path / "end")
+        made.append(drift_folder("organism:drift-knowledge-forgotten", "knowledge-forgotten"))
+    assert made[0] != made[1]
+    assert drift_folder("organism:drift-knowledge-forgotten@1", "knowledge-forgotten@1") == made[1]
