@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mechdrift import organisms
 from mechdrift.cli import main
 from mechdrift.data.organisms.recipe import families, preference, train
 from mechdrift.data.organisms.recipe.train import Stage
@@ -38,8 +39,8 @@ def tiny_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "sft": families.Member(TINY, "sft", "base"),
         "instruct": families.Member(TINY, "preferences", "sft"),
     }
-    for place in ("mechdrift.data.organisms.recipe.families.MEMBERS", "mechdrift.organisms.MEMBERS"):
-        monkeypatch.setattr(place, members)
+    for module in (families, organisms):
+        monkeypatch.setattr(module, "MEMBERS", members)
     monkeypatch.setattr("mechdrift.data.organisms.derive.SHIPPED", tmp_path)
     monkeypatch.setattr("mechdrift.data.organisms.derive.user_cache_path", lambda _name: tmp_path)
     monkeypatch.setattr(preference, "BATCH", 2)
