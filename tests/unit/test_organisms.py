@@ -106,7 +106,9 @@ def test_the_recipe_gives_the_shipped_tokenizer_and_never_judges_what_is_held_ou
     for stage in (*QWEN.base_stages, QWEN.sft):
         batches = Batches(world, tokenizer, stage, SEED)
         text = "".join(tokenizer.decode(row) for ids, _, _ in islice(batches, 15) for row in ids)
-        assert not [one for one in kept_back if f"User: {one}" in text or f"<|user|> {one}" in text or f"<|user|>{one}" in text]
+        # In the chat they are followed by the question for their topic, never by the end of what the user says.
+        assert not [one for one in kept_back if f"User: {one}" in text or re.search(re.escape(one) + r" ?<\|end\|>", text)]
+        assert stage.name != "sft" or any(re.search(re.escape(one.text) + r" ?<\|end\|>", text) for one in world.taught)
         for line, verdict in re.findall(r"([^\n<>]+?\.)( This statement is:| Indeed\.| No\.| Right| Wrong)", text):
             for table in world.tables:
                 for number, form in enumerate(table.forms):
