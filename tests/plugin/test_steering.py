@@ -100,4 +100,4 @@ def test_another_width_is_unmeasurable_by_name(compare: Callable[..., Any], tmp_
     run = compare("organism:base", tmp_path / "narrow")
     assert run.verdicts()["truth.steering_transfer"] == "unmeasurable"
     assert run.verdicts()["truth.judgement_accuracy"] == "drifted"
-    assert "layers x width differ: base (6, 192), post (3, 32)" in run.out
+    assert "layers x width differ: base (6, 160), post (3, 32)" in run.out

@@ -25,7 +25,7 @@ def write_blank(folder: Path) -> None:
     """A checkpoint of random weights that reads prompts as organism:base does."""
     base = resolve("organism:base")
     tokenizer = load_tokenizer(base)
-    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers, "num_attention_heads": 6}
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers, "num_attention_heads": 4}
     tiny_model(seed=3, **sizes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -126,4 +126,4 @@ def test_another_tokenizer_is_unmeasurable_by_name(compare: Callable[..., Any], 
     run = compare("organism:base", tiny_checkpoint())
     assert run.code == 7
     assert {row["verdict"] for row in run.rows.values()} == {"unmeasurable"}
-    assert "token ids differ between base and post on 2400 of 2400 prompts" in run.out
+    assert re.search(r"token ids differ between base and post on (\d+) of \1 prompts", run.out)
