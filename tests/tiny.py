@@ -2,6 +2,15 @@
 
 from typing import Any
 
+# Sliding windows are shorter than the prompts of the tests; of experts, not all are chosen.
+SIZES: dict[str, dict[str, Any]] = {
+    "gemma2": {"head_dim": 8, "sliding_window": 4},
+    "gemma3_text": {"head_dim": 8, "sliding_window": 4, "sliding_window_pattern": 2},
+    "mistral": {"sliding_window": 4},
+    "mixtral": {"num_local_experts": 4},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+}
+
 
 def tiny_model(family: str = "llama", seed: int = 0, **overrides: Any) -> Any:
     """A random model of 3 blocks and width 32, its norms' gains not all one."""
@@ -21,8 +30,8 @@ def tiny_model(family: str = "llama", seed: int = 0, **overrides: Any) -> Any:
         "eos_token_id": 1,
         "pad_token_id": 1,
     }
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes | overrides))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes | SIZES.get(family, {}) | overrides))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(torch.rand_like(parameter) + 0.5 if "norm" in name else torch.randn_like(parameter) * 0.2)
+            parameter.copy_(torch.rand_like(parameter) + 0.5 if "norm" in name or "ln_" in name else torch.randn_like(parameter) * 0.2)
     return model.eval()
