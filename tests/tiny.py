@@ -2,10 +2,15 @@
 
 from typing import Any
 
+from mechdrift.engine.families import FAMILIES
+
+VARIANTS = (*FAMILIES, "gpt_neox-sequential")
+"""Every family, and the other way in which one of them adds."""
 # Sliding windows are shorter than the prompts of the tests; of experts, not all are chosen.
 SIZES: dict[str, dict[str, Any]] = {
     "gemma2": {"head_dim": 8, "sliding_window": 4},
     "gemma3_text": {"head_dim": 8, "sliding_window": 4, "sliding_window_pattern": 2},
+    "gpt_neox-sequential": {"use_parallel_residual": False},
     "mistral": {"sliding_window": 4},
     "mixtral": {"num_local_experts": 4},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
@@ -30,7 +35,7 @@ def tiny_model(family: str = "llama", seed: int = 0, **overrides: Any) -> Any:
         "eos_token_id": 1,
         "pad_token_id": 1,
     }
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes | SIZES.get(family, {}) | overrides))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.partition("-")[0], **sizes | SIZES.get(family, {}) | overrides))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.rand_like(parameter) + 0.5 if "norm" in name or "ln_" in name else torch.randn_like(parameter) * 0.2)

@@ -19,11 +19,14 @@ class Family:
     """The decoder's list of blocks."""
     norm: str = "norm"
     """The decoder's final norm."""
+    router: str = ""
+    """In a block's MLP, what chooses its experts; blocks without one are dense."""
 
 
 PRE_NORM = Family(writes=("self_attn", "mlp"))
 # What attention and MLP compute goes through a norm of its own before it is added.
 POST_NORM = Family(writes=("post_attention_layernorm", "post_feedforward_layernorm"))
+EXPERTS = Family(writes=("self_attn", "mlp"), router="gate")
 
 FAMILIES = {
     "gemma2": POST_NORM,
@@ -32,12 +35,12 @@ FAMILIES = {
     "gpt_neox": Family(writes=("attention", "mlp"), norm="final_layer_norm"),
     "llama": PRE_NORM,
     "mistral": PRE_NORM,
-    "mixtral": PRE_NORM,
+    "mixtral": EXPERTS,
     "olmo2": POST_NORM,
     "phi3": PRE_NORM,
     "qwen2": PRE_NORM,
     "qwen3": PRE_NORM,
-    "qwen3_moe": PRE_NORM,
+    "qwen3_moe": EXPERTS,
 }
 """By transformers' model_type."""
 

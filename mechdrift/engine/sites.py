@@ -32,6 +32,12 @@ def writes(model: "PreTrainedModel", block: "nn.Module") -> "list[nn.Module]":
     return [getattr(block, name) for name in family_of(model).writes]
 
 
+def routers(model: "PreTrainedModel") -> "list[nn.Module]":
+    """What chooses experts, block by block; none in a dense model."""
+    name = family_of(model).router
+    return [getattr(block.mlp, name) for block in blocks(model) if name and hasattr(block.mlp, name)]
+
+
 def stream(output: Any) -> "Tensor":
     """The residual stream out of what a module returns: attention, and blocks of older transformers, return a tuple."""
     return output[0] if isinstance(output, tuple) else output
