@@ -16,6 +16,21 @@ SIZES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
 }
 
+# A wrong place to look at, in each family: the norm before attention or MLP, or what goes into the norm after it.
+WRONG_WRITES = {
+    "gpt2": {"attn": "ln_1", "mlp": "ln_2"},
+    "gpt_neox": {"attention": "input_layernorm", "mlp": "post_attention_layernorm"},
+}
+PRE_NORM = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
+POST_NORM = {"post_attention_layernorm": "self_attn", "post_feedforward_layernorm": "mlp"}
+
+
+def wrong_writes(family: str, number: int) -> tuple[str, ...]:
+    """The family's writes with one of them wrong."""
+    writes = list(FAMILIES[family].writes)
+    writes[number] = WRONG_WRITES.get(family, PRE_NORM | POST_NORM)[writes[number]]
+    return tuple(writes)
+
 
 def tiny_model(family: str = "llama", seed: int = 0, **overrides: Any) -> Any:
     """A random model of 3 blocks and width 32, its norms' gains not all one."""
@@ -35,8 +50,12 @@ def tiny_model(family: str = "llama", seed: int = 0, **overrides: Any) -> Any:
         "eos_token_id": 1,
         "pad_token_id": 1,
     }
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.partition("-")[0], **sizes | SIZES.get(family, {}) | overrides))
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family.partition("-")[0], **sizes | SIZES.get(family, {}) | overrides)
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(torch.rand_like(parameter) + 0.5 if "norm" in name or "ln_" in name else torch.randn_like(parameter) * 0.2)
+            parameter.copy_(
+                torch.rand_like(parameter) + 0.5 if "norm" in name or "ln_" in name else torch.randn_like(parameter) * 0.2
+            )
     return model.eval()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import VARIANTS, tiny_model
+from tiny import VARIANTS, tiny_model, wrong_writes
 
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine import record, selfcheck
@@ -27,16 +27,6 @@ PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102, 103, 104, 105, 106], [
 ANSWERS = [(3, 4)] * len(PROMPTS)
 LATE = [3, 1, 5, 1]  # the first token of each prompt that is not shared
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-# What is looked at instead of what is added: the norm before attention or MLP, or what goes into the norm after it.
-WRONG = {
-    "self_attn": "input_layernorm",
-    "attention": "input_layernorm",
-    "attn": "ln_1",
-    "mlp": "post_attention_layernorm",
-    "post_attention_layernorm": "self_attn",
-    "post_feedforward_layernorm": "mlp",
-}
-WRONG_IN = {"gpt2": {"mlp": "ln_2"}}
 
 
 @pytest.fixture(params=VARIANTS)
@@ -67,9 +57,7 @@ def test_self_check_passes_and_so_does_the_shared_prefix(model: Any, dtype: torc
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_wrong_place_to_look_at_is_caught(monkeypatch: pytest.MonkeyPatch, model: Any, which: int, dtype: torch.dtype) -> None:
-    writes = list(FAMILIES[model.config.model_type].writes)
-    writes[which] = (WRONG | WRONG_IN.get(model.config.model_type, {}))[writes[which]]
-    planted(monkeypatch, model, writes=tuple(writes))
+    planted(monkeypatch, model, writes=wrong_writes(model.config.model_type, which))
     with pytest.raises(Unmeasurable, match="block 0 is not its input plus what attention and MLP write"):
         self_check(model.to(dtype), PROMPTS)
 
@@ -139,11 +127,14 @@ def test_positions_that_count_the_padding_are_caught_where_they_are_learned() ->
 
 
 def test_rounding_that_chooses_other_experts_is_not_taken_for_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of some random models in bfloat16, one sends a batch to other experts than its prompts alone: more than rounding explains."""
+    """Two experts are asked for almost alike, so in bfloat16 rounding decides which of them a token gets."""
     generator = torch.Generator().manual_seed(1)
-    prompts = [torch.randint(2, 258, (length,), generator=generator).tolist() for length in (12, 25, 40)]
-    models = [tiny_model("mixtral", seed).to(torch.bfloat16) for seed in range(4)]
+    prompts = [torch.randint(2, 258, (length,), generator=generator).tolist() for length in range(10, 40, 2)]
+    models = [tiny_model("mixtral", seed).to(torch.bfloat16) for seed in range(3)]
     for model in models:
+        for block in blocks(model):
+            asked = block.mlp.gate.weight.data
+            asked[1] = asked[0] * (1 + torch.randn(32, generator=generator) / 256)
         self_check(model, prompts)
     planted(monkeypatch, models[0], router="")
     with pytest.raises(Unmeasurable, match="differs between a padded batch and one prompt"):

@@ -43,5 +43,7 @@ def test_a_model_that_also_sees_is_refused_with_what_to_save() -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
     text = sizes | {"head_dim": 8, "vocab_size": 258, "num_key_value_heads": 2}
     model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=sizes | {"image_size": 28}))
-    with pytest.raises(Unmeasurable, match=r"family 'gemma3' reads more than text: save its text model \(gemma3_text\) by itself"):
+    with pytest.raises(
+        Unmeasurable, match=r"family 'gemma3' reads more than text: save its text model \(gemma3_text\) by itself"
+    ):
         blocks(model)
