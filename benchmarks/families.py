@@ -18,8 +18,8 @@ from mechdrift.prompts.judgement import judgement_prompts
 from mechdrift.prompts.statements import shipped_statements
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from smollm2 import load_smollm2, smollm2_file  # noqa: E402
-from tiny import VARIANTS, tiny_model, wrong_writes  # noqa: E402
+from smollm2 import load_smollm2, smollm2_file
+from tiny import VARIANTS, tiny_model, wrong_writes
 
 SEEDS, LENGTHS = 3, (2, 3, 8, 12, 25, 40)
 SUFFIX = 3  # tokens that are not in a shared prefix
@@ -34,7 +34,7 @@ def main() -> None:
     print(f"Largest of {SEEDS} random models each; residual in eps of the dtype, the rest as a share of the largest value.\n")
     print("| model | " + " | ".join(TOLERANCE) + " |")
     print("|---|" + "---|" * len(TOLERANCE))
-    largest = {dtype: (0.0,) * 4 for dtype in TOLERANCE}
+    largest: dict[str, Figures] = dict.fromkeys(TOLERANCE, (0.0,) * 4)
     for variant in VARIANTS:
         rows = {
             dtype: worst([figures(tiny_model(variant, seed), dtype, prompts) for seed in range(SEEDS)]) for dtype in TOLERANCE

@@ -19,11 +19,11 @@ import torch
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.record import batches_by_length, record_blocks
-from mechdrift.engine.sites import blocks, encode
+from mechdrift.engine.sites import encode
 from mechdrift.prompts.statements import shipped_statements
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from smollm2 import load_smollm2, smollm2_file  # noqa: E402
+from smollm2 import load_smollm2, smollm2_file
 
 BATCH_TOKENS = 4096
 Way = Callable[[], "torch.Tensor | None"]
@@ -116,14 +116,14 @@ def padded(prompts: list[list[int]]) -> list[tuple[list[int], torch.Tensor, torc
 
 def nnsight_states(decoder: Any) -> Callable[..., Any]:
     """All blocks' outputs by a trace of the decoder alone."""
-    from nnsight import NNsight
+    from nnsight import NNsight, save
 
     traced = NNsight(decoder)
 
     def states(ids: torch.Tensor, mask: torch.Tensor) -> Any:
         with traced.trace(input_ids=ids, attention_mask=mask, use_cache=False):
-            saved = [layer.output for layer in traced.layers].save()
-        return saved
+            saved = save([layer.output for layer in traced.layers])
+        return list(saved)
 
     return states
 

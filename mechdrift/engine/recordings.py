@@ -149,8 +149,8 @@ class Recorder:
                     model, prompts.ids[0], steering.layers, torch.tensor(steering.shifts[0]).float(), steering.positions[0]
                 )
             few = probes(prompts.ids)
-            ids, answers, starts = ([values[i] for i in few] for values in (prompts.ids, prompts.answers, first))
-            gap = prefix_gap(model, ids, answers, [edit(steerings[0], few)], starts)
+            ids, answers = [prompts.ids[i] for i in few], [prompts.answers[i] for i in few]
+            gap = prefix_gap(model, ids, answers, [edit(steerings[0], few)], [first[i] for i in few])
             edits = [edit(one, range(len(prompts.ids))) for one in steerings]
             if gap <= tolerance_of(model):
                 return record_under(model, prompts.ids, prompts.answers, edits, first, batch_tokens, progress)

@@ -24,7 +24,7 @@ from mechdrift.engine.store import Store
 from mechdrift.errors import Unmeasurable
 
 PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102, 103, 104, 105, 106], [0, 44, 45]]
-ANSWERS = [(3, 4)] * len(PROMPTS)
+ANSWERS: list[tuple[int, ...]] = [(3, 4)] * len(PROMPTS)
 LATE = [3, 1, 5, 1]  # the first token of each prompt that is not shared
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -137,8 +137,8 @@ def test_rounding_that_chooses_other_experts_is_not_taken_for_a_fault(monkeypatc
             asked[1] = asked[0] * (1 + torch.randn(32, generator=generator) / 256)
         self_check(model, prompts)
     planted(monkeypatch, models[0], router="")
-    with pytest.raises(Unmeasurable, match="differs between a padded batch and one prompt"):
-        for model in models:
+    for model in models:
+        with pytest.raises(Unmeasurable, match="differs between a padded batch and one prompt"):
             self_check(model, prompts)
 
 

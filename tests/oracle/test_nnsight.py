@@ -22,7 +22,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 def traced_blocks(traced: Any) -> Any:
-    """nnsight goes by the names that transformers gives."""
+    """Their place in a trace, which goes by the names that transformers gives."""
     names = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers"}
     return operator.attrgetter(names.get(traced.config.model_type, "model.layers"))(traced)
 
