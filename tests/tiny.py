@@ -2,6 +2,35 @@
 
 from typing import Any
 
+from mechdrift.engine.families import FAMILIES
+
+VARIANTS = (*FAMILIES, "gpt_neox-sequential")
+"""Every family, and the other way in which one of them adds."""
+# Sliding windows are shorter than the prompts of the tests; of experts, not all are chosen.
+SIZES: dict[str, dict[str, Any]] = {
+    "gemma2": {"head_dim": 8, "sliding_window": 4},
+    "gemma3_text": {"head_dim": 8, "sliding_window": 4, "sliding_window_pattern": 2},
+    "gpt_neox-sequential": {"use_parallel_residual": False},
+    "mistral": {"sliding_window": 4},
+    "mixtral": {"num_local_experts": 4},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+}
+
+# A wrong place to look at, in each family: the norm before attention or MLP, or what goes into the norm after it.
+WRONG_WRITES = {
+    "gpt2": {"attn": "ln_1", "mlp": "ln_2"},
+    "gpt_neox": {"attention": "input_layernorm", "mlp": "post_attention_layernorm"},
+}
+PRE_NORM = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
+POST_NORM = {"post_attention_layernorm": "self_attn", "post_feedforward_layernorm": "mlp"}
+
+
+def wrong_writes(family: str, number: int) -> tuple[str, ...]:
+    """The family's writes with one of them wrong."""
+    writes = list(FAMILIES[family].writes)
+    writes[number] = WRONG_WRITES.get(family, PRE_NORM | POST_NORM)[writes[number]]
+    return tuple(writes)
+
 
 def tiny_model(family: str = "llama", seed: int = 0, **overrides: Any) -> Any:
     """A random model of 3 blocks and width 32, its norms' gains not all one."""
@@ -21,8 +50,12 @@ def tiny_model(family: str = "llama", seed: int = 0, **overrides: Any) -> Any:
         "eos_token_id": 1,
         "pad_token_id": 1,
     }
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes | overrides))
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family.partition("-")[0], **sizes | SIZES.get(family, {}) | overrides)
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(torch.rand_like(parameter) + 0.5 if "norm" in name else torch.randn_like(parameter) * 0.2)
+            parameter.copy_(
+                torch.rand_like(parameter) + 0.5 if "norm" in name or "ln_" in name else torch.randn_like(parameter) * 0.2
+            )
     return model.eval()

@@ -1,10 +1,10 @@
 """Recordings: block outputs and next-token logits of a prompt set, in as few forwards as batches allow."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.engine.sites import blocks
+from mechdrift.engine.sites import blocks, stream
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,8 +56,9 @@ def record_logits(
     tokens: Sequence[Sequence[int]],
     batch_tokens: int,
     progress: Progress | None = None,
+    edit: Edit | None = None,
 ) -> "Tensor":
-    """Next-token logits of the asked tokens after each prompt, and their log-normaliser.
+    """Next-token logits of the asked tokens after each prompt, and their log-normaliser, under an intervention if one is given.
 
     tokens[i] are k token ids for prompt i. Returns float32 [prompt, k + 1] on the CPU; the last column is the logsumexp over
     the vocabulary, so exp(logit - last) is a probability. Only the last positions pass through the head.
@@ -68,7 +69,8 @@ def record_logits(
     for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
         ends = torch.tensor([len(prompts[index]) - 1 for index in batch], device=ids.device)
         kept, places = torch.unique(ends, return_inverse=True)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
+        with nullcontext() if edit is None else edit(model, batch, [0] * len(batch)):
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
         last = logits[torch.arange(len(batch), device=ids.device), places].float()
         asked = torch.tensor([list(tokens[index]) for index in batch], device=ids.device)
         recorded[batch] = torch.cat([last.gather(1, asked), last.logsumexp(1, keepdim=True)], dim=1).cpu()
@@ -92,6 +94,7 @@ def record_under(
     [edit, prompt, k + 1] on the CPU.
     """
     import torch
+    from transformers import DynamicCache
 
     recorded = torch.empty(len(edits), len(prompts), len(tokens[0]) + 1)
     done = 0
@@ -110,9 +113,15 @@ def record_under(
             split = widest - kept
             cache = None
             if split:
-                cache = model.get_decoder()(
-                    input_ids=ids[:, :split], attention_mask=mask[:, :split], position_ids=places[:, :split], use_cache=True
-                ).past_key_values
+                # A plain cache also where attention slides: the family's own forgets what a crop would have to bring back.
+                cache = DynamicCache()
+                model.get_decoder()(
+                    input_ids=ids[:, :split],
+                    attention_mask=mask[:, :split],
+                    position_ids=places[:, :split],
+                    past_key_values=cache,
+                    use_cache=True,
+                )
             asked = torch.tensor([list(tokens[index]) for index in batch], device=ids.device)
             before = [len(prompts[index]) - kept for index in batch]
             for number, edit in enumerate(edits):
@@ -135,11 +144,25 @@ def record_under(
     return recorded
 
 
+def record_under_whole(
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[int]],
+    edits: Sequence["Edit"],
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> "Tensor":
+    """What record_under returns, by a whole forward for every intervention: slower, without a cache or padding on the left."""
+    import torch
+
+    return torch.stack([record_logits(model, prompts, tokens, batch_tokens, progress, edit) for edit in edits])
+
+
 @contextmanager
 def _outputs(layers: "list[nn.Module]") -> "Iterator[list[Tensor]]":
     """The blocks' outputs of the forwards run inside; the hooks always come off."""
     outputs: list[Tensor] = []
-    handles = [layer.register_forward_hook(lambda _m, _i, output: outputs.append(output)) for layer in layers]
+    handles = [layer.register_forward_hook(lambda _m, _i, output: outputs.append(stream(output))) for layer in layers]
     try:
         yield outputs
     finally:

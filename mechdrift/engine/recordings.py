@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.checkpoints.load import ATTENTION
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import Edit, Progress, record_blocks, record_logits, record_under
-from mechdrift.engine.selfcheck import check_adding
+from mechdrift.engine.record import Edit, Progress, record_blocks, record_logits, record_under, record_under_whole
+from mechdrift.engine.selfcheck import check_adding, prefix_gap, tolerance_of
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Store
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+LOG = logging.getLogger(__name__)
 ENGINE = 1  # raise it whenever the same inputs would give other numbers
 
 
@@ -123,18 +125,21 @@ class Recorder:
     def steered_logits(self, checkpoint: Checkpoint, prompts: Prompts, steerings: Sequence[Steering]) -> "np.ndarray":
         """The same under each of several ways to move the stream: float32 [steering, prompt, answers + 1].
 
-        Raises InterventionFailed where a move cannot be seen on the first prompt.
+        All ways share the tokens before the first one that is moved; where the model does not give the same by whole forwards,
+        it is asked by those, and a warning is logged. Raises InterventionFailed where a move cannot be seen on the first prompt.
         """
         import torch
 
         first = [min(min(steering.positions[i]) for steering in steerings) for i in range(len(prompts.ids))]
 
-        def edit(steering: Steering) -> Edit:
+        def edit(steering: Steering, of: Sequence[int]) -> Edit:
+            """For a run of the prompts whose indices are `of`."""
             shifts = torch.tensor(steering.shifts, dtype=torch.float32)
 
             def on(model: Any, batch: list[int], before: list[int]) -> AbstractContextManager[None]:
-                places = [[place - left for place in steering.positions[i]] for i, left in zip(batch, before, strict=True)]
-                return adding(model, steering.layers, shifts[batch], places)
+                chosen = [of[row] for row in batch]
+                places = [[place - left for place in steering.positions[i]] for i, left in zip(chosen, before, strict=True)]
+                return adding(model, steering.layers, shifts[chosen], places)
 
             return on
 
@@ -143,9 +148,14 @@ class Recorder:
                 check_adding(
                     model, prompts.ids[0], steering.layers, torch.tensor(steering.shifts[0]).float(), steering.positions[0]
                 )
-            return record_under(
-                model, prompts.ids, prompts.answers, [edit(one) for one in steerings], first, batch_tokens, progress
-            )
+            few = probes(prompts.ids)
+            ids, answers = [prompts.ids[i] for i in few], [prompts.answers[i] for i in few]
+            gap = prefix_gap(model, ids, answers, [edit(steerings[0], few)], [first[i] for i in few])
+            edits = [edit(one, range(len(prompts.ids))) for one in steerings]
+            if gap <= tolerance_of(model):
+                return record_under(model, prompts.ids, prompts.answers, edits, first, batch_tokens, progress)
+            LOG.warning("%s: a shared prefix changes its logits by %.2g; steered by whole forwards, slower", checkpoint.spec, gap)
+            return record_under_whole(model, prompts.ids, prompts.answers, edits, batch_tokens, progress)
 
         return self._read("logits", checkpoint, prompts, run, {"steering": [steering.digest() for steering in steerings]})
 
@@ -160,9 +170,7 @@ class Recorder:
         """One entry of the store, or a run of the model. Raises Unmeasurable where a value is not finite."""
 
         def make() -> "dict[str, Tensor]":
-            lengths = sorted(range(len(prompts.ids)), key=lambda index: len(prompts.ids[index]))
-            probes = [prompts.ids[index] for index in (lengths[0], lengths[len(lengths) // 2], lengths[-1])]
-            model = self.pool.model(checkpoint, probes)
+            model = self.pool.model(checkpoint, [prompts.ids[index] for index in probes(prompts.ids)])
             self.recorded_prompts += len(prompts.ids)
             return {
                 what: run(model, self.batch_tokens, self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts"))
@@ -186,6 +194,12 @@ class Recorder:
             "batch_tokens": self.batch_tokens,
             "versions": {package: version(package) for package in ("torch", "transformers")},
         }
+
+
+def probes(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Indices of a shortest, a middling and a longest prompt, on which a model is checked."""
+    ordered = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
 
 
 def require_same_tokens(base: Prompts, post: Prompts) -> None:

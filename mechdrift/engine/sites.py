@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.engine.families import family_of
 from mechdrift.errors import Unmeasurable
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 POSITIONS = ("period", "last")
-LLAMA_SHAPED = {"llama", "mistral", "qwen2", "qwen3"}  # pre-norm blocks that return the residual stream as a tensor
 
 
 def site_name(layer: int, position: str) -> str:
@@ -18,11 +18,34 @@ def site_name(layer: int, position: str) -> str:
 
 
 def blocks(model: "PreTrainedModel") -> "list[nn.Module]":
-    """The decoder blocks in order. Raises Unmeasurable for a family that was not checked."""
-    if model.config.model_type not in LLAMA_SHAPED:
-        known = ", ".join(sorted(LLAMA_SHAPED))
-        raise Unmeasurable(f"family {model.config.model_type!r} is not among those checked: {known}")
-    return list(model.get_decoder().layers)
+    """The decoder blocks in order. Raises Unmeasurable for a family that is not known."""
+    return list(getattr(model.get_decoder(), family_of(model).blocks))
+
+
+def final_norm(model: "PreTrainedModel") -> "nn.Module":
+    """What the last block's output goes through before the head."""
+    return getattr(model.get_decoder(), family_of(model).norm)
+
+
+def writes(model: "PreTrainedModel", block: "nn.Module") -> "list[nn.Module]":
+    """The modules of a block whose outputs are added to the residual stream."""
+    return [getattr(block, name) for name in family_of(model).writes]
+
+
+def routers(model: "PreTrainedModel") -> "list[nn.Module]":
+    """What chooses experts, block by block; none in a dense model."""
+    name = family_of(model).router
+    return [getattr(block.mlp, name) for block in blocks(model) if name and hasattr(block.mlp, name)]
+
+
+def stream(output: Any) -> "Tensor":
+    """The residual stream out of what a module returns: attention, and blocks of older transformers, return a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_stream(output: Any, states: "Tensor") -> Any:
+    """What a module returns, with the residual stream replaced."""
+    return (states, *output[1:]) if isinstance(output, tuple) else states
 
 
 def token_at(position: str, text: str, offsets: list[tuple[int, int]]) -> int:

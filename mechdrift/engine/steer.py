@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mechdrift.engine.sites import blocks
+from mechdrift.engine.sites import blocks, stream, with_stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,9 @@ def ablating(model: "PreTrainedModel", direction: "Tensor", layers: Sequence[int
 def _edited(model: "PreTrainedModel", layers: Sequence[int], edit: "Callable[[Tensor], Tensor]") -> Iterator[None]:
     """Hooks that replace the outputs of the named blocks."""
     modules = blocks(model)
-    handles = [modules[layer].register_forward_hook(lambda _m, _i, output: edit(output)) for layer in layers]
+    handles = [
+        modules[layer].register_forward_hook(lambda _m, _i, output: with_stream(output, edit(stream(output)))) for layer in layers
+    ]
     try:
         yield
     finally:

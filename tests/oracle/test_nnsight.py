@@ -1,5 +1,6 @@
-"""Steered forwards against nnsight, on random models of two families."""
+"""Steered forwards against nnsight, on random models of several families."""
 
+import operator
 from typing import Any
 
 import pytest
@@ -15,9 +16,15 @@ IDS = torch.tensor([[0, 5, 9, 200, 31, 77], [0, 100, 101, 102, 103, 104]])
 EXACT = {"rtol": 0.0, "atol": 1e-6}
 
 
-@pytest.fixture(params=["llama", "qwen3"])
+@pytest.fixture(params=["llama", "qwen3", "gemma2", "gpt2", "gpt_neox", "mixtral"])
 def model(request: pytest.FixtureRequest) -> Any:
     return tiny_model(request.param)
+
+
+def traced_blocks(traced: Any) -> Any:
+    """Their place in a trace, which goes by the names that transformers gives."""
+    names = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers"}
+    return operator.attrgetter(names.get(traced.config.model_type, "model.layers"))(traced)
 
 
 def test_addition_equals_nnsight(model: Any) -> None:
@@ -29,8 +36,8 @@ def test_addition_equals_nnsight(model: Any) -> None:
         plain = model(IDS).logits
         with traced.trace(IDS):
             for layer in (0, 1):
-                traced.model.layers[layer].output[0, [2, 4]] += vector
-                traced.model.layers[layer].output[1, 3] += -2 * vector
+                traced_blocks(traced)[layer].output[0, [2, 4]] += vector
+                traced_blocks(traced)[layer].output[1, 3] += -2 * vector
             expected = traced.output.logits.save()
         with adding(model, [0, 1], torch.stack([vector, -2 * vector]), [[2, 4], [3]]):
             found = model(IDS).logits
@@ -48,8 +55,8 @@ def test_ablation_equals_nnsight(model: Any) -> None:
         plain = model(IDS).logits
         with traced.trace(IDS):
             for layer in range(3):
-                states = traced.model.layers[layer].output
-                traced.model.layers[layer].output = states - (states @ unit)[..., None] * unit
+                states = traced_blocks(traced)[layer].output
+                traced_blocks(traced)[layer].output = states - (states @ unit)[..., None] * unit
             expected = traced.output.logits.save()
         with ablating(model, direction, range(3)):
             found = model(IDS).logits

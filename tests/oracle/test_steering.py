@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_model
+from tiny import VARIANTS, tiny_model
 
-from mechdrift.engine.sites import LLAMA_SHAPED
+from mechdrift.engine.sites import blocks, final_norm
 from mechdrift.engine.steer import ablating, adding
 
 IDS = torch.tensor([[0, 5, 9, 200, 31, 77], [0, 100, 101, 102, 103, 104]])
 
 
-@pytest.fixture(params=sorted(LLAMA_SHAPED))
+@pytest.fixture(params=VARIANTS)
 def model(request: pytest.FixtureRequest) -> Any:
     return tiny_model(request.param)
 
@@ -23,8 +23,7 @@ def run(model: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
     Seen by hooks of the test's own: transformers takes its hidden_states before a module's hooks have changed them.
     """
     entered: list[torch.Tensor] = []
-    decoder = model.get_decoder()
-    places = [*decoder.layers, decoder.norm]
+    places = [*blocks(model), final_norm(model)]
     handles = [place.register_forward_pre_hook(lambda _m, args: entered.append(args[0].clone())) for place in places]
     with torch.inference_mode():
         logits = model(IDS).logits
@@ -55,7 +54,7 @@ def test_a_steered_forward_equals_running_the_blocks_from_there(model: Any) -> N
     edited = run(model)[0][2].clone()
     edited[0, 2] += 3 * vector
     edited[1, 2] += 3 * vector
-    handle = model.get_decoder().layers[1].register_forward_hook(lambda _m, _i, _o: edited)
+    handle = blocks(model)[1].register_forward_hook(lambda _m, _i, _o: edited)
     expected = run(model)[1]
     handle.remove()
     with adding(model, [1], 3 * vector.expand(2, -1), [[2], [2]]):
@@ -79,4 +78,4 @@ def test_hooks_come_off_even_after_an_error(model: Any) -> None:
         raise RuntimeError("inside")
     with pytest.raises(RuntimeError, match="inside"), ablating(model, torch.ones(32), [0]):
         raise RuntimeError("inside")
-    assert not any(layer._forward_hooks for layer in model.get_decoder().layers)
+    assert not any(layer._forward_hooks for layer in blocks(model))

@@ -1,0 +1,95 @@
+"""The self-check of every family, in three precisions, and of a site that is wrong. `python benchmarks/families.py`."""
+
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mechdrift.checkpoints.load import load_model, load_tokenizer
+from mechdrift.checkpoints.resolve import resolve
+from mechdrift.engine.families import FAMILIES
+from mechdrift.engine.selfcheck import SUM_TOLERANCE, TOLERANCE, prefix_gap, self_check
+from mechdrift.engine.sites import encode
+from mechdrift.errors import Unmeasurable
+from mechdrift.prompts.judgement import judgement_prompts
+from mechdrift.prompts.statements import shipped_statements
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from smollm2 import load_smollm2, smollm2_file
+from tiny import VARIANTS, tiny_model, wrong_writes
+
+SEEDS, LENGTHS = 3, (2, 3, 8, 12, 25, 40)
+SUFFIX = 3  # tokens that are not in a shared prefix
+Figures = tuple[float, ...]
+
+
+def main() -> None:
+    """Print two tables: figures of random models of every family and of real ones, then what a planted fault is told."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(2, 258, (length,), generator=generator).tolist() for length in LENGTHS]
+    print(f"Largest of {SEEDS} random models each; residual in eps of the dtype, the rest as a share of the largest value.\n")
+    print("| model | " + " | ".join(TOLERANCE) + " |")
+    print("|---|" + "---|" * len(TOLERANCE))
+    largest: dict[str, Figures] = dict.fromkeys(TOLERANCE, (0.0,) * 4)
+    for variant in VARIANTS:
+        rows = {
+            dtype: worst([figures(tiny_model(variant, seed), dtype, prompts) for seed in range(SEEDS)]) for dtype in TOLERANCE
+        }
+        show(variant, rows)
+        largest = {dtype: worst([largest[dtype], rows[dtype]]) for dtype in TOLERANCE}
+    for name, model, ids in real():
+        rows = {dtype: figures(model, dtype, ids) for dtype in TOLERANCE}  # each from the weights of the one before
+        show(name, rows)
+        largest = {dtype: worst([largest[dtype], rows[dtype]]) for dtype in TOLERANCE}
+    show("**largest**", largest)
+    show("**tolerance**", {dtype: (SUM_TOLERANCE, bound, bound, bound) for dtype, bound in TOLERANCE.items()})
+    print("\n| family | blocks | a block adds | a wrong site | self-check in bfloat16 |\n|---|---|---|---|---|")
+    for family, right in FAMILIES.items():
+        wrong = wrong_writes(family, 1)
+        FAMILIES[family] = replace(right, writes=wrong)
+        try:
+            self_check(tiny_model(family).to(torch.bfloat16), prompts)
+            told = "NOT CAUGHT"
+        except Unmeasurable as fault:
+            told = str(fault).removeprefix("self-check: ")
+        FAMILIES[family] = right
+        print(f"| {family} | {right.blocks} | {', '.join(right.writes)} | {wrong[1]} | {told} |")
+
+
+def figures(model: Any, dtype: str, prompts: list[list[int]]) -> Figures:
+    """Residual in eps, batch, logits, shared prefix."""
+    model = model.to(getattr(torch, dtype))
+    found = self_check(model, prompts)
+    starts = [max(1, len(prompt) - SUFFIX) for prompt in prompts]
+    gap = prefix_gap(model, prompts, [prompt[-1:] for prompt in prompts], [lambda *_: nullcontext()], starts)
+    return found.residual / torch.finfo(model.dtype).eps, found.batch, found.logits, gap
+
+
+def worst(rows: list[Figures]) -> Figures:
+    """The largest of each figure."""
+    return tuple(max(column) for column in zip(*rows, strict=True))
+
+
+def show(name: str, rows: dict[str, Figures]) -> None:
+    """One row: residual, batch, logits, prefix by dtype."""
+    cells = [f"{row[0]:.2f}, " + ", ".join(f"{figure:.1e}" for figure in row[1:]) for row in rows.values()]
+    print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def real() -> Any:
+    """Name, model and prompts of trained models that are at hand."""
+    statements = [statement for statement in shipped_statements() if not statement.negated]
+    texts = [*(statement.text for statement in statements[:4]), *list(judgement_prompts(statements).values())[:2]]
+    base = resolve("organism:base")
+    yield base.spec, load_model(base, torch.float32, "cpu"), encode(load_tokenizer(base), texts)[0]
+    if file := smollm2_file():
+        model, tokenizer = load_smollm2(file)
+        yield file.stem, model, encode(tokenizer, texts)[0]
+
+
+if __name__ == "__main__":
+    main()

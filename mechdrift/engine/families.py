@@ -1,0 +1,55 @@
+"""The families that are read: where their blocks are, and what a block adds to the residual stream."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mechdrift.errors import Unmeasurable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Family:
+    """Names of the modules that transformers builds for a family."""
+
+    writes: tuple[str, ...]
+    """Modules of a block whose outputs are added to the residual stream, and nothing else is."""
+    blocks: str = "layers"
+    """The decoder's list of blocks."""
+    norm: str = "norm"
+    """The decoder's final norm."""
+    router: str = ""
+    """In a block's MLP, what chooses its experts; blocks without one are dense."""
+
+
+PRE_NORM = Family(writes=("self_attn", "mlp"))
+# What attention and MLP compute goes through a norm of its own before it is added.
+POST_NORM = Family(writes=("post_attention_layernorm", "post_feedforward_layernorm"))
+EXPERTS = Family(writes=("self_attn", "mlp"), router="gate")
+
+FAMILIES = {
+    "gemma2": POST_NORM,
+    "gemma3_text": POST_NORM,
+    "gpt2": Family(writes=("attn", "mlp"), blocks="h", norm="ln_f"),
+    "gpt_neox": Family(writes=("attention", "mlp"), norm="final_layer_norm"),
+    "llama": PRE_NORM,
+    "mistral": PRE_NORM,
+    "mixtral": EXPERTS,
+    "olmo2": POST_NORM,
+    "phi3": PRE_NORM,
+    "qwen2": PRE_NORM,
+    "qwen3": PRE_NORM,
+    "qwen3_moe": EXPERTS,
+}
+"""By transformers' model_type."""
+
+
+def family_of(model: "PreTrainedModel") -> Family:
+    """The model's family. Raises Unmeasurable for one that is not in the table."""
+    name = model.config.model_type
+    if name in FAMILIES:
+        return FAMILIES[name]
+    if text := getattr(model.config, "text_config", None):
+        raise Unmeasurable(f"family {name!r} reads more than text: save its text model ({text.model_type}) by itself")
+    raise Unmeasurable(f"family {name!r} is not among those checked: {', '.join(sorted(FAMILIES))}")
