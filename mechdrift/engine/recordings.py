@@ -5,17 +5,19 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib.metadata import version
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.load import ATTENTION
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import Edit, Progress, record_blocks, record_logits, record_under
+from mechdrift.engine.record import Edit, Progress, batches_by_length, record_blocks, record_logits, record_under
 from mechdrift.engine.selfcheck import check_adding
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
-from mechdrift.engine.store import Store
+from mechdrift.engine.store import Part, Store
 from mechdrift.errors import Unmeasurable
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ENGINE = 1  # raise it whenever the same inputs would give other numbers
+PART_BATCHES = 4  # forwards between two savings: what a killed run loses at most
+
+Run = Callable[[Any, list[int], Progress | None], "Tensor"]  # a model on the prompts of these indices
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,14 @@ class Prompts:
     def digest(self) -> str:
         """sha256 of all of it."""
         return hashlib.sha256(json.dumps([self.ids, self.positions, self.answers]).encode()).hexdigest()
+
+    def take(self, chosen: Sequence[int]) -> "Prompts":
+        """Those of these indices."""
+        return Prompts(
+            [self.ids[index] for index in chosen],
+            [self.positions[index] for index in chosen],
+            [self.answers[index] for index in chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,10 @@ class Steering:
 
         raw = np.ascontiguousarray(self.shifts, dtype=np.float32).tobytes()
         return hashlib.sha256(raw + json.dumps([self.layers, self.positions]).encode()).hexdigest()
+
+    def take(self, chosen: Sequence[int]) -> "Steering":
+        """The same of the prompts of these indices."""
+        return Steering(self.layers, self.shifts[list(chosen)], [self.positions[index] for index in chosen])
 
 
 @dataclass
@@ -112,13 +129,21 @@ class Recorder:
 
     def blocks(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Block outputs at the read token: float32 [prompt, layer, d_model]."""
-        return self._read(
-            "blocks", checkpoint, prompts, lambda *to: record_blocks(to[0], prompts.ids, prompts.positions, *to[1:])
-        )
+
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            part = prompts.take(chosen)
+            return record_blocks(model, part.ids, part.positions, self.batch_tokens, progress)
+
+        return self._read("blocks", checkpoint, prompts, run, (len(prompts.ids), checkpoint.layers, checkpoint.width))
 
     def logits(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Logits of the answers and their log-normaliser: float32 [prompt, answers + 1]."""
-        return self._read("logits", checkpoint, prompts, lambda *to: record_logits(to[0], prompts.ids, prompts.answers, *to[1:]))
+
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            part = prompts.take(chosen)
+            return record_logits(model, part.ids, part.answers, self.batch_tokens, progress)
+
+        return self._read("logits", checkpoint, prompts, run, (len(prompts.ids), len(prompts.answers[0]) + 1))
 
     def steered_logits(self, checkpoint: Checkpoint, prompts: Prompts, steerings: Sequence[Steering]) -> "np.ndarray":
         """The same under each of several ways to move the stream: float32 [steering, prompt, answers + 1].
@@ -127,7 +152,7 @@ class Recorder:
         """
         import torch
 
-        first = [min(min(steering.positions[i]) for steering in steerings) for i in range(len(prompts.ids))]
+        unchecked = list(steerings)
 
         def edit(steering: Steering) -> Edit:
             shifts = torch.tensor(steering.shifts, dtype=torch.float32)
@@ -138,40 +163,62 @@ class Recorder:
 
             return on
 
-        def run(model: Any, batch_tokens: int, progress: Progress | None) -> "Tensor":
-            for steering in steerings:
-                check_adding(
-                    model, prompts.ids[0], steering.layers, torch.tensor(steering.shifts[0]).float(), steering.positions[0]
-                )
-            return record_under(
-                model, prompts.ids, prompts.answers, [edit(one) for one in steerings], first, batch_tokens, progress
-            )
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            while unchecked:
+                move = unchecked.pop(0)
+                check_adding(model, prompts.ids[0], move.layers, torch.tensor(move.shifts[0]).float(), move.positions[0])
+            part, moves = prompts.take(chosen), [steering.take(chosen) for steering in steerings]
+            first = [min(min(move.positions[i]) for move in moves) for i in range(len(chosen))]
+            return record_under(model, part.ids, part.answers, [edit(move) for move in moves], first, self.batch_tokens, progress)
 
-        return self._read("logits", checkpoint, prompts, run, {"steering": [steering.digest() for steering in steerings]})
+        shape = len(steerings), len(prompts.ids), len(prompts.answers[0]) + 1
+        return self._read(
+            "logits", checkpoint, prompts, run, shape, {"steering": [steering.digest() for steering in steerings]}, axis=1
+        )
 
     def _read(
         self,
         what: str,
         checkpoint: Checkpoint,
         prompts: Prompts,
-        run: "Callable[[Any, int, Progress | None], Tensor]",
+        run: Run,
+        shape: tuple[int, ...],
         more: dict[str, Any] | None = None,
+        axis: int = 0,
     ) -> "np.ndarray":
-        """One entry of the store, or a run of the model. Raises Unmeasurable where a value is not finite."""
+        """An entry of the store, or what the model says, of this shape, whose axis is the prompts'.
 
-        def make() -> "dict[str, Tensor]":
-            lengths = sorted(range(len(prompts.ids)), key=lambda index: len(prompts.ids[index]))
-            probes = [prompts.ids[index] for index in (lengths[0], lengths[len(lengths) // 2], lengths[-1])]
+        Raises Unmeasurable where a value is not finite.
+        """
+        import torch
+
+        lengths = [len(prompt) for prompt in prompts.ids]
+
+        @cache
+        def progress() -> Progress | None:  # its clock starts with the first forward
+            return self.progress(f"{checkpoint.spec}: {what} of {len(lengths)} prompts")
+
+        def make(chosen: list[int], before: int) -> "Tensor":
+            by_length = sorted(range(len(lengths)), key=lambda index: lengths[index])
+            probes = [prompts.ids[by_length[place]] for place in (0, len(lengths) // 2, -1)]
             model = self.pool.model(checkpoint, probes)
-            self.recorded_prompts += len(prompts.ids)
-            return {
-                what: run(model, self.batch_tokens, self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts"))
-            }
+            say = progress()
+            self.recorded_prompts += len(chosen)
+            return run(model, chosen, say and (lambda done, _: say(before + done, len(lengths))))
 
-        tensor = self.store.get(self._provenance(what, checkpoint, prompts) | (more or {}), make)[what]
-        if not tensor.isfinite().all():
-            raise Unmeasurable(f"{checkpoint.spec}: {what} are not finite on {int((~tensor.isfinite()).sum()):,} values")
-        return tensor.numpy()
+        cut = parts_of(lengths, self.batch_tokens)
+        starts = accumulate(map(len, cut), initial=0)
+        parts = [
+            Part((*shape[:axis], len(chosen), *shape[axis + 1 :]), partial(make, chosen, start))
+            for chosen, start in zip(cut, starts, strict=False)
+        ]
+        provenance = self._provenance(what, checkpoint, prompts) | (more or {})
+        recorded = torch.empty(shape)
+        for chosen, tensor in zip(cut, self.store.get(provenance, parts, _label(checkpoint)), strict=True):
+            recorded.movedim(axis, 0)[chosen] = tensor.movedim(axis, 0)
+        if not recorded.isfinite().all():
+            raise Unmeasurable(f"{checkpoint.spec}: {what} are not finite on {int((~recorded.isfinite()).sum()):,} values")
+        return recorded.numpy()
 
     def _provenance(self, what: str, checkpoint: Checkpoint, prompts: Prompts) -> dict[str, Any]:
         """Everything that can change the numbers."""
@@ -184,8 +231,23 @@ class Recorder:
             "attention": ATTENTION,
             "device": self.pool.device_kind(),
             "batch_tokens": self.batch_tokens,
+            "part_batches": PART_BATCHES,
             "versions": {package: version(package) for package in ("torch", "transformers")},
         }
+
+
+def parts_of(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Prompt indices in groups of PART_BATCHES whole batches.
+
+    A group recorded by itself falls into the same batches as in the whole, so its numbers are the same to the bit.
+    """
+    batches = batches_by_length(lengths, batch_tokens)
+    return [list(chain(*batches[start : start + PART_BATCHES])) for start in range(0, len(batches), PART_BATCHES)]
+
+
+def _label(checkpoint: Checkpoint) -> str:
+    """How people know a checkpoint."""
+    return f"{checkpoint.spec} ({checkpoint.short})"
 
 
 def require_same_tokens(base: Prompts, post: Prompts) -> None:
