@@ -146,9 +146,9 @@ class ComparingRun:
             return Path(temporary.name)
         if self.settings.cache:
             return Path(self.settings.cache).expanduser().absolute()
-        from platformdirs import user_cache_path
+        from mechdrift.engine.store import default_folder
 
-        return user_cache_path("mechdrift")
+        return default_folder()
 
     def pytest_report_header(self) -> list[str]:
         """What is compared, and how."""

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from mechdrift.checkpoints.resolve import Checkpoint
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ class Workers:
         """Serve one run."""
         self.run = run
 
-    def pytest_xdist_setupnodes(self, config: pytest.Config, specs: Sequence[Any]) -> None:
+    def pytest_xdist_setupnodes(self, specs: Sequence[Any]) -> None:
         """Give every worker its GPU, or one CPU thread, before it starts; what the user set with --tx ...//env:NAME stays."""
         from mechdrift.engine.pool import pick_device
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 FORMAT = "2"  # of an entry; another format is another folder
 TENSOR = "recording"  # its name in a file
 HEADER_LIMIT = 1 << 20  # bytes; ours stay under a hundredth of it
+
+
+def default_folder() -> Path:
+    """Where recordings are kept unless --mechdrift-cache says otherwise."""
+    return user_cache_path("mechdrift")
 
 
 class BadEntry(Exception):
@@ -108,7 +114,7 @@ class Store:
         path = entry.part(number)
         try:
             tensor, _ = read_part(path, part.shape)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, BadEntry) as error:
             self._warn(f"cache entry {path.name} is bad ({_why(error)}); recorded again")
@@ -124,7 +130,7 @@ class Store:
         if not self.read_only:
             try:
                 _make_folder(self.folder, entry.folder)
-                _clear_foreign_lock(entry.lock)
+                clear_foreign_lock(entry.lock)
                 lock.acquire()
                 for path in entry.leftovers():
                     path.unlink()
@@ -164,17 +170,9 @@ def read_part(path: Path, shape: tuple[int, ...] | None = None) -> "tuple[Tensor
     import torch
     from safetensors import safe_open
 
-    for folder in path.parents[:2]:
-        if folder.is_symlink():
-            raise BadEntry(f"{folder.name} is a link")
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-        raise BadEntry("a link, or no plain file")
-    with path.open("rb") as handle:
-        if (header := int.from_bytes(handle.read(8), "little")) > HEADER_LIMIT:
-            raise BadEntry(f"its header says that it is {header:,} bytes long")
-    if shape is not None and status.st_size != 8 + header + 4 * math.prod(shape):
-        raise BadEntry(f"{status.st_size:,} bytes are not a recording of shape {shape}")
+    header, size = _header_and_size(path)
+    if shape is not None and size != 8 + header + 4 * math.prod(shape):
+        raise BadEntry(f"{size:,} bytes are not a recording of shape {shape}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -190,6 +188,32 @@ def read_part(path: Path, shape: tuple[int, ...] | None = None) -> "tuple[Tensor
     if hashlib.sha256(metadata.get("provenance", "").encode()).hexdigest() != path.name.partition(".")[0]:
         raise BadEntry("it was recorded of something else")
     return tensor, metadata
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a part says of itself, unverified. Raises BadEntry, and OSError where it cannot be read."""
+    from safetensors import safe_open
+
+    _header_and_size(path)
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise BadEntry(str(error)) from error
+
+
+def _header_and_size(path: Path) -> tuple[int, int]:
+    """Bytes of a part's header and of the whole file, before anything more is read of it. Raises BadEntry and OSError."""
+    for folder in path.parents[:2]:
+        if folder.is_symlink():
+            raise BadEntry(f"{folder.name} is a link")
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise BadEntry("a link, or no plain file")
+    with path.open("rb") as handle:
+        if (header := int.from_bytes(handle.read(8), "little")) > HEADER_LIMIT:
+            raise BadEntry(f"its header says that it is {header:,} bytes long")
+    return header, status.st_size
 
 
 def _digest(name: str, tensor: "Tensor", metadata: dict[str, str]) -> str:
@@ -223,7 +247,7 @@ def _make_folder(store: Path, folder: Path) -> None:
         level.mkdir(exist_ok=True)
 
 
-def _clear_foreign_lock(path: Path) -> None:
+def clear_foreign_lock(path: Path) -> None:
     """Remove a link in the place of a lock: locking opens for writing, and older filelocks empty what they open."""
     try:
         status = path.lstat()
