@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from phases import BETWEEN, PHASES
+from safetensors.numpy import load_file
 
 from mechdrift.cache import contents, prune, verify
 from mechdrift.prompts.statements import fact_tables, table_statements
+from mechdrift.report.record import items_path
 
 PAIR = ("--base", "organism:base", "--post", "organism:instruct")
 ROWS = ("truth.direction_similarity", "truth.judgement_accuracy", "truth.steering_effect")
@@ -53,11 +55,13 @@ class Ran:
     code: int
     out: str
     record: dict[str, Any]
+    items: dict[str, bytes]
 
     @property
     def judged(self) -> dict[str, Any]:
-        """The record without `run`: its clock, its duration, and how much of the work the cache saved it."""
-        return {key: value for key, value in self.record.items() if key != "run"}
+        """Exit code, record and items without `run`: its clock, its duration, and how much of the work the cache saved it."""
+        record = {key: value for key, value in self.record.items() if key != "run"}
+        return {"code": self.code, "record": record, "items": self.items}
 
     @property
     def recorded(self) -> int:
@@ -83,7 +87,6 @@ class Job:
         self.notes.unlink(missing_ok=True)
         here = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
         environment = os.environ | {"PYTHONPATH": here, "PHASES": str(self.notes), "OMP_NUM_THREADS": "1"}
-        # The plugins of the tests around are not the run's.
         command = [
             sys.executable,
             "-m",
@@ -106,7 +109,10 @@ class Job:
     def result(self, process: subprocess.Popen[str]) -> Ran:
         """Wait for a run and read what it wrote."""
         out, _ = process.communicate(timeout=PATIENCE)
-        return Ran(process.returncode, out, json.loads(self.record.read_text()) if self.record.is_file() else {})
+        if not self.record.is_file():
+            return Ran(process.returncode, out, {}, {})
+        items = {name: values.tobytes() for name, values in load_file(items_path(self.record)).items()}
+        return Ran(process.returncode, out, json.loads(self.record.read_text()), items)
 
     def run(self, watched: bool = False) -> Ran:
         """Run undisturbed."""

@@ -1,4 +1,4 @@
-"""A run that is killed, two runs at once, a spoilt entry: the record is that of an undisturbed run.
+"""A run that is killed, two runs at once, a spoilt entry, no room: the record is that of an undisturbed run.
 
 The same with 30 kills is tests/nightly/test_killed.py.
 """
@@ -69,3 +69,12 @@ def test_a_flipped_byte_is_found_and_recorded_again(folder: Path, whole: Job, un
     assert ran.judged == undisturbed.judged
     assert 0 < ran.recorded < undisturbed.recorded
     assert verify(whole.cache)[0] == []
+
+
+def test_a_cache_that_cannot_be_written_costs_one_line_whatever_the_workers(folder: Path, undisturbed: Ran) -> None:
+    """What would be a folder is a file."""
+    (folder / "file").write_text("no folder")
+    ran = Job(folder / "unwritable", folder / "statements.csv", folder / "file" / "cache", ("-n", "2")).run()
+    (told,) = (line for line in ran.out.splitlines() if "warning" in line)
+    assert told.endswith("cannot be written (Not a directory); what is recorded now is not kept")
+    assert ran.judged == undisturbed.judged
