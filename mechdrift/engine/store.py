@@ -97,7 +97,7 @@ class Store:
         entry = Entry(self.folder / f"v{FORMAT}" / key[:2], key)
         tensors = {number: self._kept(entry, number, part) for number, part in enumerate(parts)}
         made = False
-        if None in tensors.values():
+        if any(tensor is None for tensor in tensors.values()):
             with self._writing(entry):
                 for number, part in enumerate(parts):
                     if tensors[number] is None:  # unless another process has made it meanwhile

@@ -58,14 +58,14 @@ def test_numbers_are_the_callers_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cuda_does_not_see_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA takes the names up to the first that is none."""
     made = specs(2)
-    assert started(monkeypatch, "cuda", 1, "4,-1,5", made) == ["2 workers share 1 GPUs in turn; -n 1 gives each its own"]
+    assert started(monkeypatch, "cuda", 1, "4,-1,5", made) == ["2 workers share GPU 4 in turn; -n 1 gives each its own"]
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in made] == ["4", "4"]
 
 
 def test_without_the_variable_all_gpus_are_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
     made = specs(3)
     (note,) = started(monkeypatch, "auto", 2, None, made)
-    assert note.startswith("3 workers share 2 GPUs in turn")
+    assert note.startswith("3 workers share GPU 0, 1 in turn; -n 2")
     assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in made] == ["0", "1", "0"]
 
 
