@@ -30,9 +30,8 @@ class Workers:
         for number, spec in enumerate(specs):
             spec.env = worker_environment(number, gpus, on_cpu, os.environ) | spec.env
         if 0 < len(gpus) < len(specs):
-            self.run.warnings.append(
-                f"{len(specs)} workers share GPU {', '.join(gpus)} in turn; -n {len(gpus)} gives each its own"
-            )
+            named = ", ".join(gpus)
+            self.run.warnings.append(f"{len(specs)} workers share GPU {named} in turn; -n {len(gpus)} gives each its own")
 
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker what the controller has read and checked, so that it is done once."""
