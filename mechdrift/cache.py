@@ -1,5 +1,6 @@
 """`mechdrift cache`: what is kept, whether it is whole, and how to make room."""
 
+import math
 import re
 import shutil
 import time
@@ -18,6 +19,7 @@ from mechdrift.report.text import printable
 MEGABYTE, GIGABYTE, DAY = 10**6, 10**9, 86400
 # Nothing else in the folder is looked at or removed, whatever folder is named.
 FORMATS, BUCKET, FILE = re.compile(r"v\d+"), re.compile(r"[0-9a-f]{2}"), re.compile(r"([0-9a-f]{64})\.(.+)")
+ORGANISMS, ANY = re.compile("organisms"), re.compile(".+")
 DERIVED, UNFINISHED = re.compile(r"drift-.+-[0-9a-f]{16}"), re.compile(r"tmp\w{8}|.+\.gone")
 
 
@@ -59,7 +61,9 @@ def contents(folder: Path) -> Contents:
     """Look through a cache folder; links are not followed. Raises InputError where there is none."""
     if not folder.is_dir():
         raise InputError(f"cache {folder}: no such folder", "the folder of --mechdrift-cache", "name it with --dir")
-    recordings, temporary, idle = [], [], []
+    recordings: list[Kept] = []
+    temporary: list[tuple[Path, Path | None]] = []
+    idle: list[Path] = []
     for bucket in _folders(folder, FORMATS):
         for inner in _folders(bucket, BUCKET):
             files: dict[str, list[Path]] = defaultdict(list)
@@ -77,15 +81,15 @@ def contents(folder: Path) -> Contents:
                     recordings.append(Kept(key, label, parts, lock, sum(_size(path) for path in parts), used))
                 elif lock in paths and not unfinished:
                     idle.append(lock)
-    organisms = folder / "organisms"
-    derived, built = [], []
-    for path in _folders(organisms.parent, re.compile("organisms")):
+    derived: list[Kept] = []
+    built: list[Path] = []
+    for path in _folders(folder, ORGANISMS):
         derived = [
             Kept(one.name, "", (one,), one.with_suffix(".lock"), _size(one), _last_read(one)) for one in _folders(path, DERIVED)
         ]
         temporary += [(one, None) for one in _folders(path, UNFINISHED)]
         known = {one.name for one in derived} | {one.name for one, _ in temporary}
-        built = [one for one in _folders(path, re.compile(".+")) if one.name not in known]
+        built = [one for one in _folders(path, ANY) if one.name not in known]
     return Contents(folder, tuple(recordings), tuple(derived), tuple(built), tuple(temporary), tuple(idle))
 
 
@@ -130,13 +134,13 @@ def prune(folder: Path, older_than: float | None = None, max_size: float | None 
     """
     found = contents(folder)
     kept = sorted(found.recordings + found.derived, key=lambda one: one.used)
-    going = [one for one in kept if older_than is not None and one.used < time.time() - older_than * DAY]
-    total = sum(one.size for one in kept) - sum(one.size for one in going)
-    for one in kept[len(going) :] if max_size is not None else []:
-        if total <= max_size * GIGABYTE:
-            break
-        going.append(one)
-        total -= one.size
+    unused_since = -math.inf if older_than is None else time.time() - older_than * DAY
+    room = math.inf if max_size is None else max_size * GIGABYTE
+    going, left = [], sum(one.size for one in kept)
+    for one in kept:
+        if one.used < unused_since or left > room:
+            going.append(one)
+            left -= one.size
     removed: dict[str, list[int]] = {"recordings": [], "derived organisms": [], "leftovers of killed runs": []}
     in_use = 0
     try:
@@ -163,8 +167,8 @@ def prune(folder: Path, older_than: float | None = None, max_size: float | None 
     if in_use:
         lines.append(f"left, in use: {in_use}")
     after = contents(folder)
-    size = _megabytes(sum(one.size for one in after.recordings + after.derived))
-    return "\n".join([*lines, f"kept: {len(after.recordings)} recordings, {len(after.derived)} derived organisms, {size}"])
+    amount = _megabytes(sum(one.size for one in after.recordings + after.derived))
+    return "\n".join([*lines, f"kept: {len(after.recordings)} recordings, {len(after.derived)} derived organisms, {amount}"])
 
 
 @contextmanager

@@ -42,7 +42,8 @@ def started(monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, visible: st
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
     run: Any = SimpleNamespace(settings=SimpleNamespace(device=device), warnings=[])
     Workers(run).pytest_xdist_setupnodes(specs)
-    return run.warnings  # type: ignore[no-any-return]
+    warnings: list[str] = run.warnings
+    return warnings
 
 
 def specs(number: int, **own: str) -> list[Spec]:
