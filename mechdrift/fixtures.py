@@ -118,6 +118,12 @@ def work_done(config: pytest.Config) -> dict[str, int]:
     }
 
 
+def store_warnings(config: pytest.Config) -> list[str]:
+    """What went wrong with the store in this process."""
+    recorder = config.stash.get(RECORDER, None)
+    return recorder.store.warnings if recorder else []
+
+
 def _progress(config: pytest.Config, label: str) -> "Progress":
     """One line on work that takes longer than two seconds; silent in workers and where there is no terminal."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")

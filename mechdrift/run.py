@@ -81,6 +81,8 @@ class ComparingRun:
     """What the collected tests ask."""
     work: dict[str, int] = field(default_factory=dict)
     """Loads, recorded prompts, cache hits and misses, summed over workers."""
+    warnings: list[str] = field(default_factory=list)
+    """What a user should know and no row says; each once, whichever worker found it."""
     unexpected: bool = False
     """A test, ours or a stranger's, failed otherwise than by a verdict."""
     bad_input: bool = False
@@ -144,9 +146,9 @@ class ComparingRun:
             return Path(temporary.name)
         if self.settings.cache:
             return Path(self.settings.cache).expanduser().absolute()
-        from platformdirs import user_cache_path
+        from mechdrift.engine.store import default_folder
 
-        return user_cache_path("mechdrift")
+        return default_folder()
 
     def pytest_report_header(self) -> list[str]:
         """What is compared, and how."""
@@ -230,6 +232,7 @@ class ComparingRun:
         """Complete the rows, set the exit code, write the record."""
         for name, amount in fixtures.work_done(self.config).items():
             self.work[name] = self.work.get(name, 0) + amount
+        self.warnings += fixtures.store_warnings(self.config)
         if self.is_worker:
             from mechdrift import xdist
 
@@ -308,6 +311,8 @@ class ComparingRun:
         if rows:
             terminalreporter.section(f"mechdrift: {summary(rows)}")
             table(rows, terminalreporter.write)
+        for warning in dict.fromkeys(self.warnings):
+            terminalreporter.write_line(f"mechdrift: warning: {text.printable(warning)}", yellow=True)
         if self.settings.record:
             terminalreporter.write_line(self.record_error or f"record: {self.settings.record}")
 

@@ -1,5 +1,7 @@
 """pytest-xdist: what the controller tells workers, and what they tell it. Imported only when xdist is there."""
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,18 @@ class Workers:
         """Serve one run."""
         self.run = run
 
+    def pytest_xdist_setupnodes(self, specs: Sequence[Any]) -> None:
+        """Give every worker its GPU, or one CPU thread, before it starts; what the user set with --tx ...//env:NAME stays."""
+        from mechdrift.engine.pool import pick_device
+
+        gpus = visible_gpus() if self.run.settings.device in ("auto", "cuda") else []
+        on_cpu = pick_device(self.run.settings.device) == "cpu"
+        for number, spec in enumerate(specs):
+            spec.env = worker_environment(number, gpus, on_cpu, os.environ) | spec.env
+        if 0 < len(gpus) < len(specs):
+            named = ", ".join(gpus)
+            self.run.warnings.append(f"{len(specs)} workers share GPU {named} in turn; -n {len(gpus)} gives each its own")
+
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker what the controller has read and checked, so that it is done once."""
         points = [asdict(point) | {"folder": str(point.folder)} for point in (self.run.base, self.run.post) if point]
@@ -26,13 +40,34 @@ class Workers:
 
     def pytest_testnodedown(self, node: Any) -> None:
         """Add up what a worker did; a worker that died says nothing, and its test is reported as crashed."""
-        for name, amount in getattr(node, "workeroutput", {}).get(KEY, {}).items():
+        told = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "warnings": []})
+        for name, amount in told["work"].items():
             self.run.work[name] = self.run.work.get(name, 0) + amount
+        self.run.warnings += told["warnings"]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: numbers or UUIDs."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def worker_environment(number: int, gpus: Sequence[str], on_cpu: bool, environment: Mapping[str, str]) -> dict[str, str]:
+    """What worker gwN is started with: one GPU, shared in turn where there are fewer; on a CPU one OpenMP thread.
+
+    Threads of several workers would fight over the cores; who has set OMP_NUM_THREADS knows better.
+    """
+    if on_cpu:
+        return {} if "OMP_NUM_THREADS" in environment else {"OMP_NUM_THREADS": "1"}
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
 
 
 def hand_over(run: "ComparingRun") -> None:
     """On a worker: tell the controller what was done."""
-    run.config.workeroutput[KEY] = run.work  # type: ignore[attr-defined]
+    run.config.workeroutput[KEY] = {"work": run.work, "warnings": run.warnings}  # type: ignore[attr-defined]
 
 
 def take_over(run: "ComparingRun") -> None:

@@ -6,17 +6,27 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib.metadata import version
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.load import ATTENTION
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import Edit, Progress, record_blocks, record_logits, record_under, record_under_whole
+from mechdrift.engine.record import (
+    Edit,
+    Progress,
+    batches_by_length,
+    record_blocks,
+    record_logits,
+    record_under,
+    record_under_whole,
+)
 from mechdrift.engine.selfcheck import check_adding, prefix_gap, tolerance_of
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
-from mechdrift.engine.store import Store
+from mechdrift.engine.store import Part, Store
 from mechdrift.errors import Unmeasurable
 
 if TYPE_CHECKING:
@@ -25,6 +35,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 ENGINE = 1  # raise it whenever the same inputs would give other numbers
+PART_BATCHES = 4  # forwards between two savings: what a killed run loses at most
+
+Run = Callable[[Any, list[int], Progress | None], "Tensor"]  # a model on the prompts of these indices
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,14 @@ class Prompts:
     def digest(self) -> str:
         """sha256 of all of it."""
         return hashlib.sha256(json.dumps([self.ids, self.positions, self.answers]).encode()).hexdigest()
+
+    def take(self, chosen: Sequence[int]) -> "Prompts":
+        """Those of these indices."""
+        return Prompts(
+            [self.ids[index] for index in chosen],
+            [self.positions[index] for index in chosen],
+            [self.answers[index] for index in chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,10 @@ class Steering:
 
         raw = np.ascontiguousarray(self.shifts, dtype=np.float32).tobytes()
         return hashlib.sha256(raw + json.dumps([self.layers, self.positions]).encode()).hexdigest()
+
+    def take(self, chosen: Sequence[int]) -> "Steering":
+        """The same of the prompts of these indices."""
+        return Steering(self.layers, self.shifts[list(chosen)], [self.positions[index] for index in chosen])
 
 
 @dataclass
@@ -114,13 +139,21 @@ class Recorder:
 
     def blocks(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Block outputs at the read token: float32 [prompt, layer, d_model]."""
-        return self._read(
-            "blocks", checkpoint, prompts, lambda *to: record_blocks(to[0], prompts.ids, prompts.positions, *to[1:])
-        )
+
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            part = prompts.take(chosen)
+            return record_blocks(model, part.ids, part.positions, self.batch_tokens, progress)
+
+        return self._read("blocks", checkpoint, prompts, run, (len(prompts.ids), checkpoint.layers, checkpoint.width))
 
     def logits(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Logits of the answers and their log-normaliser: float32 [prompt, answers + 1]."""
-        return self._read("logits", checkpoint, prompts, lambda *to: record_logits(to[0], prompts.ids, prompts.answers, *to[1:]))
+
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            part = prompts.take(chosen)
+            return record_logits(model, part.ids, part.answers, self.batch_tokens, progress)
+
+        return self._read("logits", checkpoint, prompts, run, (len(prompts.ids), len(prompts.answers[0]) + 1))
 
     def steered_logits(self, checkpoint: Checkpoint, prompts: Prompts, steerings: Sequence[Steering]) -> "np.ndarray":
         """The same under each of several ways to move the stream: float32 [steering, prompt, answers + 1].
@@ -130,56 +163,81 @@ class Recorder:
         """
         import torch
 
-        first = [min(min(steering.positions[i]) for steering in steerings) for i in range(len(prompts.ids))]
-
-        def edit(steering: Steering, of: Sequence[int]) -> Edit:
-            """For a run of the prompts whose indices are `of`."""
+        def edit(steering: Steering) -> Edit:
             shifts = torch.tensor(steering.shifts, dtype=torch.float32)
 
             def on(model: Any, batch: list[int], before: list[int]) -> AbstractContextManager[None]:
-                chosen = [of[row] for row in batch]
-                places = [[place - left for place in steering.positions[i]] for i, left in zip(chosen, before, strict=True)]
-                return adding(model, steering.layers, shifts[chosen], places)
+                places = [[place - left for place in steering.positions[i]] for i, left in zip(batch, before, strict=True)]
+                return adding(model, steering.layers, shifts[batch], places)
 
             return on
 
-        def run(model: Any, batch_tokens: int, progress: Progress | None) -> "Tensor":
-            for steering in steerings:
-                check_adding(
-                    model, prompts.ids[0], steering.layers, torch.tensor(steering.shifts[0]).float(), steering.positions[0]
-                )
-            few = probes(prompts.ids)
-            ids, answers = [prompts.ids[i] for i in few], [prompts.answers[i] for i in few]
-            gap = prefix_gap(model, ids, answers, [edit(steerings[0], few)], [first[i] for i in few])
-            edits = [edit(one, range(len(prompts.ids))) for one in steerings]
-            if gap <= tolerance_of(model):
-                return record_under(model, prompts.ids, prompts.answers, edits, first, batch_tokens, progress)
-            LOG.warning("%s: a shared prefix changes its logits by %.2g; steered by whole forwards, slower", checkpoint.spec, gap)
-            return record_under_whole(model, prompts.ids, prompts.answers, edits, batch_tokens, progress)
+        whole: list[bool] = []  # found on the first part: whether this model's prompts may not share a prefix
 
-        return self._read("logits", checkpoint, prompts, run, {"steering": [steering.digest() for steering in steerings]})
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            part, moves = prompts.take(chosen), [steering.take(chosen) for steering in steerings]
+            edits = [edit(move) for move in moves]
+            if not whole:
+                for move in steerings:
+                    check_adding(model, prompts.ids[0], move.layers, torch.tensor(move.shifts[0]).float(), move.positions[0])
+                few = probes(prompts.ids)
+                asked, move = prompts.take(few), steerings[0].take(few)
+                gap = prefix_gap(model, asked.ids, asked.answers, [edit(move)], _first([move]))
+                whole.append(gap > tolerance_of(model))
+                if whole[0]:
+                    LOG.warning(
+                        "%s: a shared prefix moves its logits by %.2g; steered by whole forwards, slower", checkpoint.spec, gap
+                    )
+            if whole[0]:
+                return record_under_whole(model, part.ids, part.answers, edits, self.batch_tokens, progress)
+            return record_under(model, part.ids, part.answers, edits, _first(moves), self.batch_tokens, progress)
+
+        shape = len(steerings), len(prompts.ids), len(prompts.answers[0]) + 1
+        return self._read(
+            "logits", checkpoint, prompts, run, shape, {"steering": [steering.digest() for steering in steerings]}, axis=1
+        )
 
     def _read(
         self,
         what: str,
         checkpoint: Checkpoint,
         prompts: Prompts,
-        run: "Callable[[Any, int, Progress | None], Tensor]",
+        run: Run,
+        shape: tuple[int, ...],
         more: dict[str, Any] | None = None,
+        axis: int = 0,
     ) -> "np.ndarray":
-        """One entry of the store, or a run of the model. Raises Unmeasurable where a value is not finite."""
+        """An entry of the store, or what the model says, of this shape, whose axis is the prompts'.
 
-        def make() -> "dict[str, Tensor]":
+        Raises Unmeasurable where a value is not finite.
+        """
+        import torch
+
+        lengths = [len(prompt) for prompt in prompts.ids]
+
+        @cache
+        def progress() -> Progress | None:  # its clock starts with the first forward
+            return self.progress(f"{checkpoint.spec}: {what} of {len(lengths)} prompts")
+
+        def make(chosen: list[int], before: int) -> "Tensor":
             model = self.pool.model(checkpoint, [prompts.ids[index] for index in probes(prompts.ids)])
-            self.recorded_prompts += len(prompts.ids)
-            return {
-                what: run(model, self.batch_tokens, self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts"))
-            }
+            say = progress()
+            self.recorded_prompts += len(chosen)
+            return run(model, chosen, say and (lambda done, _: say(before + done, len(lengths))))
 
-        tensor = self.store.get(self._provenance(what, checkpoint, prompts) | (more or {}), make)[what]
-        if not tensor.isfinite().all():
-            raise Unmeasurable(f"{checkpoint.spec}: {what} are not finite on {int((~tensor.isfinite()).sum()):,} values")
-        return tensor.numpy()
+        cut = parts_of(lengths, self.batch_tokens)
+        starts = accumulate(map(len, cut), initial=0)
+        parts = [
+            Part((*shape[:axis], len(chosen), *shape[axis + 1 :]), partial(make, chosen, start))
+            for chosen, start in zip(cut, starts, strict=False)
+        ]
+        provenance = self._provenance(what, checkpoint, prompts) | (more or {})
+        recorded = torch.empty(shape)
+        for chosen, tensor in zip(cut, self.store.get(provenance, parts, _label(checkpoint)), strict=True):
+            recorded.movedim(axis, 0)[chosen] = tensor.movedim(axis, 0)
+        if not recorded.isfinite().all():
+            raise Unmeasurable(f"{checkpoint.spec}: {what} are not finite on {int((~recorded.isfinite()).sum()):,} values")
+        return recorded.numpy()
 
     def _provenance(self, what: str, checkpoint: Checkpoint, prompts: Prompts) -> dict[str, Any]:
         """Everything that can change the numbers."""
@@ -192,6 +250,7 @@ class Recorder:
             "attention": ATTENTION,
             "device": self.pool.device_kind(),
             "batch_tokens": self.batch_tokens,
+            "part_batches": PART_BATCHES,
             "versions": {package: version(package) for package in ("torch", "transformers")},
         }
 
@@ -200,6 +259,25 @@ def probes(prompts: Sequence[Sequence[int]]) -> list[int]:
     """Indices of a shortest, a middling and a longest prompt, on which a model is checked."""
     ordered = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
+
+
+def _first(steerings: Sequence[Steering]) -> list[int]:
+    """The first token of each prompt that any of them moves."""
+    return [min(map(min, places)) for places in zip(*(steering.positions for steering in steerings), strict=True)]
+
+
+def parts_of(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Prompt indices in groups of PART_BATCHES whole batches.
+
+    A group recorded by itself falls into the same batches as in the whole, so its numbers are the same to the bit.
+    """
+    batches = batches_by_length(lengths, batch_tokens)
+    return [list(chain(*batches[start : start + PART_BATCHES])) for start in range(0, len(batches), PART_BATCHES)]
+
+
+def _label(checkpoint: Checkpoint) -> str:
+    """How people know a checkpoint."""
+    return f"{checkpoint.spec} ({checkpoint.short})"
 
 
 def require_same_tokens(base: Prompts, post: Prompts) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    _remove_leftovers(path)
     rows, tensors, names = [], {}, {}
     for row in record["rows"]:
         items = row["items"]
@@ -43,3 +45,21 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what runs of this machine left that were killed while they wrote this record."""
+    for left in path.parent.glob(f".{escape(path.name)}.*"):
+        number = left.name.removeprefix(f".{path.name}.").partition(".")[0]
+        if number.isdigit() and not _lives(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,110 @@
+"""Recordings in parts: the same to the bit as in one go, whenever a run was cut."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.engine.pool import Pool
+from mechdrift.engine.record import batches_by_length, record_blocks, record_logits
+from mechdrift.engine.recordings import PART_BATCHES, Prompts, Recorder, Steering, parts_of
+from mechdrift.engine.store import Store
+
+BATCH_TOKENS = 24
+NUMBER = 40
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(st.lists(st.integers(1, 30), max_size=60), st.integers(1, 80))
+def test_a_part_by_itself_falls_into_the_batches_of_the_whole(lengths: list[int], batch_tokens: int) -> None:
+    again = []
+    for part in parts_of(lengths, batch_tokens):
+        batches = batches_by_length([lengths[index] for index in part], batch_tokens)
+        assert len(batches) <= PART_BATCHES
+        again += [[part[place] for place in batch] for batch in batches]
+    assert again == batches_by_length(lengths, batch_tokens)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> Prompts:
+    draw = np.random.default_rng(0)
+    ids = [[0, *draw.integers(2, 258, size=size).tolist()] for size in draw.integers(2, 12, size=NUMBER)]
+    return Prompts(ids, [len(row) - 2 for row in ids], [(3, 4 + n) for n in range(NUMBER)])
+
+
+@pytest.fixture(scope="module")
+def steerings(prompts: Prompts) -> list[Steering]:
+    shifts = np.random.default_rng(1).normal(size=(2, NUMBER, 32)).astype(np.float32)
+    return [Steering((0, 1), shift, [[place] for place in prompts.positions]) for shift in shifts]
+
+
+class Cut(Exception):
+    """What stops a run."""
+
+
+def recorder(folder: Path, cut_after: int | None = None) -> Recorder:
+    def stop(done: int, total: int) -> None:
+        assert total == NUMBER
+        if cut_after is not None and done >= cut_after:
+            raise Cut
+
+    return Recorder(Pool("cpu", "float32"), Store(folder), BATCH_TOKENS, lambda _: stop)
+
+
+ASKED: dict[str, Callable[[Recorder, Checkpoint, Prompts, list[Steering]], np.ndarray]] = {
+    "blocks": lambda asked, point, prompts, _: asked.blocks(point, prompts),
+    "logits": lambda asked, point, prompts, _: asked.logits(point, prompts),
+    "steered": lambda asked, point, prompts, steerings: asked.steered_logits(point, prompts, steerings),
+}
+
+
+@pytest.mark.parametrize("what", sorted(ASKED))
+@pytest.mark.parametrize("cut_after", [1, NUMBER // 2, NUMBER])
+def test_a_cut_run_resumes_and_says_the_same_to_the_bit(
+    tmp_path: Path,
+    tiny_checkpoint: Callable[..., Path],
+    prompts: Prompts,
+    steerings: list[Steering],
+    what: str,
+    cut_after: int,
+) -> None:
+    point = resolve(str(tiny_checkpoint()))
+    whole = recorder(tmp_path / "whole")
+    expected = ASKED[what](whole, point, prompts, steerings)
+    assert whole.recorded_prompts == NUMBER
+    first = recorder(tmp_path / "cut", cut_after)
+    with pytest.raises(Cut):
+        ASKED[what](first, point, prompts, steerings)
+    second = recorder(tmp_path / "cut")
+    assert ASKED[what](second, point, prompts, steerings).tobytes() == expected.tobytes()
+    assert second.recorded_prompts == NUMBER - whole_parts_before(prompts, cut_after)
+
+
+def whole_parts_before(prompts: Prompts, cut_after: int) -> int:
+    """Prompts of the parts that were kept when the run was cut."""
+    kept = 0
+    for part in parts_of([len(row) for row in prompts.ids], BATCH_TOKENS):
+        if kept + len(part) >= cut_after:
+            break
+        kept += len(part)
+    return kept
+
+
+def test_parts_equal_one_recording_without_a_store(
+    tmp_path: Path, tiny_checkpoint: Callable[..., Path], prompts: Prompts
+) -> None:
+    point = resolve(str(tiny_checkpoint()))
+    asked = recorder(tmp_path)
+    probes: Any = [prompts.ids[0], prompts.ids[1]]
+    model = asked.pool.model(point, probes)
+    assert len(parts_of([len(row) for row in prompts.ids], BATCH_TOKENS)) > 2
+    blocks = record_blocks(model, prompts.ids, prompts.positions, BATCH_TOKENS)
+    logits = record_logits(model, prompts.ids, prompts.answers, BATCH_TOKENS)
+    assert torch.equal(torch.tensor(asked.blocks(point, prompts)), blocks)
+    assert torch.equal(torch.tensor(asked.logits(point, prompts)), logits)
