@@ -4,13 +4,17 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mechdrift.checkpoints.shards import check_shard, weight_files
+from mechdrift.checkpoints.hub import SPEC, Hub
+from mechdrift.checkpoints.shards import SINGLE, check_shard, weight_files
+from mechdrift.checkpoints.trained import refuse_root, refuse_unmerged
 from mechdrift.errors import InputError
 
 ORGANISM = "organism:"
+FORMS = "a checkpoint folder, organism:NAME, or org/name@revision of the hub"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+Source = Literal["folder", "hub", "organism"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class Files:
     """Where the files lie."""
     weights: tuple[Path, ...]
     """Its safetensors files, sorted by name."""
+    source: Source
+    """What the spec was taken for."""
+    commit: str | None
+    """Of a hub model: the full SHA that all files are of."""
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -30,13 +38,17 @@ class Files:
         return dict(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
 
 
-def locate(spec: str) -> Files:
-    """Find the files of a local folder or of `organism:NAME` and check that all are there and whole.
+def locate(spec: str, hub: Hub) -> Files:
+    """Find the files of a local folder, of `organism:NAME` or of a hub model, and check that all are there and whole.
 
-    Reads headers only, imports no torch. Raises InputError: one line, what was found, what was expected, what to do.
+    A folder of that name is taken before the hub is asked. Reads headers only, imports no torch. Raises InputError: one line,
+    what was found, what was expected, what to do.
     """
-    folder = _folder(spec)
+    folder, source, commit = _folder(spec, hub)
+    if not (folder / SINGLE).is_file():
+        refuse_unmerged(spec, folder)
     if not (folder / "config.json").is_file():
+        refuse_root(spec, folder)
         raise InputError(f"{spec}: no config.json in it", "a folder as save_pretrained writes it", "check the path")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -49,19 +61,25 @@ def locate(spec: str) -> Files:
         check_shard(spec, shard)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise InputError(
-            f"{spec}: no tokenizer in it", f"one of {', '.join(TOKENIZER_FILES)}", "save the tokenizer into the same folder"
+            f"{spec}: no tokenizer in it (a trainer writes one if it is given processing_class)",
+            f"one of {', '.join(TOKENIZER_FILES)}",
+            "save the tokenizer into the same folder: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)",
         )
-    return Files(spec, folder, weights)
+    return Files(spec, folder, weights, source, commit)
 
 
-def _folder(spec: str) -> Path:
-    """The folder a spec means."""
+def _folder(spec: str, hub: Hub) -> tuple[Path, Source, str | None]:
+    """The folder a spec means, what it was taken for, and its commit."""
     if spec.startswith(ORGANISM):
         from mechdrift.data.organisms.derive import organism_folder
 
-        return organism_folder(spec, spec.removeprefix(ORGANISM))
+        return organism_folder(spec, spec.removeprefix(ORGANISM)), "organism", None
     folder = Path(spec).expanduser()
-    if not folder.is_dir():
-        found = "is a file" if folder.exists() else "no such folder"
-        raise InputError(f"{spec}: {found}", "a local checkpoint folder or organism:NAME", "check the path")
-    return folder
+    if folder.is_dir():
+        return folder, "folder", None
+    if folder.exists():
+        raise InputError(f"{spec}: is a file", FORMS, "check the path")
+    if SPEC.fullmatch(spec) is None:
+        raise InputError(f"{spec}: no such folder", FORMS, "check the path")
+    snapshot = hub.fetch(spec)
+    return snapshot.folder, "hub", snapshot.commit
