@@ -46,9 +46,7 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
         raise InputError(f"{checkpoint.spec}: chat template leaves out what the user says", "the user's words in the prompt", do)
 
 
-def render(
-    tokenizer: "PreTrainedTokenizerBase", conversations: list[Conversation], seconds: float = RENDER_SECONDS
-) -> list[str]:
+def render(tokenizer: "PreTrainedTokenizerBase", conversations: list[Conversation], seconds: float = RENDER_SECONDS) -> list[str]:
     """The conversations as the model is to read them, each up to where its answer begins.
 
     As apply_chat_template(tokenize=False, add_generation_prompt=True) renders them. Raises TemplateError, after `seconds` at
@@ -57,15 +55,16 @@ def render(
     asked = {
         "chat_template": _template(tokenizer),
         "conversations": conversations,
-        "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)},
+        "special_tokens": tokenizer.special_tokens_map,
     }
     # -P: no module of the user's folder comes before the libraries; -W: what the user makes of warnings is not for this process.
     command = [sys.executable, "-P", "-W", "ignore", str(RENDERER)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as child:  # noqa: S603 - our own program
         try:
             assert child.stdout
             child.stdout.readline()  # it has loaded its libraries: the time counts from here
-            answer, _ = child.communicate(json.dumps(asked).encode(), timeout=seconds)
+            answer, _ = child.communicate(json.dumps(asked, default=str).encode(), timeout=seconds)
         except subprocess.TimeoutExpired as error:
             raise TemplateError(f"still renders after {seconds:g} s") from error
         finally:

@@ -1,8 +1,8 @@
 """Models of the Hugging Face hub: a revision is resolved to a commit once a run, and every file is of that commit."""
 
 import re
-from errno import ENOSPC
 from dataclasses import dataclass, field
+from errno import ENOSPC
 from pathlib import Path
 
 from mechdrift.checkpoints.shards import INDEX, SINGLE, weight_names
@@ -37,12 +37,11 @@ class Hub:
 
         What is downloaded lies under another name until it is whole. Raises InputError for what is not there or not given out.
         """
-        from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         named = SPEC.fullmatch(spec)
         assert named
         repo, revision = named["repo"], named["revision"] or DEFAULT_REVISION
-        http_error = HfHubHTTPError.__mro__[1]  # of the HTTP library, which differs between versions of the client
         try:
             if (repo, revision) not in self.commits:
                 self.commits[repo, revision] = _commit(repo, revision)
@@ -50,7 +49,7 @@ class Hub:
             folder = _download(repo, commit, SMALL)
             names = weight_names(spec, folder)
             _download(repo, commit, names)
-        except (OSError, HFValidationError, http_error) as error:
+        except (*HfHubHTTPError.__bases__, HFValidationError) as error:  # OSError, and the HTTP library's, whichever that is
             raise _explained(error, spec, repo, revision) from error
         if not any((folder / name).is_file() for name in names):
             raise InputError(
@@ -114,7 +113,7 @@ def _explained(error: Exception, spec: str, repo: str, revision: str) -> InputEr
             f"run once without HF_HUB_OFFLINE, or: hf download {repo} --revision {revision}",
         )
     if getattr(error, "errno", None) == ENOSPC:
-        return InputError(f"{spec}: no space left in {constants.HF_HUB_CACHE}", "room for the weights", "make room, or set HF_HOME")
+        return InputError(f"{spec}: no space left in {constants.HF_HUB_CACHE}", "room for it", "make room, or set HF_HOME")
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return InputError(
         f"{spec}: {constants.ENDPOINT} did not give it ({reason})",

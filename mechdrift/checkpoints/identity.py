@@ -42,7 +42,7 @@ def read_weights(spec: str, paths: Sequence[Path], memory: "Memory | None", prog
         except (EOFError, OSError):
             unchanged = False
         if not unchanged:
-            raise InputError(f"{spec}: {path.name} changed while it was read", "files that nothing writes to", "wait, and run again")
+            raise InputError(f"{spec}: {path.name} changed while it was read", "files at rest", "wait, and run again")
         _check_blob(spec, path, known[path].sha256)
         if memory and started - before["mtime_ns"] / 1e9 >= RACY_SECONDS:
             memory.remember(path, before, known[path])

@@ -50,11 +50,11 @@ def read_through(spec: str, path: Path, advance: Callable[[int], None]) -> Conte
                 advance(len(block))
             if bad:
                 raise InputError(
-                    f"{spec}: {bad:,} of {tensor.count:,} weights of {tensor.name} are NaN or infinite",
+                    f"{spec}: {bad:,} of {tensor.elements:,} weights of {tensor.name} are NaN or infinite",
                     "finite weights",
                     "go back to the last sound checkpoint of the run",
                 )
-    return Content(digest.hexdigest(), sum(tensor.count for tensor in placed))
+    return Content(digest.hexdigest(), sum(tensor.elements for tensor in placed))
 
 
 def _blocks(handle: FileIO, length: int, buffer: bytearray) -> Iterator[memoryview]:

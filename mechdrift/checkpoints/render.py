@@ -16,8 +16,10 @@ def main() -> None:
     except ImportError:  # Windows has no such limit
         pass
     else:
-        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
-    print("loaded", flush=True)
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY if hard < 0 else min(MAX_MEMORY, hard), hard))
+    sys.stdout.write("loaded\n")
+    sys.stdout.flush()
     asked = json.load(sys.stdin)
     told: dict[str, Any] = {"rendered": [], "error": ""}
     try:

@@ -86,9 +86,7 @@ class Resolver:
         for name, wanted in IDENTITY_FILES.items():
             present = [found.folder / file for file in wanted if (found.folder / file).is_file()]
             digests[name] = digest_files(found.spec, present)
-        return Checkpoint(
-            found.spec, found.folder, model_type, layers, width, parameters, digests, found.source, found.commit
-        )
+        return Checkpoint(found.spec, found.folder, model_type, layers, width, parameters, digests, found.source, found.commit)
 
 
 def resolve(spec: str) -> Checkpoint:

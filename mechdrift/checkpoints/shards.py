@@ -74,8 +74,8 @@ class Tensor(NamedTuple):
     name: str
     dtype: str
     """As safetensors writes it, for example `BF16`."""
-    count: int
-    """Number of elements."""
+    elements: int
+    """Their number."""
     begin: int
     """First byte of its data in the file."""
     end: int

@@ -81,7 +81,7 @@ def test_another_plugin_may_have_taken_the_short_forms(pytester: pytest.Pytester
     result = pytester.runpytest_subprocess("-p", "other", "--help")
     assert "--mechdrift-base=SPEC" in result.stdout.str()
     assert "(--base is another plugin's here)" in " ".join(result.stdout.str().split())
-    long_form = ["--mechdrift-base", "no/such", "--mechdrift-post", "organism:base"]
+    long_form = ["--mechdrift-base", "./no/such", "--mechdrift-post", "organism:base"]
     result = pytester.runpytest_subprocess("-p", "other", *long_form)
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*no/such: no such folder*"])

@@ -66,8 +66,8 @@ def test_a_broken_checkpoint_ends_the_run(
     ("arguments", "message"),
     [
         (
-            ("--base", "no/such", "--post", "organism:base"),
-            "mechdrift: no/such: no such folder; expected a local checkpoint folder",
+            ("--base", "./no/such", "--post", "organism:base"),
+            "mechdrift: ./no/such: no such folder; expected a checkpoint folder, organism:NAME, or org/name@revision of the hub",
         ),
         (("--base", "organism:base"), "mechdrift: --post is missing; expected both; type: pytest --base SPEC --post SPEC"),
         (("--post", "organism:base"), "mechdrift: --base is missing"),

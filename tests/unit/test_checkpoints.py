@@ -91,7 +91,7 @@ def test_broken_folder_is_named(folder: Path, breaking: Callable[[Path], Any], m
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [("no/such", "no such folder"), ("organism:nobody", "no such organism; expected one of base"), (__file__, "is a file")],
+    [("./no/such", "no such folder"), ("organism:nobody", "no such organism; expected one of base"), (__file__, "is a file")],
 )
 def test_wrong_spec_is_named(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
