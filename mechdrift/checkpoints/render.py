@@ -17,7 +17,7 @@ def main() -> None:
         pass
     else:
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY if hard < 0 else min(MAX_MEMORY, hard), hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard), hard))
     sys.stdout.write("loaded\n")
     sys.stdout.flush()
     asked = json.load(sys.stdin)

@@ -28,6 +28,7 @@ def test_help_lists_every_option_once(pytester: pytest.Pytester) -> None:
     for option in (
         "--base=SPEC, --mechdrift-base=SPEC",
         "--post=SPEC, --mechdrift-post=SPEC",
+        "--stage=NAME=SPEC, --mechdrift-stage=NAME=SPEC",
         "--mechdrift-profile=NAME|FILE.toml",
         "--mechdrift-only=NAME",
         "--mechdrift-statements=FILE",

@@ -113,9 +113,7 @@ def test_a_branch_that_moves_during_a_run_stays_for_it_and_moves_for_the_next(re
     assert all(later.digests[part] != base.digests[part] for part in ("weights", "config", "tokenizer"))
 
 
-def test_a_branch_that_moves_while_it_is_fetched_is_not_mixed(
-    hub: StandIn, repository: Repository, old: Path, new: Path
-) -> None:
+def test_a_branch_that_moves_while_it_is_fetched_is_not_mixed(hub: StandIn, repository: Repository, old: Path, new: Path) -> None:
     """It moves after every request: all parts must still be of one commit, that of the first answer."""
     repository.refs["main"] = first = repository.refs["v1"]
     other = repository.push(new)
@@ -185,9 +183,7 @@ def test_a_gated_model(hub: StandIn, repository: Repository, monkeypatch: pytest
     assert resolve("org/model").commit == repository.refs["main"]
 
 
-def test_a_private_model_and_one_that_is_not_there(
-    hub: StandIn, repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_private_model_and_one_that_is_not_there(hub: StandIn, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     repository.private, repository.readers, hub.tokens = True, {"hf_reader"}, {"hf_reader", "hf_other"}
     for spec in ("org/model", "org/none"):
         text = refused(spec)
@@ -230,9 +226,7 @@ def test_a_folder_of_that_name_is_taken_first(hub: StandIn, repository: Reposito
     assert resolve("org/model@main").source == "hub", "the folder has no revisions"
 
 
-def test_without_a_connection_the_cache_serves(
-    hub: StandIn, repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_connection_the_cache_serves(hub: StandIn, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     online = resolve("org/model"), resolve("org/model@v1")
     hub.asked.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
