@@ -388,4 +388,4 @@ def _described(checkpoint: "Checkpoint") -> str:
 def _identity(checkpoint: "Checkpoint | None") -> dict[str, Any]:
     """A checkpoint in the record; where it lay is no part of it."""
     assert checkpoint
-    return {name: value for name, value in asdict(checkpoint).items() if name != "folder"}
+    return {name: value for name, value in asdict(checkpoint).items() if name not in ("folder", "pinned")}

@@ -1,7 +1,7 @@
 """Chat templates: programs that came with a checkpoint, so they run in transformers' sandbox and in a process of their own.
 
 The sandbox keeps a template from files and from Python, but not from running forever; and what runs inside one call into C
-(`10 ** 10 ** 9`) can be stopped by no signal and no thread of the same process. A process can be killed.
+(`10 ** (10 ** 9)`) can be stopped by no signal and no thread of the same process. A process can be killed.
 """
 
 import json

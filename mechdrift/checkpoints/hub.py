@@ -21,6 +21,8 @@ class Snapshot:
 
     folder: Path
     """Its folder in the hub's cache."""
+    repo: str
+    """`org/name`."""
     commit: str
     """Full SHA."""
 
@@ -57,7 +59,7 @@ class Hub:
                 f"{' or '.join((SINGLE, INDEX))}: pickles are not loaded",
                 "name a revision that has them, or save the model again",
             )
-        return Snapshot(folder, commit)
+        return Snapshot(folder, repo, commit)
 
 
 def _commit(repo: str, revision: str) -> str:

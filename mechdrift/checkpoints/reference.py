@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mechdrift.checkpoints.hub import SPEC, Hub
 from mechdrift.checkpoints.shards import SINGLE, check_shard, weight_files
@@ -17,20 +17,34 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 Source = Literal["folder", "hub", "organism"]
 
 
+class Place(NamedTuple):
+    """Where a spec leads."""
+
+    folder: Path
+    """On this disk."""
+    source: Source
+    """What the spec was taken for."""
+    commit: str | None
+    """Of a hub model: the full SHA that all files are of."""
+    pinned: str
+    """A spec of the same files tomorrow: a branch of the hub replaced by its commit."""
+
+
 @dataclass(frozen=True)
 class Files:
     """A checkpoint's files, looked at but not read through."""
 
     spec: str
     """As typed."""
-    folder: Path
+    place: Place
     """Where the files lie."""
     weights: tuple[Path, ...]
     """Its safetensors files, sorted by name."""
-    source: Source
-    """What the spec was taken for."""
-    commit: str | None
-    """Of a hub model: the full SHA that all files are of."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self.place.folder
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -44,7 +58,8 @@ def locate(spec: str, hub: Hub) -> Files:
     A folder of that name is taken before the hub is asked. Reads headers only, imports no torch. Raises InputError: one line,
     what was found, what was expected, what to do.
     """
-    folder, source, commit = _folder(spec, hub)
+    place = place_of(spec, hub)
+    folder = place.folder
     if not (folder / SINGLE).is_file():
         refuse_unmerged(spec, folder)
     if not (folder / "config.json").is_file():
@@ -65,21 +80,21 @@ def locate(spec: str, hub: Hub) -> Files:
             f"one of {', '.join(TOKENIZER_FILES)}",
             "save the tokenizer into the same folder: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)",
         )
-    return Files(spec, folder, weights, source, commit)
+    return Files(spec, place, weights)
 
 
-def _folder(spec: str, hub: Hub) -> tuple[Path, Source, str | None]:
-    """The folder a spec means, what it was taken for, and its commit."""
+def place_of(spec: str, hub: Hub) -> Place:
+    """The folder a spec means: one of that name here, an organism's, or a snapshot of the hub. Raises InputError."""
     if spec.startswith(ORGANISM):
         from mechdrift.data.organisms.derive import organism_folder
 
-        return organism_folder(spec, spec.removeprefix(ORGANISM)), "organism", None
+        return Place(organism_folder(spec, spec.removeprefix(ORGANISM)), "organism", None, spec)
     folder = Path(spec).expanduser()
     if folder.is_dir():
-        return folder, "folder", None
+        return Place(folder, "folder", None, spec)
     if folder.exists():
         raise InputError(f"{spec}: is a file", FORMS, "check the path")
     if SPEC.fullmatch(spec) is None:
         raise InputError(f"{spec}: no such folder", FORMS, "check the path")
     snapshot = hub.fetch(spec)
-    return snapshot.folder, "hub", snapshot.commit
+    return Place(snapshot.folder, "hub", snapshot.commit, f"{snapshot.repo}@{snapshot.commit}")

@@ -47,16 +47,13 @@ class Checkpoint:
     """What the spec was taken for: folder, hub or organism."""
     commit: str | None
     """Of a hub model: the full SHA that all its files are of."""
+    pinned: str
+    """A spec of the same files tomorrow: a branch of the hub replaced by its commit."""
 
     @property
     def short(self) -> str:
         """Twelve characters that tell checkpoints apart."""
         return hashlib.sha256("".join(self.digests.values()).encode()).hexdigest()[:12]
-
-    @property
-    def pinned(self) -> str:
-        """A spec of the same files tomorrow: that of a hub model names its commit."""
-        return f"{self.spec.partition('@')[0]}@{self.commit}" if self.commit else self.spec
 
 
 @dataclass
@@ -86,7 +83,8 @@ class Resolver:
         for name, wanted in IDENTITY_FILES.items():
             present = [found.folder / file for file in wanted if (found.folder / file).is_file()]
             digests[name] = digest_files(found.spec, present)
-        return Checkpoint(found.spec, found.folder, model_type, layers, width, parameters, digests, found.source, found.commit)
+        folder, source, commit, pinned = found.place
+        return Checkpoint(found.spec, folder, model_type, layers, width, parameters, digests, source, commit, pinned)
 
 
 def resolve(spec: str) -> Checkpoint:

@@ -15,6 +15,7 @@ from mechdrift.checkpoints.resolve import resolve
 from mechdrift.errors import InputError
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # one process is what is meant
 def test_the_named_command_makes_a_checkpoint_of_fsdp_shards(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     whole = tiny_checkpoint()
     folder = Path(shutil.copytree(whole, tmp_path / "checkpoint-500"))
