@@ -96,7 +96,8 @@ def forget_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
-def no_files(folder: Path) -> None:
+def to_empty_index(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
 
 
@@ -123,7 +124,7 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     ("FSDP", shard_as_fsdp, "FSDP shards, not merged; expected model.safetensors; run: accelerate merge-weights "),
     ("ZeRO", shard_as_zero, "DeepSpeed ZeRO shards, not merged; expected model.safetensors; run: python "),
     ("a trainer's root", to_root, "with 3 checkpoints and no model of its own; expected one checkpoint; type "),
-    ("index without files", lambda f: (f / WEIGHTS).rename(f / "x") and no_files(f), "names no file"),
+    ("index without files", to_empty_index, "names no file"),
 ]
 
 
