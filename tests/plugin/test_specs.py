@@ -14,8 +14,24 @@ from stand_in import StandIn, stand_in
 
 from mechdrift.checkpoints.resolve import resolve
 
-ONLY = ("--mechdrift-only", "truth.clean_gap")
-STRICT = '[rows."truth.clean_gap"]\nrole = "gate"\nat_least = 0.99\nprovisional = false\n'
+# A row without a model: what is tested here comes before the first measure.
+SUITE = """
+import pytest
+from mechdrift.measures.drift import Drift
+from mechdrift.stats import Normal
+
+@pytest.mark.finding("truth.clean_gap")
+def test_gap(mechdrift_pair, mechdrift_drift):
+    estimate = Normal({estimate}, 0.01, 100)
+    mechdrift_drift.judge(Drift("truth.clean_gap", estimate, 1.0, "ratio", "higher", "here", "by hand", "none"))
+"""
+OWN = "test_own.py"
+
+
+@pytest.fixture(autouse=True)
+def own(pytester: pytest.Pytester) -> None:
+    """A suite in the run's folder that judges the same number whatever is compared."""
+    pytester.makepyfile(test_own=SUITE.format(estimate=1.0))
 
 
 def schema() -> Any:
@@ -35,7 +51,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_stages_are_checked_told_and_recorded(compare: Callable[..., Any]) -> None:
     stages = ("--stage", "sft=organism:instruct", "--stage", "twin=organism:base")
-    run = compare("organism:base", "organism:instruct", *stages, *ONLY)
+    run = compare("organism:base", "organism:instruct", *stages, OWN)
     assert run.code == 0, run.out
     jsonschema.validate(run.record, schema())
     told = run.record["inputs"]["stages"]
@@ -52,12 +68,12 @@ def test_stages_are_checked_told_and_recorded(compare: Callable[..., Any]) -> No
 
 
 def test_a_pair_of_the_hub_then_without_a_connection(
-    hub: StandIn, compare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    hub: StandIn, compare: Callable[..., Any], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, post = (resolve(f"organism:{name}") for name in ("base", "instruct"))
     repository = hub.repository("org/model")
     commits = [repository.push(base.folder, "main"), repository.push(post.folder, "tuned")]
-    run = compare("org/model", "org/model@tuned", *ONLY, process=True)
+    run = compare("org/model", "org/model@tuned", OWN, process=True)
     assert run.code == 0, run.out
     for side, point, commit in zip(("base", "post"), (base, post), commits, strict=True):
         told = run.record["inputs"][side]
@@ -66,13 +82,12 @@ def test_a_pair_of_the_hub_then_without_a_connection(
     jsonschema.validate(run.record, schema())
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    profile = Path("strict.toml")
-    profile.write_text(STRICT)
+    pytester.makepyfile(test_own=SUITE.format(estimate=0.2))
     hub.asked.clear()
-    offline = compare("org/model", "org/model@tuned", *ONLY, "--mechdrift-profile", profile, process=True)
+    offline = compare("org/model", "org/model@tuned", OWN, process=True)
+    assert offline.code == 1
     assert not hub.asked
     assert offline.record["inputs"] == run.record["inputs"]
-    assert offline.rows["truth.clean_gap"]["estimate"] == run.rows["truth.clean_gap"]["estimate"]
     again = f"pytest --base org/model@{commits[0]} --post org/model@{commits[1]} "
     assert again in offline.out, "a failure is repeated on the same commits"
 
@@ -90,13 +105,13 @@ def test_an_unchanged_checkpoint_is_remembered_by_the_run(
     folder = Path(shutil.copytree(resolve("organism:base").folder, tmp_path / "base"))
     os.utime(folder / "model.safetensors", (1_600_000_000, 1_600_000_000))
     cache = tmp_path / "cache"
-    first = compare(folder, folder, *ONLY, cache=cache)
+    first = compare(folder, folder, OWN, cache=cache)
     assert len(list((cache / "identities").rglob("*.json"))) == 1
 
     def never(*_: Any) -> None:
         raise AssertionError("read again")
 
     monkeypatch.setattr("mechdrift.checkpoints.identity.read_through", never)
-    second = compare(folder, folder, *ONLY, cache=cache)
+    second = compare(folder, folder, OWN, cache=cache)
     assert second.code == first.code == 0, second.out
     assert second.record["inputs"] == first.record["inputs"]
