@@ -69,7 +69,7 @@ def mechdrift_recordings(pytestconfig: pytest.Config) -> "Recorder":
     assert run.store_folder
     device = pick_device(run.settings.device)
     pool = Pool(device, pick_dtype(run.settings.dtype, device))
-    recorder = Recorder(pool, Store(run.store_folder), run.settings.batch, lambda label: _progress(pytestconfig, label))
+    recorder = Recorder(pool, Store(run.store_folder), run.settings.batch, lambda label: progress_line(pytestconfig, label))
     pytestconfig.stash[RECORDER] = recorder
     return recorder
 
@@ -102,7 +102,7 @@ class Judge:
         self._request.node.stash[ROW] = row
         if row["role"] == "gate" and row["verdict"] != "held":
             words = text.missing if row["estimate"] is None else text.failure
-            pytest.fail(words(row, run.settings.command(asked.finding.name)), pytrace=False)
+            pytest.fail(words(row, run.again(asked.finding.name)), pytrace=False)
 
 
 def work_done(config: pytest.Config) -> dict[str, int]:
@@ -124,7 +124,7 @@ def store_warnings(config: pytest.Config) -> list[str]:
     return recorder.store.warnings if recorder else []
 
 
-def _progress(config: pytest.Config, label: str) -> "Progress":
+def progress_line(config: pytest.Config, label: str) -> "Progress":
     """One line on work that takes longer than two seconds; silent in workers and where there is no terminal."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     capture = config.pluginmanager.get_plugin("capturemanager")

@@ -1,5 +1,6 @@
 """Command-line options: one pure parse function each. Imports nothing but the standard library, pytest and our errors."""
 
+import re
 import shlex
 from argparse import ArgumentError, ArgumentTypeError
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pytest
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 OFF = "off"
+STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def parse_device(text: str) -> str:
@@ -42,6 +44,16 @@ def parse_seed(text: str) -> int:
     return int(text)
 
 
+def parse_stage(text: str) -> tuple[str, str]:
+    """NAME=SPEC: a checkpoint between base and post, and what to call it."""
+    name, equals, spec = text.partition("=")
+    if not equals or not spec or not STAGE_NAME.fullmatch(name):
+        raise ArgumentTypeError(f"{text!r}: expected NAME=SPEC, as in sft=runs/sft; NAME of letters, digits, '.', '-' and '_'")
+    if name in ("base", "post"):
+        raise ArgumentTypeError(f"{text!r}: {name} is given with --{name}; expected another name")
+    return name, spec
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a run was asked to do."""
@@ -50,6 +62,8 @@ class Settings:
     """Spec of the checkpoint before."""
     post: str
     """Spec of the checkpoint after."""
+    stages: tuple[tuple[str, str], ...]
+    """Name and spec of checkpoints between the two, in the order of training."""
     profile: str
     """Name or file of the limits."""
     only: tuple[str, ...]
@@ -106,12 +120,19 @@ def _by_option(settings: Settings) -> dict[str, Any]:
 def add_options(parser: pytest.Parser) -> None:
     """Add the option group."""
     group = parser.getgroup("mechdrift", "mechdrift: compare two checkpoints from the inside")
-    for name, what in (("base", "before"), ("post", "after")):
-        settings = {
-            "dest": f"mechdrift_{name}",
-            "metavar": "SPEC",
-            "help": f"checkpoint {what} post-training: a folder, or organism:NAME",
-        }
+    spec = "a folder, org/name@revision of the hub, or organism:NAME"
+    checkpoints: dict[str, dict[str, Any]] = {
+        "base": {"metavar": "SPEC", "help": f"checkpoint before post-training: {spec}"},
+        "post": {"metavar": "SPEC", "help": f"checkpoint after post-training: {spec}"},
+        "stage": {
+            "metavar": "NAME=SPEC",
+            "type": parse_stage,
+            "action": "append",
+            "help": "a checkpoint between base and post; repeatable, in the order of training",
+        },
+    }
+    for name, settings in checkpoints.items():
+        settings["dest"] = f"mechdrift_{name}"
         try:
             group.addoption(f"--{name}", f"--mechdrift-{name}", **settings)
         except (ValueError, ArgumentError):  # another plugin has taken the short form
@@ -148,14 +169,17 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def settings_of(config: pytest.Config) -> Settings | None:
-    """The settings of a comparing run; None where neither checkpoint is given. Raises UsageError for half a pair."""
+    """The settings of a comparing run; None where no checkpoint is given. Raises UsageError for half a pair."""
     get = config.getoption
-    base, post = get("mechdrift_base"), get("mechdrift_post")
-    if base is None and post is None:
+    base, post, stages = get("mechdrift_base"), get("mechdrift_post"), get("mechdrift_stage") or []
+    if base is None and post is None and not stages:
         return None
     if base is None or post is None:
         missing = "--base" if base is None else "--post"
         raise pytest.UsageError(f"mechdrift: {missing} is missing; expected both; type: pytest --base SPEC --post SPEC")
+    names = [name for name, _ in stages]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise pytest.UsageError(f"mechdrift: --stage {twice[0]} is given twice; expected one of each name; rename one")
     record = get("--mechdrift-record")
     if record is not None and (Path(record).is_dir() or not Path(record).absolute().parent.is_dir()):
         raise pytest.UsageError(
@@ -164,6 +188,7 @@ def settings_of(config: pytest.Config) -> Settings | None:
     return Settings(
         base=base,
         post=post,
+        stages=tuple(stages),
         profile=get("--mechdrift-profile"),
         only=tuple(get("--mechdrift-only") or ()),
         statements=get("--mechdrift-statements"),

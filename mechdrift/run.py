@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,8 @@ class ComparingRun:
     """Choices that are not left to their rules."""
     base: "Checkpoint | None" = None
     post: "Checkpoint | None" = None
+    stages: "dict[str, Checkpoint]" = field(default_factory=dict)
+    """By name, in order; on the controller only, since no finding asks about them."""
     statements: "tuple[Statement, ...]" = ()
     store_folder: Path | None = None
     rows: dict[str, Row] = field(default_factory=dict)
@@ -115,19 +118,36 @@ class ComparingRun:
             self._resolve()
 
     def _resolve(self) -> None:
-        """Resolve the pair, read the statements, choose the store."""
-        from mechdrift.checkpoints.resolve import resolve
+        """Choose the store, resolve the checkpoints, read the statements."""
+        from mechdrift.checkpoints.chat import check_tokenizer
+        from mechdrift.checkpoints.identity import Memory
+        from mechdrift.checkpoints.resolve import Resolver
         from mechdrift.engine.pool import check_device
 
+        self.store_folder = self._choose_store()
+        memory = Memory(self.store_folder / "identities")
+        resolver = Resolver(memory, lambda label: fixtures.progress_line(self.config, label))
         try:
             check_device(self.settings.device)
-            self.base = resolve(self.settings.base)
-            self.post = self.base if self.settings.post == self.settings.base else resolve(self.settings.post)
+            with self._open_terminal():
+                self.base = resolver.resolve(self.settings.base)
+                self.post = resolver.resolve(self.settings.post)
+                self.stages = {name: resolver.resolve(spec) for name, spec in self.settings.stages}
+            points = [self.base, *self.stages.values(), self.post]
+            for point in {point.short: point for point in points}.values():
+                check_tokenizer(point)
             self.hand_set.require_layers(min(self.base.layers, self.post.layers))
             self.read_statements()
         except InputError as error:
             raise pytest.UsageError(f"mechdrift: {error}") from error
-        self.store_folder = self._choose_store()
+
+    def _open_terminal(self) -> AbstractContextManager[None]:
+        """On a terminal lets the hub's own progress bars through; elsewhere they are captured as all else is."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
+        if reporter is None or capture is None or not reporter.isatty:
+            return nullcontext()
+        return capture.global_and_fixture_disabled()
 
     def read_statements(self) -> None:
         """The user's statements, or the shipped ones."""
@@ -157,7 +177,10 @@ class ComparingRun:
         assert self.base
         assert self.post
         device = pick_device(self.settings.device)
-        lines = [f"mechdrift: {name} {_described(point)}" for name, point in (("base", self.base), ("post", self.post))]
+        chain = {"base": self.base} | {f"stage {name}": point for name, point in self.stages.items()} | {"post": self.post}
+        lines = [f"mechdrift: {name} {_described(point)}" for name, point in chain.items()]
+        if self.stages:
+            lines.append("mechdrift: stages are checked and recorded; no finding asks about them yet")
         cache = "off" if self.settings.cache == OFF else self.store_folder
         how = f"device {device}, dtype {pick_dtype(self.settings.dtype, device)}, cache {cache}"
         if self.hand_set.name:
@@ -188,7 +211,7 @@ class ComparingRun:
         row = item.stash.get(ROW, None)
         if row is None and (error is not None or call.when == "call"):
             row = self._row_without_number(asked, error)
-            again = self.settings.command(asked.finding.name)
+            again = self.again(asked.finding.name)
             if isinstance(error, Unmeasurable) and row["role"] == "report":
                 report.outcome = "skipped"
                 report.longrepr = (str(item.path), item.location[1] or 0, f"unmeasurable: {row['reason']}")
@@ -201,6 +224,12 @@ class ComparingRun:
             report.mechdrift = told  # type: ignore[attr-defined]
             item.user_properties += row_properties(row)  # JUnit takes them from the teardown report
         return report
+
+    def again(self, finding: str) -> str:
+        """The command that measures one finding again, on the same commits."""
+        assert self.base
+        assert self.post
+        return replace(self.settings, base=self.base.pinned, post=self.post.pinned).command(finding)
 
     def _row_without_number(self, asked: Asked, error: BaseException | None) -> Row:
         """A row for a test that gave none."""
@@ -283,7 +312,12 @@ class ComparingRun:
         packages = ("mechdrift", "torch", "transformers", "numpy", "scipy", "pytest")
         return {
             "schema": SCHEMA,
-            "inputs": {"base": _identity(self.base), "post": _identity(self.post), "identical": self.identical},
+            "inputs": {
+                "base": _identity(self.base),
+                "post": _identity(self.post),
+                "stages": [{"name": name} | _identity(point) for name, point in self.stages.items()],
+                "identical": self.identical,
+            },
             "settings": {
                 "profile": self.profile.name,
                 "gated_as_shipped": self.profile.gated_as_shipped,
@@ -352,10 +386,11 @@ def row_properties(row: Row) -> list[tuple[str, object]]:
 def _described(checkpoint: "Checkpoint") -> str:
     """One checkpoint in the header."""
     size = f"{checkpoint.layers} blocks x {checkpoint.width}, {checkpoint.parameters / 1e6:,.1f}M weights"
-    return text.printable(f"{checkpoint.spec} ({checkpoint.model_type}, {size}, {checkpoint.short})")
+    taken = {"folder": "a folder, ", "hub": f"hub commit {checkpoint.commit}, ", "organism": ""}[checkpoint.source]
+    return text.printable(f"{checkpoint.spec} ({taken}{checkpoint.model_type}, {size}, {checkpoint.short})")
 
 
 def _identity(checkpoint: "Checkpoint | None") -> dict[str, Any]:
     """A checkpoint in the record; where it lay is no part of it."""
     assert checkpoint
-    return {name: value for name, value in asdict(checkpoint).items() if name != "folder"}
+    return {name: value for name, value in asdict(checkpoint).items() if name not in ("folder", "pinned")}

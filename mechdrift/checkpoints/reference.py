@@ -4,13 +4,30 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from mechdrift.checkpoints.shards import check_shard, weight_files
+from mechdrift.checkpoints.hub import SPEC, Hub
+from mechdrift.checkpoints.shards import SINGLE, check_shard, weight_files
+from mechdrift.checkpoints.trained import refuse_root, refuse_unmerged
 from mechdrift.errors import InputError
 
 ORGANISM = "organism:"
+FORMS = "a checkpoint folder, organism:NAME, or org/name@revision of the hub"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+Source = Literal["folder", "hub", "organism"]
+
+
+class Place(NamedTuple):
+    """Where a spec leads."""
+
+    folder: Path
+    """On this disk."""
+    source: Source
+    """What the spec was taken for."""
+    commit: str | None
+    """Of a hub model: the full SHA that all files are of."""
+    pinned: str
+    """A spec of the same files tomorrow: a branch of the hub replaced by its commit."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +36,15 @@ class Files:
 
     spec: str
     """As typed."""
-    folder: Path
+    place: Place
     """Where the files lie."""
     weights: tuple[Path, ...]
     """Its safetensors files, sorted by name."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self.place.folder
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -30,13 +52,18 @@ class Files:
         return dict(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
 
 
-def locate(spec: str) -> Files:
-    """Find the files of a local folder or of `organism:NAME` and check that all are there and whole.
+def locate(spec: str, hub: Hub) -> Files:
+    """Find the files of a local folder, of `organism:NAME` or of a hub model, and check that all are there and whole.
 
-    Reads headers only, imports no torch. Raises InputError: one line, what was found, what was expected, what to do.
+    A folder of that name is taken before the hub is asked. Reads headers only, imports no torch. Raises InputError: one line,
+    what was found, what was expected, what to do.
     """
-    folder = _folder(spec)
+    place = place_of(spec, hub)
+    folder = place.folder
+    if not (folder / SINGLE).is_file():
+        refuse_unmerged(spec, folder)
     if not (folder / "config.json").is_file():
+        refuse_root(spec, folder)
         raise InputError(f"{spec}: no config.json in it", "a folder as save_pretrained writes it", "check the path")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -49,19 +76,25 @@ def locate(spec: str) -> Files:
         check_shard(spec, shard)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise InputError(
-            f"{spec}: no tokenizer in it", f"one of {', '.join(TOKENIZER_FILES)}", "save the tokenizer into the same folder"
+            f"{spec}: no tokenizer in it (a trainer writes one if it is given processing_class)",
+            f"one of {', '.join(TOKENIZER_FILES)}",
+            "save the tokenizer into the same folder: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)",
         )
-    return Files(spec, folder, weights)
+    return Files(spec, place, weights)
 
 
-def _folder(spec: str) -> Path:
-    """The folder a spec means."""
+def place_of(spec: str, hub: Hub) -> Place:
+    """The folder a spec means: one of that name here, an organism's, or a snapshot of the hub. Raises InputError."""
     if spec.startswith(ORGANISM):
         from mechdrift.data.organisms.derive import organism_folder
 
-        return organism_folder(spec, spec.removeprefix(ORGANISM))
+        return Place(organism_folder(spec, spec.removeprefix(ORGANISM)), "organism", None, spec)
     folder = Path(spec).expanduser()
-    if not folder.is_dir():
-        found = "is a file" if folder.exists() else "no such folder"
-        raise InputError(f"{spec}: {found}", "a local checkpoint folder or organism:NAME", "check the path")
-    return folder
+    if folder.is_dir():
+        return Place(folder, "folder", None, spec)
+    if folder.exists():
+        raise InputError(f"{spec}: is a file", FORMS, "check the path")
+    if SPEC.fullmatch(spec) is None:
+        raise InputError(f"{spec}: no such folder", FORMS, "check the path")
+    snapshot = hub.fetch(spec)
+    return Place(snapshot.folder, "hub", snapshot.commit, f"{snapshot.repo}@{snapshot.commit}")

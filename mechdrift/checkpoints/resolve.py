@@ -1,9 +1,12 @@
 """From files to a checkpoint with an identity: everything is read once, digested, and held to be finite."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from mechdrift.checkpoints.hub import Hub
+from mechdrift.checkpoints.identity import Memory, Progress, digest_files, read_weights
 from mechdrift.checkpoints.reference import Files, locate
 from mechdrift.errors import InputError
 
@@ -20,7 +23,6 @@ IDENTITY_FILES = {
     ),
     "template": ("chat_template.jinja", "chat_template.json"),
 }
-BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class Checkpoint:
     """Number of stored weights."""
     digests: dict[str, str]
     """sha256 of weights, config, tokenizer and template."""
+    source: str
+    """What the spec was taken for: folder, hub or organism."""
+    commit: str | None
+    """Of a hub model: the full SHA that all its files are of."""
+    pinned: str
+    """A spec of the same files tomorrow: a branch of the hub replaced by its commit."""
 
     @property
     def short(self) -> str:
@@ -48,51 +56,59 @@ class Checkpoint:
         return hashlib.sha256("".join(self.digests.values()).encode()).hexdigest()[:12]
 
 
+@dataclass
+class Resolver:
+    """Resolves the checkpoints of one run, each spec once."""
+
+    memory: Memory | None = None
+    """What is known of files that were read before; None: everything is read."""
+    progress: Callable[[str], Progress] | None = None
+    """Makes a progress line from a label."""
+    hub: Hub = field(default_factory=Hub)
+    """Where branches stay at one commit for the run."""
+    _resolved: dict[str, Checkpoint] = field(default_factory=dict, repr=False)
+
+    def resolve(self, spec: str) -> Checkpoint:
+        """Locate, check and fingerprint a checkpoint. Raises InputError."""
+        if spec not in self._resolved:
+            self._resolved[spec] = self._fingerprint(locate(spec, self.hub))
+        return self._resolved[spec]
+
+    def _fingerprint(self, found: Files) -> Checkpoint:
+        """Read the config before the weights: what is refused is refused at once."""
+        model_type, layers, width = _shape(found)
+        progress = self.progress(f"{found.spec}: reading weights, MB") if self.progress else None
+        parameters, digest = read_weights(found.spec, found.weights, self.memory, progress)
+        digests = {"weights": digest}
+        for name, wanted in IDENTITY_FILES.items():
+            present = [found.folder / file for file in wanted if (found.folder / file).is_file()]
+            digests[name] = digest_files(found.spec, present)
+        folder, source, commit, pinned = found.place
+        return Checkpoint(found.spec, folder, model_type, layers, width, parameters, digests, source, commit, pinned)
+
+
 def resolve(spec: str) -> Checkpoint:
-    """Locate, check and fingerprint a checkpoint. Raises InputError."""
-    found = locate(spec)
-    parameters, digest = _read_weights(found)
-    digests = {"weights": digest}
-    for name, wanted in IDENTITY_FILES.items():
-        digests[name] = _digest([found.folder / file for file in wanted if (found.folder / file).is_file()])
-    config = found.config
+    """One checkpoint outside a run: everything is read. Raises InputError."""
+    return Resolver().resolve(spec)
+
+
+def _shape(found: Files) -> tuple[str, int, int]:
+    """Model type, number of blocks and d_model, under whatever names the family's config has for them.
+
+    Raises InputError for what is no decoder-only language model that transformers knows.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
     try:
-        model_type, layers, width = config["model_type"], int(config["num_hidden_layers"]), int(config["hidden_size"])
-    except (KeyError, TypeError, ValueError) as error:
+        config = AutoConfig.from_pretrained(found.folder, local_files_only=True, trust_remote_code=False)
+        text = config.get_text_config(decoder=True)
+        if config.is_encoder_decoder:
+            raise ValueError("an encoder-decoder")
+        return str(config.model_type), int(text.num_hidden_layers), int(text.hidden_size)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise InputError(
-            f"{spec}: config.json of a {config.get('model_type')} model lacks {error}",
-            "a decoder-only language model",
-            "check it",
+            f"{found.spec}: config.json of a {found.config['model_type']} model: {' '.join(str(error).split())[:200]}",
+            "a decoder-only language model that transformers knows",
+            "check it: code of the checkpoint's own is not run",
         ) from error
-    return Checkpoint(spec, found.folder, model_type, layers, width, parameters, digests)
-
-
-def _read_weights(found: Files) -> tuple[int, str]:
-    """Number of weights and the digest of all shards. Raises InputError at a weight that is not finite."""
-    import torch
-    from safetensors import safe_open
-
-    parameters = 0
-    for path in found.weights:
-        with safe_open(path, framework="pt") as shard:
-            for name in shard.keys():  # noqa: SIM118 - a safe_open handle is no mapping
-                tensor = shard.get_tensor(name)
-                parameters += tensor.numel()
-                if tensor.is_floating_point() and not (finite := torch.isfinite(tensor)).all():
-                    raise InputError(
-                        f"{found.spec}: {int((~finite).sum()):,} of {tensor.numel():,} weights of {name} are NaN or infinite",
-                        "finite weights",
-                        "go back to the last sound checkpoint of the run",
-                    )
-    return parameters, _digest(found.weights)
-
-
-def _digest(paths: tuple[Path, ...] | list[Path]) -> str:
-    """sha256 over the files' names and contents."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path.name}/{path.stat().st_size}/".encode())
-        with path.open("rb") as handle:
-            while block := handle.read(BLOCK):
-                digest.update(block)
-    return digest.hexdigest()

@@ -2,8 +2,9 @@
 
 import json
 import struct
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mechdrift.errors import InputError
 
@@ -14,31 +15,39 @@ MAX_HEADER = 100_000_000  # the bound of the safetensors format
 
 def weight_files(spec: str, folder: Path) -> tuple[Path, ...]:
     """The weight files of a checkpoint folder: the single one, or those its index names."""
-    if (folder / SINGLE).is_file():
-        return (folder / SINGLE,)
-    if (folder / INDEX).is_file():
-        try:
-            names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{spec}: {INDEX} is broken ({error!r})", "a weight_map", "copy the checkpoint again") from error
-        outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
-        if outside:
-            raise InputError(f"{spec}: {INDEX} points outside the folder ({outside[0]!r})", "plain file names", "do not trust it")
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing or not names:
+    names = weight_names(spec, folder)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing == [SINGLE]:
+        if any(True for pattern in PICKLES for _ in folder.glob(pattern)):
             raise InputError(
-                f"{spec}: {len(missing)} of {len(names)} shards missing, first {missing[0] if missing else '-'}",
-                f"every file that {INDEX} names",
-                "copy the checkpoint again",
+                f"{spec}: weights as pickle only",
+                f"{SINGLE}: unpickling runs whatever code the file holds",
+                "convert it: model.save_pretrained(folder) of a current transformers writes safetensors",
             )
-        return tuple(folder / name for name in names)
-    if any(True for pattern in PICKLES for _ in folder.glob(pattern)):
+        raise InputError(f"{spec}: no weights in it", f"{SINGLE} or {INDEX}", "check the path")
+    if missing:
         raise InputError(
-            f"{spec}: weights as pickle only",
-            f"{SINGLE}: unpickling runs whatever code the file holds",
-            "convert it: model.save_pretrained(folder) of a current transformers writes safetensors",
+            f"{spec}: {len(missing)} of {len(names)} shards missing, first {missing[0]}",
+            f"every file that {INDEX} names",
+            "copy the checkpoint again",
         )
-    raise InputError(f"{spec}: no weights in it", f"{SINGLE} or {INDEX}", "check the path")
+    return tuple(folder / name for name in names)
+
+
+def weight_names(spec: str, folder: Path) -> list[str]:
+    """Names of the files that hold the weights, there or not. Raises InputError for an index that cannot be followed."""
+    if (folder / SINGLE).is_file() or not (folder / INDEX).is_file():
+        return [SINGLE]
+    try:
+        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{spec}: {INDEX} is broken ({error!r})", "a weight_map", "copy the checkpoint again") from error
+    outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    if outside:
+        raise InputError(f"{spec}: {INDEX} points outside the folder ({outside[0]!r})", "plain file names", "do not trust it")
+    if not names:
+        raise InputError(f"{spec}: {INDEX} names no file", "a weight_map", "copy the checkpoint again")
+    return names
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -59,14 +68,44 @@ def read_header(path: Path) -> dict[str, Any]:
     return {"__length__": length} | header
 
 
-def check_shard(spec: str, path: Path) -> None:
-    """Raise InputError unless the file is as long as its header says."""
+class Tensor(NamedTuple):
+    """A tensor as the header of its file tells of it."""
+
+    name: str
+    dtype: str
+    """As safetensors writes it, for example `BF16`."""
+    elements: int
+    """Their number."""
+    begin: int
+    """First byte of its data in the file."""
+    end: int
+    """The byte after its last."""
+
+
+def tensors(path: Path) -> list[Tensor]:
+    """The tensors of a safetensors file, in the order in which they lie in it. Raises ValueError where it is not one."""
+    header = read_header(path)
+    start = 8 + header.pop("__length__")
+    header.pop("__metadata__", None)
     try:
-        header = read_header(path)
-        length = header.pop("__length__")
-        header.pop("__metadata__", None)
-        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        placed = [
+            Tensor(name, str(entry["dtype"]), prod(entry["shape"]), *(start + offset for offset in entry["data_offsets"]))
+            for name, entry in header.items()
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its header is broken: {error!r}") from error
+    placed.sort(key=lambda tensor: (tensor.begin, tensor.end))
+    for tensor, before in zip(placed, [start, *(tensor.end for tensor in placed)], strict=False):
+        if tensor.begin != before or tensor.end < before:
+            raise ValueError(f"tensor {tensor.name} begins at byte {tensor.begin}, not at {before}")
+    return placed
+
+
+def check_shard(spec: str, path: Path) -> None:
+    """Raise InputError unless the file is as long as its header says and its tensors lie end to end."""
+    try:
+        end = max((tensor.end for tensor in tensors(path)), default=path.stat().st_size)
+    except ValueError as error:
         raise InputError(f"{spec}: {path.name} is no safetensors file ({error})", "a whole file", "copy it again") from error
     size = path.stat().st_size
     if size != end:

@@ -28,6 +28,7 @@ def test_help_lists_every_option_once(pytester: pytest.Pytester) -> None:
     for option in (
         "--base=SPEC, --mechdrift-base=SPEC",
         "--post=SPEC, --mechdrift-post=SPEC",
+        "--stage=NAME=SPEC, --mechdrift-stage=NAME=SPEC",
         "--mechdrift-profile=NAME|FILE.toml",
         "--mechdrift-only=NAME",
         "--mechdrift-statements=FILE",
@@ -75,13 +76,16 @@ def test_a_strangers_tests_beside_ours_keep_their_say(compare: Callable[..., Any
 
 def test_another_plugin_may_have_taken_the_short_forms(pytester: pytest.Pytester, compare: Callable[..., Any]) -> None:
     pytester.makepyfile(
-        other="def pytest_addoption(parser):\n    parser.addoption('--base', default='theirs')\n    parser.addoption('--post')\n"
+        other="def pytest_addoption(parser):\n    parser.addoption('--base', default='theirs')\n"
+        "    parser.addoption('--post')\n    parser.addoption('--stage')\n"
     )
     pytester.syspathinsert()
     result = pytester.runpytest_subprocess("-p", "other", "--help")
     assert "--mechdrift-base=SPEC" in result.stdout.str()
-    assert "(--base is another plugin's here)" in " ".join(result.stdout.str().split())
-    long_form = ["--mechdrift-base", "no/such", "--mechdrift-post", "organism:base"]
+    assert "--mechdrift-stage=NAME=SPEC" in result.stdout.str()
+    for name in ("base", "post", "stage"):
+        assert f"(--{name} is another plugin's here)" in " ".join(result.stdout.str().split())
+    long_form = ["--mechdrift-base", "./no/such", "--mechdrift-post", "organism:base"]
     result = pytester.runpytest_subprocess("-p", "other", *long_form)
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*no/such: no such folder*"])

@@ -36,6 +36,10 @@ def spoil_the_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
 
 
+def spoil_the_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{% for message in %}")
+
+
 @pytest.mark.parametrize(
     ("breaking", "message"),
     [
@@ -44,6 +48,7 @@ def spoil_the_tokenizer(folder: Path) -> None:
         (pickle_only, "weights as pickle only; expected model.safetensors"),
         (lose_a_tensor, "1 tensors missing, first model.norm.weight"),
         (spoil_the_tokenizer, "tokenizer does not load"),
+        (spoil_the_template, "chat template does not render (TemplateSyntaxError"),
     ],
 )
 def test_a_broken_checkpoint_ends_the_run(
@@ -66,8 +71,8 @@ def test_a_broken_checkpoint_ends_the_run(
     ("arguments", "message"),
     [
         (
-            ("--base", "no/such", "--post", "organism:base"),
-            "mechdrift: no/such: no such folder; expected a local checkpoint folder",
+            ("--base", "./no/such", "--post", "organism:base"),
+            "mechdrift: ./no/such: no such folder; expected a checkpoint folder, organism:NAME, or org/name@revision of the hub",
         ),
         (("--base", "organism:base"), "mechdrift: --post is missing; expected both; type: pytest --base SPEC --post SPEC"),
         (("--post", "organism:base"), "mechdrift: --base is missing"),
@@ -75,6 +80,16 @@ def test_a_broken_checkpoint_ends_the_run(
             ("--base", "organism:base", "--post", "organism:x"),
             "organism:x: no such organism; expected one of base, sft, instruct",
         ),
+        (("--stage", "sft=a"), "mechdrift: --base is missing; expected both"),
+        (("--base", "a", "--post", "b", "--stage", "a/b"), "'a/b': expected NAME=SPEC, as in sft=runs/sft"),
+        (("--base", "a", "--post", "b", "--stage", "sft="), "'sft=': expected NAME=SPEC"),
+        (("--base", "a", "--post", "b", "--stage", "a b=c"), "'a b=c': expected NAME=SPEC"),
+        (("--base", "a", "--post", "b", "--stage", "post=c"), "'post=c': post is given with --post; expected another name"),
+        (
+            ("--base", "a", "--post", "b", "--stage", "x=c", "--mechdrift-stage", "x=d"),
+            "mechdrift: --stage x is given twice; expected one of each name",
+        ),
+        (("--base", "organism:base", "--post", "organism:base", "--stage", "x=./none"), "mechdrift: ./none: no such folder"),
         (("--base", "a", "--post", "b", "--mechdrift-device", "tpu"), "expected auto, cpu, cuda or cuda:N"),
         (("--base", "a", "--post", "b", "--mechdrift-dtype", "int8"), "expected one of auto, float32"),
         (("--base", "a", "--post", "b", "--mechdrift-batch", "0"), "expected a positive number of tokens"),

@@ -52,8 +52,53 @@ def set_value(value: float) -> Callable[[torch.Tensor], None]:
     return change
 
 
+def leave_a_hole(folder: Path) -> None:
+    """Shift every tensor by a byte: as long as the header says, but not what safetensors writes."""
+    raw = (folder / WEIGHTS).read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    for name, entry in header.items():
+        if name != "__metadata__":
+            entry["data_offsets"] = [offset + 1 for offset in entry["data_offsets"]]
+    told = json.dumps(header).encode()
+    (folder / WEIGHTS).write_bytes(len(told).to_bytes(8, "little") + told + b"x" + raw[8 + length :])
+
+
+def shard_as_fsdp(folder: Path) -> None:
+    """As a Trainer with sharded FSDP leaves a checkpoint: no config, and weights in another format."""
+    (folder / "pytorch_model_fsdp_0").mkdir()
+    (folder / "pytorch_model_fsdp_0" / ".metadata").write_bytes(b"a pickle")
+    (folder / "pytorch_model_fsdp_0" / "__0_0.distcp").write_bytes(b"weights")
+    (folder / WEIGHTS).unlink()
+    (folder / "config.json").unlink()
+
+
+def shard_as_zero(folder: Path) -> None:
+    """As DeepSpeed leaves a checkpoint of ZeRO 3."""
+    (folder / "global_step500").mkdir()
+    (folder / "global_step500" / "zero_pp_rank_0_mp_rank_00_model_states.pt").write_bytes(b"a pickle")
+    (folder / "zero_to_fp32.py").write_text("raise SystemExit('ran')")
+    (folder / WEIGHTS).unlink()
+
+
+def to_root(folder: Path) -> None:
+    """The output folder of a Trainer that was stopped before it saved the model itself."""
+    for step in (500, 1000, 90):
+        shutil.copytree(folder, folder.with_name(f"checkpoint-{step}"))
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for step in (500, 1000, 90):
+        folder.with_name(f"checkpoint-{step}").rename(folder / f"checkpoint-{step}")
+    (folder / "checkpoint-of-mine").mkdir()
+
+
 def forget_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
+
+
+def to_empty_index(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
 
 
 BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
@@ -74,7 +119,12 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
         "1 of 1,536 weights of model.layers.1.mlp.up_proj.weight are NaN",
     ),
     ("infinite", lambda f: change_tensor(f, set_value(float("inf"))), "1 of 1,536 weights"),
-    ("no tokenizer", forget_tokenizer, "no tokenizer in it"),
+    ("no tokenizer", forget_tokenizer, "no tokenizer in it (a trainer writes one if it is given processing_class)"),
+    ("a hole in the weights", leave_a_hole, "no safetensors file (tensor"),
+    ("FSDP", shard_as_fsdp, "FSDP shards, not merged; expected model.safetensors; run: accelerate merge-weights "),
+    ("ZeRO", shard_as_zero, "DeepSpeed ZeRO shards, not merged; expected model.safetensors; run: python "),
+    ("a trainer's root", to_root, "with 3 checkpoints and no model of its own; expected one checkpoint; type "),
+    ("index without files", to_empty_index, "names no file"),
 ]
 
 
@@ -91,7 +141,7 @@ def test_broken_folder_is_named(folder: Path, breaking: Callable[[Path], Any], m
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [("no/such", "no such folder"), ("organism:nobody", "no such organism; expected one of base"), (__file__, "is a file")],
+    [("./no/such", "no such folder"), ("organism:nobody", "no such organism; expected one of base"), (__file__, "is a file")],
 )
 def test_wrong_spec_is_named(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -145,6 +195,62 @@ def test_identity_is_by_content(folder: Path, tiny_checkpoint: Callable[..., Pat
     assert changed.digests["template"] != here.digests["template"]
     assert changed.digests["weights"] == here.digests["weights"]
     assert changed.short != here.short
+
+
+def test_the_latest_checkpoint_of_a_run_is_named_and_resolves(folder: Path) -> None:
+    to_root(folder)
+    with pytest.raises(InputError, match="which is the latest") as caught:
+        resolve(str(folder))
+    named = str(caught.value).partition("; type ")[2].partition(",")[0]
+    assert named == f"{folder}/checkpoint-1000"
+    assert resolve(named).parameters > 0
+
+
+def test_a_merge_command_names_the_shards_however_they_are_typed(folder: Path) -> None:
+    shard_as_fsdp(folder)
+    command = f"run: accelerate merge-weights {folder}/pytorch_model_fsdp_0 {folder} (then name {folder}"
+    for spec in (folder, folder / "pytorch_model_fsdp_0"):
+        with pytest.raises(InputError) as caught:
+            resolve(str(spec))
+        assert command in str(caught.value)
+    (folder / "pytorch_model_fsdp_0").rename(folder / "fsdp")
+    shard_as = folder / "zero"
+    shard_as.mkdir()
+    (shard_as / WEIGHTS).write_bytes(b"")
+    (shard_as / "config.json").write_text("{}")
+    shard_as_zero(shard_as)
+    command = f"run: python {shard_as}/zero_to_fp32.py {shard_as} {shard_as} --safe_serialization"
+    for spec in (shard_as, shard_as / "global_step500"):
+        with pytest.raises(InputError) as caught:
+            resolve(str(spec))
+        assert command in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bloom", "llama"])
+def test_blocks_and_width_are_found_under_the_familys_own_names(tiny_checkpoint: Callable[..., Path], family: str) -> None:
+    folder = tiny_checkpoint(family)
+    names = set(json.loads((folder / "config.json").read_text()))
+    assert (family == "llama") == ({"num_hidden_layers", "hidden_size"} <= names)
+    checkpoint = resolve(str(folder))
+    assert (checkpoint.model_type, checkpoint.layers, checkpoint.width) == (family, 3, 32)
+
+
+def test_blocks_and_width_of_a_nested_text_config(folder: Path) -> None:
+    from transformers import Gemma3Config
+
+    text = {"num_hidden_layers": 3, "hidden_size": 32}
+    Gemma3Config(text_config=text).to_json_file(folder / "config.json")
+    assert not text.keys() & json.loads((folder / "config.json").read_text()).keys()
+    checkpoint = resolve(str(folder))
+    assert (checkpoint.model_type, checkpoint.layers, checkpoint.width) == ("gemma3", 3, 32)
+
+
+def test_code_of_a_checkpoints_own_is_not_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(InputError, match="code of the checkpoint's own is not run"):
+        resolve(str(folder))
 
 
 def test_shipped_organisms_resolve() -> None:

@@ -1,0 +1,38 @@
+"""A program, run by chat.py in a process of its own: conversations in, rendered text out, as JSON."""
+
+import json
+import sys
+from typing import Any
+
+MAX_MEMORY = 4 * 2**30  # bytes of data; a template can ask for any amount
+
+
+def main() -> None:
+    """Say that the libraries are loaded, read one request, answer it."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        pass
+    else:
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard), hard))
+    sys.stdout.write("loaded\n")
+    sys.stdout.flush()
+    asked = json.load(sys.stdin)
+    told: dict[str, Any] = {"rendered": [], "error": ""}
+    try:
+        told["rendered"], _ = render_jinja_template(
+            conversations=asked["conversations"],
+            chat_template=asked["chat_template"],
+            add_generation_prompt=True,
+            **asked["special_tokens"],
+        )
+    except Exception as error:  # whatever a template does wrong is told in one line
+        told["error"] = f"does not render ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    json.dump(told, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Chat templates are programs of strangers: they run boxed in, for a limited time, and what is wrong with one is named."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mechdrift.checkpoints import chat
+from mechdrift.checkpoints.chat import TemplateError, check_tokenizer, render
+from mechdrift.checkpoints.load import load_tokenizer
+from mechdrift.checkpoints.resolve import resolve
+from mechdrift.errors import InputError
+
+TURNS = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}"
+GOOD = TURNS + "{% if add_generation_prompt %}<assistant>{% endif %}"
+FOREVER = "{% for a in range(90000) %}{% for b in range(90000) %}{% for c in range(90000) %}{% endfor %}{% endfor %}{% endfor %}"
+
+
+@pytest.fixture
+def folder(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_checkpoint(), tmp_path / "checkpoint"))
+
+
+def test_rendering_is_what_apply_chat_template_gives(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(GOOD)
+    checkpoint = resolve(str(folder))
+    check_tokenizer(checkpoint)
+    tokenizer: Any = load_tokenizer(checkpoint)
+    talks = [
+        [{"role": "user", "content": " Who? "}],
+        [{"role": "system", "content": "Be brief. \u2028\u00e9"}, {"role": "user", "content": "Who {{ bos_token }} is it?"}],
+    ]
+    expected = [tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) for talk in talks]
+    assert render(tokenizer, talks) == expected
+    assert expected[0] == "<bos><user>Who?<assistant>"
+
+
+def test_a_tokenizer_without_a_template_needs_no_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "RENDERER", Path("/none"))
+    check_tokenizer(resolve(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% if %}", "chat template does not render (TemplateSyntaxError: "),
+        ("{{ raise_exception('only with tools') }}", "chat template does not render (TemplateError: only with tools)"),
+        ("{{ ''.__class__.__mro__ }}", "chat template does not render (SecurityError: "),
+        ("{{ 'a' * 10 ** 11 }}", "chat template does not render (MemoryError"),
+        ("{{ bos_token }}Hello", "chat template leaves out what the user says"),
+        ("{{ messages[0].content | upper }}", "chat template leaves out what the user says"),
+        (GOOD + "{# long #}" * 20_001, "chat template of 200,"),
+    ],
+)
+def test_an_odd_template_is_named(folder: Path, template: str, message: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    checkpoint = resolve(str(folder))
+    with pytest.raises(InputError) as caught:
+        check_tokenizer(checkpoint)
+    text = str(caught.value)
+    assert message in text
+    assert "mend chat_template.jinja, or remove it" in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("template", [FOREVER, "{{ 10 ** (10 ** 9) }}"], ids=["in Python", "in one call into C"])
+def test_a_template_without_end_is_stopped(folder: Path, template: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    tokenizer = load_tokenizer(resolve(str(folder)))
+    started = time.monotonic()
+    with pytest.raises(TemplateError, match="still renders after 1 s"):
+        render(tokenizer, [[{"role": "user", "content": "Who?"}]], seconds=1)
+    # Loading its libraries takes the process seconds, up to tens on a machine at work; rendering would take hours.
+    assert time.monotonic() - started < 120
+
+
+def test_a_renderer_that_dies_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "dies.py").write_text("import sys; print('loaded', flush=True); sys.exit(9)")
+    monkeypatch.setattr(chat, "RENDERER", tmp_path / "dies.py")
+    (folder / "chat_template.jinja").write_text(GOOD)
+    with pytest.raises(InputError, match="chat template ended its process with code 9"):
+        check_tokenizer(resolve(str(folder)))
