@@ -15,3 +15,16 @@ class Unmeasurable(Exception):
 
 class InterventionFailed(Exception):
     """An intervention did not do to the model what it says: a fault, so its rows are errors and never green."""
+
+
+# What a CPU's allocator raises is a bare RuntimeError: Linux, then Windows and macOS.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch means that memory ran out: on a GPU OutOfMemoryError, on a CPU a RuntimeError that says so."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    )

@@ -118,6 +118,12 @@ def work_done(config: pytest.Config) -> dict[str, int]:
     }
 
 
+def notes_taken(config: pytest.Config) -> list[str]:
+    """What this process noted on its readings."""
+    recorder = config.stash.get(RECORDER, None)
+    return [] if recorder is None else recorder.notes
+
+
 def _progress(config: pytest.Config, label: str) -> "Progress":
     """One line on work that takes longer than two seconds; silent in workers and where there is no terminal."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")

@@ -81,6 +81,8 @@ class ComparingRun:
     """What the collected tests ask."""
     work: dict[str, int] = field(default_factory=dict)
     """Loads, recorded prompts, cache hits and misses, summed over workers."""
+    notes: list[str] = field(default_factory=list)
+    """What was noted on the readings, by all workers."""
     unexpected: bool = False
     """A test, ours or a stranger's, failed otherwise than by a verdict."""
     bad_input: bool = False
@@ -135,8 +137,11 @@ class ComparingRun:
         self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
 
     def _choose_store(self) -> Path:
-        """The folder of the store; for `off` one that lives as long as the run."""
-        if self.settings.cache == OFF:
+        """The folder of the store; for `off` one that lives as long as the run.
+
+        Processes that run one model together may not share a store: one would wait for another that waits for it.
+        """
+        if self.settings.cache == OFF or self.settings.device == "tp":
             from tempfile import TemporaryDirectory
 
             temporary = TemporaryDirectory(prefix="mechdrift-")
@@ -156,7 +161,7 @@ class ComparingRun:
         assert self.post
         device = pick_device(self.settings.device)
         lines = [f"mechdrift: {name} {_described(point)}" for name, point in (("base", self.base), ("post", self.post))]
-        cache = "off" if self.settings.cache == OFF else self.store_folder
+        cache = "off" if self.settings.cache == OFF or self.settings.device == "tp" else self.store_folder
         how = f"device {device}, dtype {pick_dtype(self.settings.dtype, device)}, cache {cache}"
         if self.hand_set.name:
             lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
@@ -230,6 +235,7 @@ class ComparingRun:
         """Complete the rows, set the exit code, write the record."""
         for name, amount in fixtures.work_done(self.config).items():
             self.work[name] = self.work.get(name, 0) + amount
+        self.notes += fixtures.notes_taken(self.config)
         if self.is_worker:
             from mechdrift import xdist
 
@@ -297,7 +303,7 @@ class ComparingRun:
             "not_selected": sorted(registered().keys() - {asked.finding.name for asked in self.expected}),
             "exit_code": exit_code,
             "extra": {},
-            "run": {"started": self.started, "seconds": time.time() - self.started, "work": self.work},
+            "run": {"started": self.started, "seconds": time.time() - self.started, "work": self.work, "notes": self.notes},
         }
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -308,6 +314,8 @@ class ComparingRun:
         if rows:
             terminalreporter.section(f"mechdrift: {summary(rows)}")
             table(rows, terminalreporter.write)
+        for note in dict.fromkeys(self.notes):
+            terminalreporter.write_line(text.printable(note))
         if self.settings.record:
             terminalreporter.write_line(self.record_error or f"record: {self.settings.record}")
 
@@ -347,10 +355,11 @@ def row_properties(row: Row) -> list[tuple[str, object]]:
 def _described(checkpoint: "Checkpoint") -> str:
     """One checkpoint in the header."""
     size = f"{checkpoint.layers} blocks x {checkpoint.width}, {checkpoint.parameters / 1e6:,.1f}M weights"
-    return text.printable(f"{checkpoint.spec} ({checkpoint.model_type}, {size}, {checkpoint.short})")
+    rounded = f", {checkpoint.quantised}" if checkpoint.quantised else ""
+    return text.printable(f"{checkpoint.spec} ({checkpoint.model_type}{rounded}, {size}, {checkpoint.short})")
 
 
 def _identity(checkpoint: "Checkpoint | None") -> dict[str, Any]:
     """A checkpoint in the record; where it lay is no part of it."""
     assert checkpoint
-    return {name: value for name, value in asdict(checkpoint).items() if name != "folder"}
+    return {name: value for name, value in asdict(checkpoint).items() if name not in ("folder", "gguf", "adapter")}

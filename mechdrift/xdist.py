@@ -26,13 +26,15 @@ class Workers:
 
     def pytest_testnodedown(self, node: Any) -> None:
         """Add up what a worker did; a worker that died says nothing, and its test is reported as crashed."""
-        for name, amount in getattr(node, "workeroutput", {}).get(KEY, {}).items():
+        told = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "notes": []})
+        for name, amount in told["work"].items():
             self.run.work[name] = self.run.work.get(name, 0) + amount
+        self.run.notes += told["notes"]
 
 
 def hand_over(run: "ComparingRun") -> None:
     """On a worker: tell the controller what was done."""
-    run.config.workeroutput[KEY] = run.work  # type: ignore[attr-defined]
+    run.config.workeroutput[KEY] = {"work": run.work, "notes": run.notes}  # type: ignore[attr-defined]
 
 
 def take_over(run: "ComparingRun") -> None:

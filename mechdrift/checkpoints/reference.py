@@ -6,7 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mechdrift.checkpoints.adapters import refuse_adapter
 from mechdrift.checkpoints.shards import check_shard, weight_files
+from mechdrift.checkpoints.untrusted import refuse_what_points_elsewhere
 from mechdrift.errors import InputError
 
 ORGANISM = "organism:"
@@ -35,7 +37,8 @@ def locate(spec: str) -> Files:
 
     Reads headers only, imports no torch. Raises InputError: one line, what was found, what was expected, what to do.
     """
-    folder = _folder(spec)
+    folder = folder_of(spec)
+    refuse_adapter(spec, folder)
     if not (folder / "config.json").is_file():
         raise InputError(f"{spec}: no config.json in it", "a folder as save_pretrained writes it", "check the path")
     try:
@@ -44,6 +47,7 @@ def locate(spec: str) -> Files:
         raise InputError(f"{spec}: config.json is not JSON ({error})", "a model config", "save the checkpoint again") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise InputError(f"{spec}: config.json names no model_type", "a transformers model config", "save the checkpoint again")
+    refuse_what_points_elsewhere(spec, folder)
     weights = weight_files(spec, folder)
     for shard in weights:
         check_shard(spec, shard)
@@ -54,7 +58,7 @@ def locate(spec: str) -> Files:
     return Files(spec, folder, weights)
 
 
-def _folder(spec: str) -> Path:
+def folder_of(spec: str) -> Path:
     """The folder a spec means."""
     if spec.startswith(ORGANISM):
         from mechdrift.data.organisms.derive import organism_folder

@@ -2,26 +2,29 @@
 
 import hashlib
 import json
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mechdrift.checkpoints.load import ATTENTION
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.record import Edit, Progress, record_blocks, record_logits, record_under
 from mechdrift.engine.selfcheck import check_adding
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Store
-from mechdrift.errors import Unmeasurable
+from mechdrift.errors import Unmeasurable, is_out_of_memory
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+T = TypeVar("T")
 ENGINE = 1  # raise it whenever the same inputs would give other numbers
 
 
@@ -74,6 +77,8 @@ class Recorder:
     """Makes a progress line from a label; None stays silent."""
     recorded_prompts: int = 0
     """Prompts that went through a model in this process."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the numbers should know, one sentence each."""
 
     def statement_prompts(self, checkpoint: Checkpoint, texts: Sequence[str], position: str) -> Prompts:
         """Texts with the token at a named position. Raises Unmeasurable where a text has no such token."""
@@ -109,6 +114,23 @@ class Recorder:
             sorted({token_over(character, text, row) for character in chosen})
             for text, chosen, row in zip(texts, characters, offsets, strict=True)
         ]
+
+    def at_one_batch(self, read: Callable[[], T]) -> T:
+        """Take readings that are compared with each other: where a batch does not fit, all of them again at half of it.
+
+        The shape of a batch changes the last bits, so one model may not be read in other batches than the other. Raises
+        BatchTooLarge where one prompt does not fit.
+        """
+        while True:
+            try:
+                return read()
+            except BatchTooLarge as error:
+                if error.single:
+                    raise
+                found = str(error).partition(";")[0]
+            self.pool.clean()
+            self.batch_tokens //= 2
+            self.notes.append(f"{found}: read again at {self.batch_tokens}, both models")
 
     def blocks(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Block outputs at the read token: float32 [prompt, layer, d_model]."""
@@ -163,10 +185,16 @@ class Recorder:
             lengths = sorted(range(len(prompts.ids)), key=lambda index: len(prompts.ids[index]))
             probes = [prompts.ids[index] for index in (lengths[0], lengths[len(lengths) // 2], lengths[-1])]
             model = self.pool.model(checkpoint, probes)
+            progress = self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts")
+            try:
+                tensor = run(model, self.batch_tokens, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)  # they hold the tensors of the forward that failed
+                raise BatchTooLarge(checkpoint.spec, self.batch_tokens, [len(prompt) for prompt in prompts.ids]) from None
             self.recorded_prompts += len(prompts.ids)
-            return {
-                what: run(model, self.batch_tokens, self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts"))
-            }
+            return {what: tensor}
 
         tensor = self.store.get(self._provenance(what, checkpoint, prompts) | (more or {}), make)[what]
         if not tensor.isfinite().all():

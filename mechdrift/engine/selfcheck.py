@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.engine.devices import input_device
 from mechdrift.engine.record import record_blocks, record_logits
 from mechdrift.engine.sites import blocks
 from mechdrift.engine.steer import ablating, adding
@@ -119,7 +120,7 @@ def _entering(model: "PreTrainedModel", prompt: Sequence[int]) -> "tuple[list[Te
     ]
     try:
         with torch.inference_mode():
-            ids = torch.tensor([list(prompt)], device=model.device)
+            ids = torch.tensor([list(prompt)], device=input_device(model))
             logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
     finally:
         for handle in handles:
@@ -140,7 +141,7 @@ def _residual_gap(model: "PreTrainedModel", block: "nn.Module", prompt: Sequence
     seen: dict[str, Tensor] = {}
 
     def keep(name: str, value: Any) -> None:
-        seen[name] = (value[0] if isinstance(value, tuple) else value).detach().float()
+        seen[name] = (value[0] if isinstance(value, tuple) else value).detach().float().cpu()
 
     handles = [
         block.register_forward_pre_hook(lambda _m, args: keep("input", args[0])),
@@ -150,7 +151,7 @@ def _residual_gap(model: "PreTrainedModel", block: "nn.Module", prompt: Sequence
     ]
     try:
         with torch.inference_mode():
-            model.get_decoder()(input_ids=torch.tensor([list(prompt)], device=model.device), use_cache=False)
+            model.get_decoder()(input_ids=torch.tensor([list(prompt)], device=input_device(model)), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

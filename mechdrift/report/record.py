@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-SCHEMA = "1.1"  # additions raise the minor number, anything else the major; record.schema.json is its schema
+SCHEMA = "1.2"  # additions raise the minor number, anything else the major; record.schema.json is its schema
 
 
 def items_path(path: Path) -> Path:
