@@ -17,14 +17,12 @@ class InterventionFailed(Exception):
     """An intervention did not do to the model what it says: a fault, so its rows are errors and never green."""
 
 
-# What a CPU's allocator raises is a bare RuntimeError: Linux, then Windows and macOS.
+# In RuntimeErrors, of a CPU's allocator on Linux and on Windows, and of a GPU's.
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch means that memory ran out: on a GPU OutOfMemoryError, on a CPU a RuntimeError that says so."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+    """Whether an error of torch means that memory ran out."""
+    return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
     )

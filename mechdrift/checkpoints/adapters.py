@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.shards import check_shard, read_header
-from mechdrift.errors import InputError
+from mechdrift.errors import InputError, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,7 +61,7 @@ def check_adapter(spec: str, folder: Path) -> None:
         raise InputError(
             f"{spec}: an adapter of type {kind}",
             "one that changes weights, as LORA does",
-            "it has no weights that could be compared",
+            "compare a model that was trained otherwise",
         )
     if task not in (None, "CAUSAL_LM"):
         raise InputError(f"{spec}: an adapter for the task {task}", "CAUSAL_LM", "compare adapters of language models")
@@ -116,6 +116,8 @@ def put_on(spec: str, model: "PreTrainedModel", folder: Path, merge: bool) -> "P
             tied = model.config.tie_word_embeddings and any(isinstance(end, BaseTunerLayer) for end in ends)
             merged = adapted.merge_and_unload(safe_merge=True) if merge and not tied else adapted.get_base_model()
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError, ImportError) as error:
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{spec}: the adapter, made on {named!r}, does not fit ({' '.join(str(error).split())[:300]})",
                 "an adapter of this base",

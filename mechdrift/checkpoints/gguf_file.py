@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from mechdrift.errors import InputError
 
@@ -55,16 +56,19 @@ def read_gguf(spec: str) -> GgufFile:
             "a whole GGUF file",
             "copy it again",
         ) from error
-    try:
-        if (parts := reader.get_field("split.count")) is not None and int(parts.contents()) > 1:
-            raise InputError(
-                f"{spec}: one of {parts.contents()} parts", "a GGUF file in one piece", "join it: llama-gguf-split --merge"
-            )
-        architecture = str(reader.get_field("general.architecture").contents())
-        layers = int(reader.get_field(f"{architecture}.block_count").contents())
-        width = int(reader.get_field(f"{architecture}.embedding_length").contents())
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{spec}: its header names no architecture or sizes", "a language model", "check the file") from error
+
+    def value(name: str) -> Any:
+        field = reader.get_field(name)
+        return None if field is None else field.contents()
+
+    if (parts := value("split.count") or 1) > 1:
+        raise InputError(f"{spec}: one of {parts} parts", "a GGUF file in one piece", "join it: llama-gguf-split --merge")
+    architecture = value("general.architecture")
+    layers, width = value(f"{architecture}.block_count"), value(f"{architecture}.embedding_length")
+    if not layers or not width:
+        raise InputError(
+            f"{spec}: a GGUF file of architecture {architecture} without sizes", "a language model", "check the file"
+        )
     rounded = {tensor.tensor_type.name for tensor in reader.tensors} - EXACT
     parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
-    return GgufFile(path, architecture, layers, width, parameters, ", ".join(sorted(rounded)))
+    return GgufFile(path, str(architecture), int(layers), int(width), parameters, ", ".join(sorted(rounded)))

@@ -88,10 +88,11 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
             "every weight of the config",
             "save it again",
         )
-    dequantised = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
-    if plain := getattr(dequantised, "dequantize", not checkpoint.quantised):
-        model = model.to(dtype)  # what was dequantised may have come in bfloat16
-    if checkpoint.quantised:
+    plain = checkpoint.exact_weights
+    if checkpoint.quantised or checkpoint.gguf:
+        settings = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
+        if plain := getattr(settings, "dequantize", False):
+            model = model.to(dtype)  # some methods dequantise to bfloat16 whatever is asked
         _check_finite(checkpoint.spec, model)
     if checkpoint.adapter:
         model = put_on(checkpoint.spec, model, Path(checkpoint.adapter), merge=plain)

@@ -12,7 +12,7 @@ CUDA_ONLY = {"eetq", "fbgemm_fp8", "fp_quant", "higgs", "nvfp4", "spqr", "vptq"}
 
 
 def method_of(config: dict[str, Any]) -> str:
-    """transformers' name of the method in a config.json, for example `gptq`; empty where weights are plain."""
+    """The method that a config.json names, in transformers' words, for example `gptq`; empty where weights are plain."""
     text = config.get("text_config")
     found = config.get("quantization_config") or (text.get("quantization_config") if isinstance(text, dict) else None)
     if not isinstance(found, dict):
@@ -21,7 +21,7 @@ def method_of(config: dict[str, Any]) -> str:
 
 
 def check_can_run(spec: str, config: "PreTrainedConfig", method: str, devices: dict[str, Any]) -> None:
-    """Raise InputError where a method's library or device is not there: by transformers' own checks, before weights are read."""
+    """Raise InputError where a method's library or device is not there: transformers' own checks, before weights are read."""
     from transformers.quantizers.auto import AutoHfQuantizer
 
     on_gpu = any("cuda" in str(device) for device in devices.values())

@@ -14,9 +14,7 @@ class BatchTooLarge(InputError):
         """Whether every batch was one prompt already."""
         if self.single:
             found = f"{spec}: out of memory on one prompt of at most {max(prompts)} tokens"
-            super().__init__(
-                found, "memory for one", "use a larger device, --mechdrift-dtype bfloat16, or --mechdrift-device map"
-            )
+            super().__init__(found, "memory for one", "use a larger device, or --mechdrift-dtype bfloat16")
         else:
             found = f"{spec}: out of memory on a batch of {batch_tokens} tokens"
             super().__init__(found, "a batch that fits", f"use --mechdrift-batch {batch_tokens // 2}")

@@ -76,7 +76,7 @@ class Pool:
         return self._tokenizers[checkpoint.short]
 
     def model(self, checkpoint: Checkpoint, probes: Sequence[Sequence[int]]) -> "PreTrainedModel":
-        """The checkpoint's model, self-checked on the probe prompts when it is loaded. Raises InputError where it does not fit."""
+        """The checkpoint's model, self-checked on the probe prompts when loaded. Raises InputError where it does not fit."""
         if self._held is None or not self.holds(checkpoint):
             self.free()
             try:
