@@ -88,10 +88,10 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
             "every weight of the config",
             "save it again",
         )
-    plain = checkpoint.exact_weights
+    quantiser = getattr(model, "hf_quantizer", None)  # gone, or saying so, where weights were dequantised
+    plain = quantiser is None or getattr(quantiser.quantization_config, "dequantize", False)
     if checkpoint.quantised or checkpoint.gguf:
-        settings = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
-        if plain := getattr(settings, "dequantize", False):
+        if plain:
             model = model.to(dtype)  # some methods dequantise to bfloat16 whatever is asked
         _check_finite(checkpoint.spec, model)
     if checkpoint.adapter:

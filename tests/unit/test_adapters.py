@@ -69,18 +69,21 @@ def test_merged_says_what_the_attached_one_says(base: Path, adapter: Path) -> No
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_in_bfloat16_the_sum_is_rounded_as_if_it_were_taken_in_float32(base: Path, adapter: Path) -> None:
-    """At most one step of bfloat16 apart, where the sum lies half-way between two."""
+def test_in_bfloat16_change_and_sum_are_rounded_and_nothing_else(base: Path, adapter: Path) -> None:
+    """Half a step of bfloat16 for the sum, and as much for the change: 2^-8 of either at most."""
     merged = load_model(resolve(f"{base}+{adapter}"), torch.bfloat16, "cpu").state_dict()[UP]
     given = load_file(adapter / "adapter_model.safetensors")
     stem = f"base_model.model.{UP.removesuffix('.weight')}"
     change = ALPHA / RANK * given[f"{stem}.lora_B.weight"] @ given[f"{stem}.lora_A.weight"]
     exact = tiny_model().state_dict()[UP].bfloat16().float() + change
     step = 2.0 ** (exact.abs().log2().floor() - 7)
-    assert ((merged.float() - exact).abs() <= 0.51 * step + 2.0**-9 * change.abs()).all()
+    assert ((merged.float() - exact).abs() <= 0.501 * step + 2.0**-8 * change.abs()).all()
 
 
-def test_an_embedding_that_is_the_head_too_keeps_its_adapter_attached(tmp_path: Path, tiny_checkpoint: Callable[..., Path]) -> None:
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+def test_an_embedding_that_is_the_head_too_keeps_its_adapter_attached(
+    tmp_path: Path, tiny_checkpoint: Callable[..., Path]
+) -> None:
     """Merged into the shared matrix it would change the head, which it does not in training."""
     tied = tiny_checkpoint(tie_word_embeddings=True)
     folder = write_adapter(tmp_path / "tied", tiny_model(tie_word_embeddings=True), target_modules=["embed_tokens"])
@@ -104,10 +107,10 @@ def test_identity_is_the_bases_and_the_adapters_bytes(base: Path, adapter: Path,
 
 def test_the_adapters_own_tokenizer_is_used(base: Path, adapter: Path, tiny_tokenizer: Any) -> None:
     before = resolve(f"{base}+{adapter}")
+    assert load_tokenizer(before).chat_template is None
     tiny_tokenizer.save_pretrained(adapter)
     (adapter / "chat_template.jinja").write_text("{{ messages }}")
     after = resolve(f"{base}+{adapter}")
-    assert load_tokenizer(before).chat_template is None
     assert load_tokenizer(after).chat_template == "{{ messages }}"
     assert after.digests["template"] != before.digests["template"]
 
