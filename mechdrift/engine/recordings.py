@@ -184,10 +184,11 @@ class Recorder:
         def make() -> "dict[str, Tensor]":
             lengths = sorted(range(len(prompts.ids)), key=lambda index: len(prompts.ids[index]))
             probes = [prompts.ids[index] for index in (lengths[0], lengths[len(lengths) // 2], lengths[-1])]
-            model = self.pool.model(checkpoint, probes)
             progress = self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts")
+            self.pool.model(checkpoint, probes)  # apart from the reading: it has errors of its own
             try:
-                tensor = run(model, self.batch_tokens, progress)
+                # Under no name: a frame that an error keeps would keep the model.
+                tensor = run(self.pool.model(checkpoint, probes), self.batch_tokens, progress)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

@@ -56,6 +56,13 @@ def forget_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
+def add(name: str, **settings: Any) -> Callable[[Path], Any]:
+    def change(folder: Path) -> None:
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | settings))
+
+    return change
+
+
 BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     ("no config", lambda f: (f / "config.json").unlink(), "no config.json in it; expected a folder as save_pretrained writes it"),
     ("config is no JSON", lambda f: (f / "config.json").write_text("{"), "config.json is not JSON"),
@@ -75,6 +82,17 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     ),
     ("infinite", lambda f: change_tensor(f, set_value(float("inf"))), "1 of 1,536 weights"),
     ("no tokenizer", forget_tokenizer, "no tokenizer in it"),
+    (
+        "own code",
+        add("config.json", auto_map={"AutoModelForCausalLM": "m.M"}),
+        "config.json asks for code of its own (auto_map: AutoM",
+    ),
+    (
+        "tokenizer's own code",
+        add("tokenizer_config.json", auto_map={"AutoTokenizer": ["t.T", None]}),
+        "tokenizer_config.json asks for",
+    ),
+    ("other weights", add("config.json", transformers_weights="b.safetensors"), "names weights of its own ('b.safetensors')"),
 ]
 
 
