@@ -184,7 +184,9 @@ def test_an_adapter_of_another_base_is_named(base: Path, tmp_path: Path, other: 
     OTHERS[other](tmp_path / "other")
     edit(tmp_path / "other", base_model_name_or_path="org/another")
     checkpoint = resolve(f"{base}+{tmp_path / 'other'}")
-    with pytest.raises(InputError, match=r"the adapter, made on 'org/another', does not fit .*; expected an adapter of this base"):
+    with pytest.raises(
+        InputError, match=r"the adapter, made on 'org/another', does not fit .*; expected an adapter of this base"
+    ):
         load_model(checkpoint, torch.float32, "cpu")
 
 
