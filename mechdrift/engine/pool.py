@@ -86,11 +86,12 @@ class Pool:
                 traceback.clear_frames(error.__traceback__)
                 if not is_out_of_memory(error):
                     raise
+            if self._held is None:
                 raise InputError(
                     f"{checkpoint.spec}: {checkpoint.parameters / 1e9:.2g}B weights in {self.dtype} do not fit on {self.device}",
                     "a device with room for them",
                     "use --mechdrift-dtype bfloat16, or --mechdrift-device map to spread them over GPUs and CPU",
-                ) from error
+                )
             self.loads += 1
         return self._held[1]
 

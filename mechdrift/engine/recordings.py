@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -186,14 +185,15 @@ class Recorder:
             probes = [prompts.ids[index] for index in (lengths[0], lengths[len(lengths) // 2], lengths[-1])]
             progress = self.progress(f"{checkpoint.spec}: {what} of {len(prompts.ids)} prompts")
             self.pool.model(checkpoint, probes)  # apart from the reading: it has errors of its own
+            tensor = None
             try:
                 # Under no name: a frame that an error keeps would keep the model.
                 tensor = run(self.pool.model(checkpoint, probes), self.batch_tokens, progress)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                traceback.clear_frames(error.__traceback__)  # they hold the tensors of the forward that failed
-                raise BatchTooLarge(checkpoint.spec, self.batch_tokens, [len(prompt) for prompt in prompts.ids]) from None
+            if tensor is None:  # out here that error is gone, and with it the tensors of the forward that failed
+                raise BatchTooLarge(checkpoint.spec, self.batch_tokens, [len(prompt) for prompt in prompts.ids])
             self.recorded_prompts += len(prompts.ids)
             return {what: tensor}
 
