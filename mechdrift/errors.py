@@ -15,3 +15,14 @@ class Unmeasurable(Exception):
 
 class InterventionFailed(Exception):
     """An intervention did not do to the model what it says: a fault, so its rows are errors and never green."""
+
+
+# In RuntimeErrors, of a CPU's allocator on Linux and on Windows, and of a GPU's.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch means that memory ran out."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    )

@@ -118,10 +118,10 @@ def work_done(config: pytest.Config) -> dict[str, int]:
     }
 
 
-def store_warnings(config: pytest.Config) -> list[str]:
-    """What went wrong with the store in this process."""
+def warnings_given(config: pytest.Config) -> list[str]:
+    """What a reader of the numbers should know of how this process took them, and what went wrong with the store."""
     recorder = config.stash.get(RECORDER, None)
-    return recorder.store.warnings if recorder else []
+    return [*recorder.warnings, *recorder.store.warnings] if recorder else []
 
 
 def progress_line(config: pytest.Config, label: str) -> "Progress":

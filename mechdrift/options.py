@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "map", "tp")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 OFF = "off"
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def parse_device(text: str) -> str:
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N, map or tp."""
     kind, _, number = text.partition(":")
     if kind not in DEVICES or (number and (kind != "cuda" or not number.isdigit())):
-        raise ArgumentTypeError(f"{text!r}: expected auto, cpu, cuda or cuda:N")
+        raise ArgumentTypeError(f"{text!r}: expected auto, cpu, cuda, cuda:N, map or tp")
     return text
 
 
@@ -154,7 +154,12 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="NAME|FILE.toml",
         help="fix layers, positions and coefficients by hand, to repeat a published procedure; default: by rule",
     )
-    add("--mechdrift-device", metavar="DEVICE", type=parse_device, help="auto, cpu, cuda or cuda:N; default: auto")
+    add(
+        "--mechdrift-device",
+        metavar="DEVICE",
+        type=parse_device,
+        help="auto, cpu, cuda, cuda:N, map (over all GPUs, then the CPU) or tp (tensor parallel, under torchrun); default: auto",
+    )
     add("--mechdrift-dtype", metavar="DTYPE", type=parse_dtype, help="auto, float32, bfloat16 or float16; auto: float32 on a CPU")
     add("--mechdrift-batch", metavar="TOKENS", type=parse_batch, help="padded tokens a forward; default: 4096")
     add("--mechdrift-seed", metavar="N", type=parse_seed, help="of splits and prompts; default: 0")

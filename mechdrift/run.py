@@ -157,8 +157,11 @@ class ComparingRun:
         self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
 
     def _choose_store(self) -> Path:
-        """The folder of the store; for `off` one that lives as long as the run."""
-        if self.settings.cache == OFF:
+        """The folder of the store; for `off` one that lives as long as the run.
+
+        Processes that run one model together may not share a store: one would wait for another that waits for it.
+        """
+        if self.settings.cache == OFF or self.settings.device == "tp":
             from tempfile import TemporaryDirectory
 
             temporary = TemporaryDirectory(prefix="mechdrift-")
@@ -181,7 +184,7 @@ class ComparingRun:
         lines = [f"mechdrift: {name} {_described(point)}" for name, point in chain.items()]
         if self.stages:
             lines.append("mechdrift: stages are checked and recorded; no finding asks about them yet")
-        cache = "off" if self.settings.cache == OFF else self.store_folder
+        cache = "off" if self.settings.cache == OFF or self.settings.device == "tp" else self.store_folder
         how = f"device {device}, dtype {pick_dtype(self.settings.dtype, device)}, cache {cache}"
         if self.hand_set.name:
             lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
@@ -261,7 +264,7 @@ class ComparingRun:
         """Complete the rows, set the exit code, write the record."""
         for name, amount in fixtures.work_done(self.config).items():
             self.work[name] = self.work.get(name, 0) + amount
-        self.warnings += fixtures.store_warnings(self.config)
+        self.warnings += fixtures.warnings_given(self.config)
         if self.is_worker:
             from mechdrift import xdist
 
@@ -334,7 +337,7 @@ class ComparingRun:
             "not_selected": sorted(registered().keys() - {asked.finding.name for asked in self.expected}),
             "exit_code": exit_code,
             "extra": {},
-            "run": {"started": self.started, "seconds": time.time() - self.started, "work": self.work},
+            "run": {"started": self.started, "seconds": time.time() - self.started, "work": self.work, "warnings": self.warnings},
         }
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -386,11 +389,13 @@ def row_properties(row: Row) -> list[tuple[str, object]]:
 def _described(checkpoint: "Checkpoint") -> str:
     """One checkpoint in the header."""
     size = f"{checkpoint.layers} blocks x {checkpoint.width}, {checkpoint.parameters / 1e6:,.1f}M weights"
-    taken = {"folder": "a folder, ", "hub": f"hub commit {checkpoint.commit}, ", "organism": ""}[checkpoint.source]
-    return text.printable(f"{checkpoint.spec} ({taken}{checkpoint.model_type}, {size}, {checkpoint.short})")
+    told = {"hub": f"hub commit {checkpoint.commit}, ", "folder": "a folder, ", "file": "a file, ", "adapter": "adapted, "}
+    taken = told.get(checkpoint.source, "")
+    rounded = f", {checkpoint.quantised}" if checkpoint.quantised else ""
+    return text.printable(f"{checkpoint.spec} ({taken}{checkpoint.model_type}{rounded}, {size}, {checkpoint.short})")
 
 
 def _identity(checkpoint: "Checkpoint | None") -> dict[str, Any]:
     """A checkpoint in the record; where it lay is no part of it."""
     assert checkpoint
-    return {name: value for name, value in asdict(checkpoint).items() if name not in ("folder", "pinned")}
+    return {name: value for name, value in asdict(checkpoint).items() if name not in ("folder", "gguf", "adapter")}

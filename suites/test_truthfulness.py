@@ -28,13 +28,13 @@ def seed(pytestconfig: pytest.Config) -> int:
 @pytest.fixture(scope="session")
 def truth(pair: Pair, recordings: Recorder, statements: Sequence[Statement], seed: int, hand_set: HandSet) -> TruthReadings:
     """Both models' readings."""
-    return read_truth(pair, recordings, statements, seed, hand_set)
+    return recordings.at_one_batch(lambda: read_truth(pair, recordings, statements, seed, hand_set))
 
 
 @pytest.fixture(scope="session")
 def steered(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: int, hand_set: HandSet) -> SteeringReadings:
     """What both models say when they are steered."""
-    return read_steering(pair, recordings, truth, seed, hand_set)
+    return recordings.at_one_batch(lambda: read_steering(pair, recordings, truth, seed, hand_set))
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +79,7 @@ def clean_gap(truth: TruthReadings) -> Drift:
 @pytest.fixture
 def judgement_direction(pair: Pair, recordings: Recorder, truth: TruthReadings, judgement: Drift | None, seed: int) -> Drift:
     """Cosine of the judgement directions across disjoint entities."""
-    base, post = read_judging(pair, recordings, truth, seed)
+    base, post = recordings.at_one_batch(lambda: read_judging(pair, recordings, truth, seed))
     return truth.noted(truth_directions.judgement_direction(base, post, truth.statements, judgement))
 
 

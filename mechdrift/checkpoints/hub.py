@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from errno import ENOSPC
 from pathlib import Path
 
+from mechdrift.checkpoints import adapters
 from mechdrift.checkpoints.shards import INDEX, SINGLE, weight_names
 from mechdrift.errors import InputError
 
@@ -35,7 +36,7 @@ class Hub:
     """Commit of each (repository, revision) that was asked for."""
 
     def fetch(self, spec: str) -> Snapshot:
-        """Config, tokenizer and weights of `org/name@revision`, from the hub's cache where they are there.
+        """Config, tokenizer and weights of `org/name@revision`, a model's or an adapter's, from the hub's cache if there.
 
         What is downloaded lies under another name until it is whole. Raises InputError for what is not there or not given out.
         """
@@ -49,7 +50,8 @@ class Hub:
                 self.commits[repo, revision] = _commit(repo, revision)
             commit = self.commits[repo, revision]
             folder = _download(repo, commit, SMALL)
-            names = weight_names(spec, folder)
+            is_adapter = (folder / adapters.CONFIG).is_file() and not (folder / "config.json").is_file()
+            names = [adapters.WEIGHTS] if is_adapter else weight_names(spec, folder)
             _download(repo, commit, names)
         except (*HfHubHTTPError.__bases__, HFValidationError) as error:  # OSError, and the HTTP library's, whichever that is
             raise _explained(error, spec, repo, revision) from error

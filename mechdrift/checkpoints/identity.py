@@ -9,17 +9,20 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mechdrift.checkpoints.reading import Content, read_through
+from mechdrift.checkpoints.reading import Content
 from mechdrift.errors import InputError
 
 Progress = Callable[[int, int], None]
+Reader = Callable[[str, Path, Callable[[int], None]], Content]
 MEGABYTE = 10**6
 FORMAT = "1"  # of an entry of the memory; another format is another folder
 RACY_SECONDS = 2.0  # the coarsest clock of a file system (FAT): a later change within it can leave mtime as it is
 
 
-def read_weights(spec: str, paths: Sequence[Path], memory: "Memory | None", progress: Progress | None) -> tuple[int, str]:
-    """Number of weights of a checkpoint, and the digest of its weight files. progress counts megabytes.
+def read_weights(
+    spec: str, paths: Sequence[Path], reader: Reader, memory: "Memory | None", progress: Progress | None
+) -> list[Content]:
+    """What a checkpoint's weight files hold, each read through by reader. progress counts megabytes.
 
     A file that the memory knows and that was not touched since is not read. Raises InputError at a weight that is not finite,
     at a file that changes while it is read, and at a blob of the hub's cache that is not what its name says.
@@ -37,7 +40,7 @@ def read_weights(spec: str, paths: Sequence[Path], memory: "Memory | None", prog
     for path in unread:
         started, before = time.time(), _stamp(path)
         try:
-            known[path] = read_through(spec, path, advance)
+            known[path] = reader(spec, path, advance)
             unchanged = _stamp(path) == before
         except (EOFError, OSError):
             unchanged = False
@@ -46,7 +49,7 @@ def read_weights(spec: str, paths: Sequence[Path], memory: "Memory | None", prog
         _check_blob(spec, path, known[path].sha256)
         if memory and started - before["mtime_ns"] / 1e9 >= RACY_SECONDS:
             memory.remember(path, before, known[path])
-    return sum(content.parameters for content in known.values()), _joined((path.name, known[path].sha256) for path in paths)
+    return [known[path] for path in paths]
 
 
 def digest_files(spec: str, paths: Sequence[Path]) -> str:
@@ -57,10 +60,10 @@ def digest_files(spec: str, paths: Sequence[Path]) -> str:
         digests.append((path.name, hashlib.sha256(content).hexdigest()))
         as_in_git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
         _check_blob(spec, path, digests[-1][1], as_in_git)
-    return _joined(digests)
+    return joined(digests)
 
 
-def _joined(digests: Iterable[tuple[str, str]]) -> str:
+def joined(digests: Iterable[tuple[str, str]]) -> str:
     """One digest of several files: that of the lines `DIGEST  NAME`, so `sha256sum FILES | sha256sum` gives the same."""
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests).encode()).hexdigest()
 

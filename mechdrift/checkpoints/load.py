@@ -1,15 +1,19 @@
 """Models and tokenizers in memory, through transformers."""
 
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.checkpoints.adapters import put_on
+from mechdrift.checkpoints.quantised import check_can_run
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.errors import InputError
+from mechdrift.errors import InputError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-ATTENTION = "sdpa"
+MAP, TENSOR_PARALLEL = "map", "tp"  # over all GPUs of the machine: layer by layer, or every layer split
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
@@ -17,8 +21,13 @@ def load_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.tokenizer_folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            **_gguf(checkpoint, checkpoint.tokenizer_folder),
+        )
+    except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
         raise InputError(
             f"{checkpoint.spec}: tokenizer does not load ({error})", "a tokenizer of its own", "save it again"
         ) from error
@@ -28,23 +37,46 @@ def load_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
 
 
 def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "PreTrainedModel":
-    """The model in evaluation mode. Raises InputError where a weight is missing: transformers would draw it at random."""
+    """The model in evaluation mode, weight by weight straight to where it runs, its adapter merged into it.
+
+    device: one of torch's, `map` (over all GPUs, then the CPU) or `tp` (tensor parallel, under torchrun). Raises InputError,
+    also where a weight is missing: transformers would draw it at random.
+    """
+    import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    source = _gguf(checkpoint, checkpoint.folder)
+    if checkpoint.adapter and device == TENSOR_PARALLEL:
+        raise InputError(
+            f"{checkpoint.spec}: an adapter, tensor parallel", "a whole model", f"merge it first, or use --mechdrift-device {MAP}"
+        )
+    if checkpoint.quantised and not source:
+        config = _config(checkpoint.folder, checkpoint.gguf)
+        gpus = torch.cuda.is_available() and device != "cpu"
+        check_can_run(checkpoint.spec, config, checkpoint.quantised, {"": "cuda" if gpus else "cpu"})
+    if source:
+        from transformers import GgufConfig
+
+        # Its own kernels would compute other numbers where they are installed, and be fetched where they are not.
+        source["quantization_config"] = GgufConfig(dequantize=True)
     info: dict[str, Any]
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
             dtype=dtype,
-            attn_implementation=ATTENTION,
+            attn_implementation=attention_of(checkpoint),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **placement(device),
+            **source,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"{checkpoint.spec}: does not load as {checkpoint.model_type} ({' '.join(str(error).split())[:300]})",
             "a causal language model that transformers knows",
@@ -56,4 +88,50 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
             "every weight of the config",
             "save it again",
         )
-    return model.to(device).eval()
+    quantiser = getattr(model, "hf_quantizer", None)  # gone, or saying so, where weights were dequantised
+    plain = quantiser is None or getattr(quantiser.quantization_config, "dequantize", False)
+    if checkpoint.quantised or checkpoint.gguf:
+        if plain:
+            model = model.to(dtype)  # some methods dequantise to bfloat16 whatever is asked
+        _check_finite(checkpoint.spec, model)
+    if checkpoint.adapter:
+        model = put_on(checkpoint.spec, model, Path(checkpoint.adapter), merge=plain)
+    return model.eval()
+
+
+def attention_of(checkpoint: Checkpoint) -> str:
+    """The attention implementation: `sdpa`, but `eager` for families that sdpa cannot do (Gemma 2 caps its scores)."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(_config(checkpoint.folder, checkpoint.gguf)), None)
+    return "eager" if model is not None and not model._supports_sdpa else "sdpa"
+
+
+@cache
+def _config(folder: Path, gguf: str) -> "PreTrainedConfig":
+    """The model's config; a GGUF file's takes seconds to read."""
+    from transformers import AutoConfig
+
+    source = {"gguf_file": gguf} if gguf else {}
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
+
+
+def _check_finite(spec: str, model: "PreTrainedModel") -> None:
+    """Raise InputError at a weight that is not finite: of rounded ones only the dequantised values can tell."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.dtype.itemsize > 1 and not weight.isfinite().all():
+            raise InputError(f"{spec}: {name} is NaN or infinite once dequantised", "finite weights", "quantise it again")
+
+
+def placement(device: str) -> dict[str, Any]:
+    """from_pretrained's arguments that put a model there."""
+    if device == TENSOR_PARALLEL:
+        from transformers.distributed import DistributedConfig
+
+        return {"distributed_config": DistributedConfig(tp_plan="auto")}
+    return {"device_map": "auto" if device == MAP else {"": device}}
+
+
+def _gguf(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+    """The argument that names a GGUF file, for what lies in its folder."""
+    return {"gguf_file": checkpoint.gguf} if checkpoint.gguf and folder == checkpoint.folder else {}

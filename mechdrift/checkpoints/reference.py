@@ -6,15 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from mechdrift.checkpoints.adapters import refuse_adapter
 from mechdrift.checkpoints.hub import SPEC, Hub
 from mechdrift.checkpoints.shards import SINGLE, check_shard, weight_files
 from mechdrift.checkpoints.trained import refuse_root, refuse_unmerged
+from mechdrift.checkpoints.untrusted import refuse_what_points_elsewhere
 from mechdrift.errors import InputError
 
 ORGANISM = "organism:"
 FORMS = "a checkpoint folder, organism:NAME, or org/name@revision of the hub"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-Source = Literal["folder", "hub", "organism"]
+Source = Literal["folder", "hub", "organism", "file", "adapter"]
 
 
 class Place(NamedTuple):
@@ -60,6 +62,7 @@ def locate(spec: str, hub: Hub) -> Files:
     """
     place = place_of(spec, hub)
     folder = place.folder
+    refuse_adapter(spec, folder)
     if not (folder / SINGLE).is_file():
         refuse_unmerged(spec, folder)
     if not (folder / "config.json").is_file():
@@ -71,6 +74,7 @@ def locate(spec: str, hub: Hub) -> Files:
         raise InputError(f"{spec}: config.json is not JSON ({error})", "a model config", "save the checkpoint again") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise InputError(f"{spec}: config.json names no model_type", "a transformers model config", "save the checkpoint again")
+    refuse_what_points_elsewhere(spec, folder)
     weights = weight_files(spec, folder)
     for shard in weights:
         check_shard(spec, shard)

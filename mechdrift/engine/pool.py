@@ -1,27 +1,33 @@
 """The models in memory: one at a time, checked when loaded."""
 
 import gc
+import os
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
+from mechdrift.checkpoints.load import MAP, TENSOR_PARALLEL, load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.selfcheck import self_check
-from mechdrift.errors import InputError
+from mechdrift.errors import InputError, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def check_device(asked: str) -> None:
-    """Raise InputError for a GPU that is not there."""
+    """Raise InputError for a GPU that is not there, and for tensor parallel outside of torchrun."""
     import torch
 
     if asked.startswith("cuda"):
         number, found = int(asked.partition(":")[2] or 0), torch.cuda.device_count()
         if number >= found:
             raise InputError(f"--mechdrift-device {asked}: {found} GPUs here", "one that is there", "use auto or cpu")
+    if asked == TENSOR_PARALLEL and "WORLD_SIZE" not in os.environ:
+        raise InputError(
+            f"--mechdrift-device {asked}: one process", "one process a GPU", "type torchrun --nproc-per-node N -m pytest ..."
+        )
 
 
 def pick_device(asked: str) -> str:
@@ -35,9 +41,11 @@ def pick_device(asked: str) -> str:
 
 def pick_dtype(asked: str, device: str) -> str:
     """`auto` is float32 on a CPU, where bfloat16 is slower and coarser, and bfloat16 on a GPU."""
+    import torch
+
     if asked != "auto":
         return asked
-    return "float32" if device == "cpu" else "bfloat16"
+    return "float32" if device == "cpu" or not torch.cuda.is_available() else "bfloat16"
 
 
 @dataclass
@@ -54,9 +62,11 @@ class Pool:
     _tokenizers: "dict[str, PreTrainedTokenizerBase]" = field(default_factory=dict, repr=False)
 
     def device_kind(self) -> str:
-        """The device's name where it matters to rounding: a GPU's model, else its type."""
+        """What matters to rounding: the GPU's model or the type of device; of several GPUs how they are used, and all models."""
         import torch
 
+        if self.device in (MAP, TENSOR_PARALLEL):
+            return f"{self.device} {[torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]}"
         return torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device
 
     def tokenizer(self, checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
@@ -66,26 +76,46 @@ class Pool:
         return self._tokenizers[checkpoint.short]
 
     def model(self, checkpoint: Checkpoint, probes: Sequence[Sequence[int]]) -> "PreTrainedModel":
-        """The checkpoint's model, self-checked on the probe prompts when it is loaded."""
-        import torch
-
+        """The checkpoint's model, self-checked on the probe prompts when loaded. Raises InputError where it does not fit."""
         if self._held is None or not self.holds(checkpoint):
             self.free()
-            model = load_model(checkpoint, getattr(torch, self.dtype), self.device)
-            self_check(model, probes)
-            self._held = (checkpoint.short, model)
+            try:
+                self._held = (checkpoint.short, self._loaded(checkpoint, probes))
+            except Exception as error:
+                # Whoever keeps the error, as pytest does, would keep the model in its frames.
+                traceback.clear_frames(error.__traceback__)
+                if not is_out_of_memory(error):
+                    raise
+            if self._held is None:
+                raise InputError(
+                    f"{checkpoint.spec}: {checkpoint.parameters / 1e9:.2g}B weights in {self.dtype} do not fit on {self.device}",
+                    "a device with room for them",
+                    "use --mechdrift-dtype bfloat16, or --mechdrift-device map to spread them over GPUs and CPU",
+                )
             self.loads += 1
         return self._held[1]
+
+    def _loaded(self, checkpoint: Checkpoint, probes: Sequence[Sequence[int]]) -> "PreTrainedModel":
+        """Load and check."""
+        import torch
+
+        model = load_model(checkpoint, getattr(torch, self.dtype), self.device)
+        self_check(model, probes)
+        return model
 
     def holds(self, checkpoint: Checkpoint) -> bool:
         """Whether the checkpoint's model is in memory."""
         return self._held is not None and self._held[0] == checkpoint.short
 
     def free(self) -> None:
-        """Drop the model and give the device's memory back."""
+        """Drop the model and give the device's memory back, to the next model or to a generation engine."""
+        self._held = None
+        self.clean()
+
+    def clean(self) -> None:
+        """Give back what nothing holds any longer."""
         import torch
 
-        self._held = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

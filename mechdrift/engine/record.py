@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.engine.devices import input_device
 from mechdrift.engine.sites import blocks, stream
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def record_blocks(
         columns = torch.tensor([positions[index] for index in batch], device=ids.device)
         with _outputs(layers) as outputs:
             decoder(input_ids=ids, attention_mask=mask, use_cache=False)
-        taken = [output[rows, columns] for output in outputs]
+        # Blocks may lie on several devices.
+        taken = [output[rows.to(output.device), columns.to(output.device)].to(ids.device) for output in outputs]
         recorded[batch] = torch.stack(taken, dim=1).float().cpu()
     return recorded
 
@@ -109,7 +111,7 @@ def record_under(
                 ids[row, widest - len(prompts[index]) :] = torch.tensor(prompts[index])
                 mask[row, widest - len(prompts[index]) :] = 1
             places = (mask.cumsum(1) - 1).clamp(min=0)
-            ids, mask, places = (tensor.to(model.device) for tensor in (ids, mask, places))
+            ids, mask, places = (tensor.to(input_device(model)) for tensor in (ids, mask, places))
             split = widest - kept
             cache = None
             if split:
@@ -188,7 +190,7 @@ def _padded(
             for row, index in enumerate(batch):
                 ids[row, : len(prompts[index])] = torch.tensor(prompts[index])
                 mask[row, : len(prompts[index])] = 1
-            yield batch, (ids.to(model.device), mask.to(model.device))
+            yield batch, (ids.to(input_device(model)), mask.to(input_device(model)))
             done += len(batch)
             if progress is not None:
                 progress(done, len(prompts))

@@ -2,17 +2,17 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import version
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mechdrift.checkpoints.load import ATTENTION
+from mechdrift.checkpoints.load import attention_of
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.record import (
     Edit,
@@ -27,13 +27,13 @@ from mechdrift.engine.selfcheck import check_adding, prefix_gap, tolerance_of
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Part, Store
-from mechdrift.errors import Unmeasurable
+from mechdrift.errors import Unmeasurable, is_out_of_memory
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 ENGINE = 1  # raise it whenever the same inputs would give other numbers
 PART_BATCHES = 4  # forwards between two savings: what a killed run loses at most
 
@@ -101,6 +101,8 @@ class Recorder:
     """Makes a progress line from a label; None stays silent."""
     recorded_prompts: int = 0
     """Prompts that went through a model in this process."""
+    warnings: list[str] = field(default_factory=list)
+    """What a reader of the numbers should know, one sentence each."""
 
     def statement_prompts(self, checkpoint: Checkpoint, texts: Sequence[str], position: str) -> Prompts:
         """Texts with the token at a named position. Raises Unmeasurable where a text has no such token."""
@@ -137,6 +139,23 @@ class Recorder:
             for text, chosen, row in zip(texts, characters, offsets, strict=True)
         ]
 
+    def at_one_batch(self, read: Callable[[], T]) -> T:
+        """Take readings that are compared with each other: where a batch does not fit, all of them again at half of it.
+
+        The shape of a batch changes the last bits, so one model may not be read in other batches than the other. Raises
+        BatchTooLarge where one prompt does not fit.
+        """
+        while True:
+            try:
+                return read()
+            except BatchTooLarge as error:
+                if error.single:
+                    raise
+                found = str(error).partition(";")[0]
+            self.pool.clean()
+            self.batch_tokens //= 2
+            self.warnings.append(f"{found}: read again at {self.batch_tokens}, both models")
+
     def blocks(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Block outputs at the read token: float32 [prompt, layer, d_model]."""
 
@@ -159,7 +178,7 @@ class Recorder:
         """The same under each of several ways to move the stream: float32 [steering, prompt, answers + 1].
 
         All ways share the tokens before the first one that is moved; where the model does not give the same by whole forwards,
-        it is asked by those, and a warning is logged. Raises InterventionFailed where a move cannot be seen on the first prompt.
+        it is asked by those, and a warning says so. Raises InterventionFailed where a move cannot be seen on the first prompt.
         """
         import torch
 
@@ -185,8 +204,8 @@ class Recorder:
                 gap = prefix_gap(model, asked.ids, asked.answers, [edit(move)], _first([move]))
                 whole.append(gap > tolerance_of(model))
                 if whole[0]:
-                    LOG.warning(
-                        "%s: a shared prefix moves its logits by %.2g; steered by whole forwards, slower", checkpoint.spec, gap
+                    self.warnings.append(
+                        f"{checkpoint.spec}: a shared prefix moves its logits by {gap:.2g}; steered by whole forwards, slower"
                     )
             if whole[0]:
                 return record_under_whole(model, part.ids, part.answers, edits, self.batch_tokens, progress)
@@ -220,10 +239,22 @@ class Recorder:
             return self.progress(f"{checkpoint.spec}: {what} of {len(lengths)} prompts")
 
         def make(chosen: list[int], before: int) -> "Tensor":
-            model = self.pool.model(checkpoint, [prompts.ids[index] for index in probes(prompts.ids)])
+            asked = [prompts.ids[index] for index in probes(prompts.ids)]
+            self.pool.model(checkpoint, asked)  # apart from the reading: it has errors of its own
             say = progress()
+            tensor = None
+            try:
+                # Under no name: a frame that an error keeps would keep the model.
+                tensor = run(
+                    self.pool.model(checkpoint, asked), chosen, say and (lambda done, _: say(before + done, len(lengths)))
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            if tensor is None:  # out here that error is gone, and with it the tensors of the forward that failed
+                raise BatchTooLarge(checkpoint.spec, self.batch_tokens, lengths)
             self.recorded_prompts += len(chosen)
-            return run(model, chosen, say and (lambda done, _: say(before + done, len(lengths))))
+            return tensor
 
         cut = parts_of(lengths, self.batch_tokens)
         starts = accumulate(map(len, cut), initial=0)
@@ -247,7 +278,7 @@ class Recorder:
             "checkpoint": checkpoint.digests,
             "prompts": prompts.digest(),
             "dtype": self.pool.dtype,
-            "attention": ATTENTION,
+            "attention": attention_of(checkpoint),
             "device": self.pool.device_kind(),
             "batch_tokens": self.batch_tokens,
             "part_batches": PART_BATCHES,

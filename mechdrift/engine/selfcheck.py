@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.engine.devices import input_device
 from mechdrift.engine.record import Edit, record_blocks, record_logits, record_under, record_under_whole
 from mechdrift.engine.routing import choices, chosen
 from mechdrift.engine.sites import blocks, final_norm, stream, writes
@@ -156,7 +157,7 @@ def _entering(model: "PreTrainedModel", prompt: Sequence[int]) -> "tuple[list[Te
     ]
     try:
         with torch.inference_mode():
-            ids = torch.tensor([list(prompt)], device=model.device)
+            ids = torch.tensor([list(prompt)], device=input_device(model))
             logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
     finally:
         for handle in handles:
@@ -183,17 +184,17 @@ def _check_sites(model: "PreTrainedModel", prompt: Sequence[int]) -> float:
     left: dict[nn.Module, Tensor] = {}
 
     def enter(module: "nn.Module", args: tuple[Any, ...]) -> None:
-        entered[module] = args[0].detach()
+        entered[module] = args[0].detach().cpu()  # blocks may lie on several devices
 
     def leave(module: "nn.Module", _args: Any, output: Any) -> None:
-        left[module] = stream(output).detach()
+        left[module] = stream(output).detach().cpu()
 
     handles = [place.register_forward_pre_hook(enter) for place in (*layers, norm)]
     handles += [place.register_forward_hook(leave) for layer in layers for place in (layer, *writes(model, layer))]
     handles.append(norm.register_forward_hook(leave))
     try:
         with torch.inference_mode():
-            ids = torch.tensor([list(prompt)], device=model.device)
+            ids = torch.tensor([list(prompt)], device=input_device(model))
             states = model.get_decoder()(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
     finally:
         for handle in handles:
@@ -212,10 +213,10 @@ def _check_sites(model: "PreTrainedModel", prompt: Sequence[int]) -> float:
                 f"self-check: block {layer} is not its input plus what attention and MLP write "
                 f"(off by {gap:.2g} of them, tolerance {tolerance:.2g})"
             )
-        if not torch.equal(entered[block], states[layer]):
+        if not torch.equal(entered[block], states[layer].cpu()):
             raise Unmeasurable(f"self-check: what enters block {layer} is not what transformers has there")
         largest = max(largest, gap)
-    if not torch.equal(left[layers[-1]], entered[norm]) or not torch.equal(left[norm], states[-1]):
+    if not torch.equal(left[layers[-1]], entered[norm]) or not torch.equal(left[norm], states[-1].cpu()):
         raise Unmeasurable(f"self-check: the final norm is not where block {len(layers) - 1} ends")
     return largest
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from mechdrift.engine.devices import input_device
 from mechdrift.engine.sites import blocks, stream, with_stream
 
 if TYPE_CHECKING:
@@ -21,13 +22,15 @@ def adding(
     """
     import torch
 
-    rows = torch.tensor([row for row, chosen in enumerate(positions) for _ in chosen], device=model.device)
-    columns = torch.tensor([column for chosen in positions for column in chosen], device=model.device)
-    shift = shifts.to(model.device, torch.float32)[rows]
+    device = input_device(model)
+    rows = torch.tensor([row for row, chosen in enumerate(positions) for _ in chosen], device=device)
+    columns = torch.tensor([column for chosen in positions for column in chosen], device=device)
+    moves = shifts.to(device, torch.float32)[rows]
 
     def edit(output: "Tensor") -> "Tensor":
         changed = output.clone()
-        changed[rows, columns] = (changed[rows, columns].float() + shift).to(output.dtype)
+        at = (rows.to(output.device), columns.to(output.device))
+        changed[at] = (changed[at].float() + moves.to(output.device)).to(output.dtype)
         return changed
 
     with _edited(model, layers, edit):
@@ -40,10 +43,10 @@ def shifting(model: "PreTrainedModel", shift: "Tensor", layers: Sequence[int]) -
 
     shift: [d_model], its coefficient folded in.
     """
-    moved = shift.to(model.device)
+    moved = shift.to(input_device(model))
 
     def edit(output: "Tensor") -> "Tensor":
-        return (output.float() + moved).to(output.dtype)
+        return (output.float() + moved.to(output.device)).to(output.dtype)
 
     with _edited(model, layers, edit):
         yield
@@ -55,9 +58,10 @@ def ablating(model: "PreTrainedModel", direction: "Tensor", layers: Sequence[int
 
     direction: [d_model], of any length but zero.
     """
-    unit = (direction / direction.norm()).to(model.device)
+    given = (direction / direction.norm()).to(input_device(model))
 
     def edit(output: "Tensor") -> "Tensor":
+        unit = given.to(output.device)  # blocks may lie on several devices
         along = (output.float() @ unit)[..., None] * unit
         return (output.float() - along).to(output.dtype)
 

@@ -90,7 +90,7 @@ def test_a_broken_checkpoint_ends_the_run(
             "mechdrift: --stage x is given twice; expected one of each name",
         ),
         (("--base", "organism:base", "--post", "organism:base", "--stage", "x=./none"), "mechdrift: ./none: no such folder"),
-        (("--base", "a", "--post", "b", "--mechdrift-device", "tpu"), "expected auto, cpu, cuda or cuda:N"),
+        (("--base", "a", "--post", "b", "--mechdrift-device", "tpu"), "expected auto, cpu, cuda, cuda:N, map or tp"),
         (("--base", "a", "--post", "b", "--mechdrift-dtype", "int8"), "expected one of auto, float32"),
         (("--base", "a", "--post", "b", "--mechdrift-batch", "0"), "expected a positive number of tokens"),
         (("--base", "a", "--post", "b", "--mechdrift-seed", "-1"), "expected 0 or a positive whole number"),

