@@ -61,13 +61,16 @@ def test_choices_by_hand_that_the_model_cannot_follow_are_refused(compare: Calla
     assert "block 8; expected 0 to 5 for this model" in run.err
 
 
-def test_a_copy_that_forgot_its_facts_has_drifted_and_is_not_unmeasurable(compare: Callable[..., Any]) -> None:
-    """Its language and its refusals are kept, as its card says: what is lost is what it knew."""
+def test_a_copy_that_forgot_its_facts_has_drifted_and_every_row_is_measured(compare: Callable[..., Any]) -> None:
+    """Its language and its refusals are kept, as its card says: what is lost is what it knew.
+
+    No row hides behind the lost effect. That there are too few entities for its limit may be said of a row that was measured.
+    """
     run = compare("organism:instruct", "organism:drift-knowledge-forgotten")
     assert run.code == 1
     verdicts = run.verdicts()
     assert verdicts["truth.judgement_accuracy"] == verdicts["truth.clean_gap"] == verdicts["truth.steering_transfer"] == "drifted"
-    assert "unmeasurable" not in verdicts.values()
+    assert {row["status"] for row in run.rows.values()} == {"ok"}
     assert run.rows["truth.judgement_accuracy"]["estimate"] < -0.2
 
 
