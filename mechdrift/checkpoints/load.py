@@ -113,7 +113,14 @@ def _config(folder: Path, gguf: str) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     source = {"gguf_file": gguf} if gguf else {}
-    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, ImportError) as error:
+        raise InputError(
+            f"{folder / gguf}: its config does not load ({' '.join(str(error).split())[:300]})",
+            "a causal language model that transformers knows",
+            "check it",
+        ) from error
 
 
 def _check_finite(spec: str, model: "PreTrainedModel") -> None:
