@@ -46,7 +46,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return reading.read_through(spec, path, advance)
 
-    monkeypatch.setattr(identity, "read_through", counted)
+    monkeypatch.setattr("mechdrift.checkpoints.resolve.read_through", counted)
     return names
 
 
@@ -219,7 +219,7 @@ def test_weights_that_change_while_they_are_read_are_refused(
             handle.write(b"x")
         return content
 
-    monkeypatch.setattr(identity, "read_through", disturbed)
+    monkeypatch.setattr("mechdrift.checkpoints.resolve.read_through", disturbed)
     with pytest.raises(InputError, match="changed while it was read"):
         Resolver(memory).resolve(str(folder))
     assert not list(memory.folder.rglob("*.json"))
