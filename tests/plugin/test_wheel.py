@@ -1,4 +1,4 @@
-"""A wheel in an environment of its own, run from an empty folder."""
+"""An sdist, the wheel that is built from it, and that wheel in an environment of its own: in an empty folder and in a project."""
 
 import json
 import subprocess
@@ -16,10 +16,13 @@ def call(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
     return done
 
 
-def test_the_wheel_runs_the_packaged_suites(tmp_path: Path) -> None:
+def test_an_sdist_becomes_a_wheel_that_runs_the_packaged_suites(tmp_path: Path) -> None:
     """The environment has mechdrift from the wheel; its dependencies are those of this one, by a .pth file."""
-    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT)
+    # From here an sdist, and from that, with nothing else, the wheel: as pip does where it is given an sdist.
+    call(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, ROOT)
     (wheel,) = tmp_path.glob("*.whl")
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    assert sdist.stat().st_size < 20 * MEGABYTE
     assert wheel.stat().st_size < 20 * MEGABYTE
     call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
@@ -40,3 +43,15 @@ def test_the_wheel_runs_the_packaged_suites(tmp_path: Path) -> None:
     record = json.loads((empty / "record.json").read_text())
     assert record["exit_code"] == 0
     assert len(record["rows"]) == 16
+
+    stranger = tmp_path / "stranger"
+    (stranger / "tests").mkdir(parents=True)
+    (stranger / "pyproject.toml").write_text(
+        '[tool.pytest.ini_options]\nfilterwarnings = ["error"]\ntestpaths = ["tests"]\naddopts = "--strict-markers"\n'
+    )
+    (stranger / "tests" / "conftest.py").write_text("raise SystemExit('not to be loaded')\n")
+    (stranger / "conftest.py").write_text("import pytest\n\n@pytest.fixture\ndef pair():\n    return 'theirs'\n")
+    call(python, "-m", "pytest", *pair, "--mechdrift-cache", tmp_path / "cache", "--mechdrift-record", "record.json", cwd=stranger)
+    again = json.loads((stranger / "record.json").read_text())
+    assert [row["verdict"] for row in again["rows"]] == [row["verdict"] for row in record["rows"]]
+    assert again["run"]["work"]["recorded_prompts"] == 0, "the first run's cache serves it"
