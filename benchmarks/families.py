@@ -18,7 +18,7 @@ from mechdrift.prompts.judgement import judgement_prompts
 from mechdrift.prompts.statements import shipped_statements
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from smollm2 import load_smollm2, smollm2_file
+from real_models import gguf_of
 from tiny import VARIANTS, tiny_model, wrong_writes
 
 SEEDS, LENGTHS = 3, (2, 3, 8, 12, 25, 40)
@@ -84,11 +84,10 @@ def real() -> Any:
     """Name, model and prompts of trained models that are at hand."""
     statements = [statement for statement in shipped_statements() if not statement.negated]
     texts = [*(statement.text for statement in statements[:4]), *list(judgement_prompts(statements).values())[:2]]
-    base = resolve("organism:base")
-    yield base.spec, load_model(base, torch.float32, "cpu"), encode(load_tokenizer(base), texts)[0]
-    if file := smollm2_file():
-        model, tokenizer = load_smollm2(file)
-        yield file.stem, model, encode(tokenizer, texts)[0]
+    smollm2 = gguf_of("SmolLM2-135M-Instruct", Path())
+    for spec in ["organism:base", *([str(smollm2)] if smollm2 else [])]:
+        checkpoint = resolve(spec)
+        yield Path(spec).stem, load_model(checkpoint, torch.float32, "cpu"), encode(load_tokenizer(checkpoint), texts)[0]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from mechdrift.engine.sites import encode
 from mechdrift.prompts.statements import shipped_statements
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from smollm2 import load_smollm2, smollm2_file
+from real_models import gguf_of
 
 BATCH_TOKENS = 4096
 LEAST_SECONDS = 0.3  # of one timing: short forwards are repeated
@@ -41,11 +41,11 @@ def main() -> None:
     print(
         "| model | way | CPU seconds, least | ratio to bare, median [least, most] | largest difference |\n|---|---|---|---|---|"
     )
-    base = resolve("organism:base")
-    table(base.spec, load_model(base, torch.float32, "cpu"), load_tokenizer(base), texts, options.repeats)
-    if file := smollm2_file():
-        model, tokenizer = load_smollm2(file)
-        table(file.stem, model, tokenizer, texts, options.repeats)
+    smollm2 = gguf_of("SmolLM2-135M-Instruct", Path())
+    for spec in ["organism:base", *([str(smollm2)] if smollm2 else [])]:
+        checkpoint = resolve(spec)
+        model, tokenizer = load_model(checkpoint, torch.float32, "cpu"), load_tokenizer(checkpoint)
+        table(Path(spec).stem, model, tokenizer, texts, options.repeats)
 
 
 def table(name: str, model: Any, tokenizer: Any, texts: list[str], repeats: int) -> None:

