@@ -19,7 +19,7 @@ from mechdrift.report.text import printable
 MEGABYTE, GIGABYTE, DAY = 10**6, 10**9, 86400
 # Nothing else in the folder is looked at or removed, whatever folder is named.
 FORMATS, BUCKET, FILE = re.compile(r"v\d+"), re.compile(r"[0-9a-f]{2}"), re.compile(r"([0-9a-f]{64})\.(.+)")
-ORGANISMS, ANY = re.compile("organisms"), re.compile(".+")
+ORGANISMS, IDENTITIES, ANY = re.compile("organisms"), re.compile("identities"), re.compile(".+")
 DERIVED, UNFINISHED = re.compile(r"drift-.+-[0-9a-f]{16}"), re.compile(r"tmp\w{8}|.+\.gone")
 
 
@@ -51,6 +51,8 @@ class Contents:
     """Planted drifts, derived again in seconds."""
     built: tuple[Path, ...]
     """Organisms that took a training: never pruned."""
+    identities: tuple[Path, ...]
+    """What is remembered of weight files, so that unchanged ones are not read again."""
     temporary: tuple[tuple[Path, Path | None], ...]
     """What a run writes now, or left when it was killed; with its lock, where it is a recording's."""
     idle_locks: tuple[Path, ...]
@@ -90,7 +92,10 @@ def contents(folder: Path) -> Contents:
         temporary += [(one, None) for one in _folders(path, UNFINISHED)]
         known = {one.name for one in derived} | {one.name for one, _ in temporary}
         built = [one for one in _folders(path, ANY) if one.name not in known]
-    return Contents(folder, tuple(recordings), tuple(derived), tuple(built), tuple(temporary), tuple(idle))
+    buckets = [bucket for inner in _folders(folder, IDENTITIES) for bucket in _folders(inner, FORMATS)]
+    identities = [path for bucket in buckets for path in sorted(bucket.glob("*.json"))]
+    temporary += [(path, None) for bucket in buckets for path in sorted(bucket.glob("*.tmp"))]
+    return Contents(folder, tuple(recordings), tuple(derived), tuple(built), tuple(identities), tuple(temporary), tuple(idle))
 
 
 def info(folder: Path) -> str:
@@ -105,6 +110,7 @@ def info(folder: Path) -> str:
     lines += [_line(f"  organism:{kept.name.rpartition('-')[0]}", (kept,)) for kept in found.derived]
     built, temporary = sum(map(_size, found.built)), sum(_size(path) for path, _ in found.temporary)
     lines.append(("built organisms", str(len(found.built)), _megabytes(built), "never pruned" if found.built else ""))
+    lines.append(("identities", str(len(found.identities)), _megabytes(sum(map(_size, found.identities))), "of weight files"))
     lines.append(
         ("temporary", str(len(found.temporary)), _megabytes(temporary), "of runs, or left by killed ones" if temporary else "")
     )
@@ -141,7 +147,7 @@ def prune(folder: Path, older_than: float | None = None, max_size: float | None 
         if one.used < unused_since or left > room:
             going.append(one)
             left -= one.size
-    removed: dict[str, list[int]] = {"recordings": [], "derived organisms": [], "leftovers of killed runs": []}
+    removed: dict[str, list[int]] = {"recordings": [], "derived organisms": [], "identities": [], "leftovers of killed runs": []}
     in_use = 0
     try:
         for path, lock in found.temporary:
@@ -149,6 +155,10 @@ def prune(folder: Path, older_than: float | None = None, max_size: float | None 
             with _held([lock] if lock else sorted(path.parent.glob("*.lock"))) as held:
                 if held and _remove(path):
                     removed["leftovers of killed runs"].append(size)
+        for path in found.identities:  # believed only by themselves, so nobody has to hold them
+            told = path.lstat()
+            if told.st_mtime < unused_since and _remove(path):
+                removed["identities"].append(told.st_size)
         for one in going:
             with _held([one.lock]) as held:
                 if held:

@@ -1,6 +1,7 @@
 """The command `mechdrift`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,7 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit code: 0, 1 for a bad cache, or 4 for input that cannot be used, with one line."""
     try:
         options = parser().parse_args(arguments)
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"mechdrift: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except BrokenPipeError:  # `mechdrift organisms | head`: what is left to say has no reader, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BAD

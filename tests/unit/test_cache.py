@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -101,6 +103,33 @@ def test_prune_by_age_goes_by_the_last_use(tmp_path: Path, capsys: pytest.Captur
     assert "removed: 1 derived organisms, 4.0 MB" in out
     assert "kept: 2 recordings, 1 derived organisms, 4.0 MB" in out
     assert len(contents(tmp_path).idle_locks) == 0
+
+
+def test_what_is_remembered_of_weight_files_is_told_and_goes_by_age(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "identities" / "v1"
+    folder.mkdir(parents=True)
+    old, new, cut = (folder / name for name in (f"{'a' * 64}.json", f"{'b' * 64}.json", f"{'c' * 64}.9.tmp"))
+    for path in (old, new, cut):
+        path.write_bytes(bytes(500_000))
+    os.utime(old, (time.time() - 40 * DAY,) * 2)
+    assert main(["cache", "info", "--dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert line(out, "identities")[1:3] == ["2", "1.0 MB"]
+    assert line(out, "temporary")[1:3] == ["1", "0.5 MB"]
+    assert main(["cache", "prune", "--dir", str(tmp_path), "--older-than", "30"]) == 0
+    assert "removed: 1 identities, 0.5 MB" in capsys.readouterr().out
+    assert list(folder.iterdir()) == [new]
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error(tmp_path: Path) -> None:
+    """`mechdrift cache info | head -0`."""
+    program = "import sys; from mechdrift.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "cache", "info", "--dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        assert child.stderr
+        child.stdout.close()
+        assert child.stderr.read() == ""
 
 
 def test_prune_by_size_takes_the_least_recently_used(tmp_path: Path) -> None:
