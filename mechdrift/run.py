@@ -122,6 +122,7 @@ class ComparingRun:
         from mechdrift.checkpoints.chat import check_tokenizer
         from mechdrift.checkpoints.identity import Memory
         from mechdrift.checkpoints.resolve import Resolver
+        from mechdrift.checkpoints.vocabulary import vocabulary_note
         from mechdrift.engine.pool import check_device
 
         self.store_folder = self._choose_store()
@@ -136,6 +137,8 @@ class ComparingRun:
             points = [self.base, *self.stages.values(), self.post]
             for point in {point.short: point for point in points}.values():
                 check_tokenizer(point)
+            if note := vocabulary_note(self.base, self.post):
+                self.warnings.append(note)
             self.hand_set.require_layers(min(self.base.layers, self.post.layers))
             self.read_statements()
         except InputError as error:

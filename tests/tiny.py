@@ -1,5 +1,6 @@
 """Random models of a few thousand weights."""
 
+from pathlib import Path
 from typing import Any
 
 from mechdrift.engine.families import FAMILIES
@@ -23,6 +24,7 @@ WRONG_WRITES = {
 }
 PRE_NORM = {"self_attn": "input_layernorm", "mlp": "post_attention_layernorm"}
 POST_NORM = {"post_attention_layernorm": "self_attn", "post_feedforward_layernorm": "mlp"}
+RANK, ALPHA = 2, 8  # of adapters
 
 
 def wrong_writes(family: str, number: int) -> tuple[str, ...]:
@@ -59,3 +61,19 @@ def tiny_model(family: str = "llama", seed: int = 0, **overrides: Any) -> Any:
                 torch.rand_like(parameter) + 0.5 if "norm" in name or "ln_" in name else torch.randn_like(parameter) * 0.2
             )
     return model.eval()
+
+
+def write_adapter(folder: Path, model: Any = None, **settings: Any) -> Path:
+    """An adapter of random weights."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(3)
+    given: dict[str, Any] = {"r": RANK, "lora_alpha": ALPHA, "target_modules": ["q_proj", "up_proj"], "task_type": "CAUSAL_LM"}
+    adapted = get_peft_model(model or tiny_model(), LoraConfig(**given | settings))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.1)
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    return folder

@@ -58,7 +58,7 @@ class Hub:
         if not any((folder / name).is_file() for name in names):
             raise InputError(
                 f"{spec}: no safetensors in {repo} at {commit[:12]}",
-                f"{' or '.join((SINGLE, INDEX))}: pickles are not loaded",
+                f"{adapters.WEIGHTS if is_adapter else ' or '.join((SINGLE, INDEX))}: pickles are not loaded",
                 "name a revision that has them, or save the model again",
             )
         return Snapshot(folder, repo, commit)

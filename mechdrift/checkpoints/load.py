@@ -53,7 +53,7 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
             f"{checkpoint.spec}: an adapter, tensor parallel", "a whole model", f"merge it first, or use --mechdrift-device {MAP}"
         )
     if checkpoint.quantised and not source:
-        config = _config(checkpoint.folder, checkpoint.gguf)
+        config = load_config(checkpoint)
         gpus = torch.cuda.is_available() and device != "cpu"
         check_can_run(checkpoint.spec, config, checkpoint.quantised, {"": "cuda" if gpus else "cpu"})
     if source:
@@ -103,13 +103,17 @@ def attention_of(checkpoint: Checkpoint) -> str:
     """The attention implementation: `sdpa`, but `eager` for families that sdpa cannot do (Gemma 2 caps its scores)."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(_config(checkpoint.folder, checkpoint.gguf)), None)
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(load_config(checkpoint)), None)
     return "eager" if model is not None and not model._supports_sdpa else "sdpa"
 
 
+def load_config(checkpoint: Checkpoint) -> "PreTrainedConfig":
+    """The model's config, as transformers reads it. Raises InputError."""
+    return _config(checkpoint.folder, checkpoint.gguf)
+
+
 @cache
-def _config(folder: Path, gguf: str) -> "PreTrainedConfig":
-    """The model's config; a GGUF file's takes seconds to read."""
+def _config(folder: Path, gguf: str) -> "PreTrainedConfig":  # a GGUF file's takes seconds
     from transformers import AutoConfig
 
     source = {"gguf_file": gguf} if gguf else {}

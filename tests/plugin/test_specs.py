@@ -10,8 +10,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 from stand_in import StandIn, stand_in
 
+from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 
 # A row without a model: what is tested here comes before the first measure.
@@ -78,7 +80,7 @@ def test_a_pair_of_the_hub_then_without_a_connection(
     for side, point, commit in zip(("base", "post"), (base, post), commits, strict=True):
         told = run.record["inputs"][side]
         assert (told["source"], told["commit"], told["digests"]) == ("hub", commit, point.digests)
-    assert f"mechdrift: base org/model (hub commit {commits[0]}, llama" in run.out
+    assert f"mechdrift: base org/model (hub commit {commits[0]}, {base.model_type}, " in run.out
     jsonschema.validate(run.record, schema())
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -111,7 +113,27 @@ def test_an_unchanged_checkpoint_is_remembered_by_the_run(
     def never(*_: Any) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr("mechdrift.checkpoints.identity.read_through", never)
+    monkeypatch.setattr("mechdrift.checkpoints.resolve.read_through", never)
     second = compare(folder, folder, OWN, cache=cache)
     assert second.code == first.code == 0, second.out
     assert second.record["inputs"] == first.record["inputs"]
+
+
+def test_an_added_pad_token_and_a_padded_embedding_are_a_note(compare: Callable[..., Any], tmp_path: Path) -> None:
+    """As Tulu 3 has them: what is read is read alike, so what is measured is what it was."""
+    checkpoint = resolve("organism:instruct")
+    model, tokenizer = load_model(checkpoint, torch.float32, "cpu"), load_tokenizer(checkpoint)
+    tokenizer.add_special_tokens({"pad_token": "<added pad>"})
+    model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+    model.save_pretrained(tmp_path / "padded")
+    tokenizer.save_pretrained(tmp_path / "padded")
+    only = ("--mechdrift-only", "truth.direction_similarity")
+    plain, padded = (compare("organism:base", post, *only) for post in ("organism:instruct", tmp_path / "padded"))
+    assert padded.code == plain.code == 0
+    # The same numbers, but for the copy's float32 embedding.
+    row = "truth.direction_similarity"
+    assert padded.rows[row]["estimate"] == pytest.approx(plain.rows[row]["estimate"], abs=1e-3)
+    assert plain.record["run"]["warnings"] == []
+    (note,) = padded.record["run"]["warnings"]
+    assert note.startswith("vocabularies differ: post has 1 more ('<added pad>'), its embedding has ")
+    assert note in padded.out

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import tiny_model
+from tiny import ALPHA, RANK, tiny_model, write_adapter
 from transformers import AutoModelForCausalLM
 
 from mechdrift.checkpoints.adapters import split_adapter
@@ -21,21 +21,7 @@ from mechdrift.errors import InputError
 # Of PEFT, about a name in transformers that it still uses.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 IDS = torch.tensor([[0, 5, 9, 200, 31]])
-RANK, ALPHA = 2, 8
 UP = "model.layers.1.mlp.up_proj.weight"
-
-
-def write_adapter(folder: Path, model: Any = None, **settings: Any) -> Path:
-    """An adapter of random weights."""
-    torch.manual_seed(3)
-    given: dict[str, Any] = {"r": RANK, "lora_alpha": ALPHA, "target_modules": ["q_proj", "up_proj"], "task_type": "CAUSAL_LM"}
-    adapted = get_peft_model(model or tiny_model(), LoraConfig(**given | settings))
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(0, 0.1)
-    adapted.save_pretrained(folder, save_embedding_layers=False)
-    return folder
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 from stand_in import Repository, StandIn, stand_in
+from tiny import write_adapter
 
 from mechdrift.checkpoints.resolve import Resolver, resolve
 from mechdrift.errors import InputError
@@ -84,6 +85,21 @@ def test_a_branch_a_tag_and_a_commit(repository: Repository, old: Path, new: Pat
         assert (found.source, found.commit) == ("hub", repository.refs[name])
         assert found.pinned == f"org/model@{repository.refs[name]}"
         assert resolve(found.pinned).digests == found.digests
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # of PEFT
+def test_an_adapter_on_a_base_both_of_the_hub(hub: StandIn, repository: Repository, old: Path, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter")
+    lora = hub.repository("org/lora")
+    commit = lora.push(folder, "main")
+    found = resolve("org/model@v1+org/lora")
+    assert found.digests == resolve(f"{old}+{folder}").digests
+    assert (found.source, found.commit) == ("adapter", None)
+    assert found.pinned == f"org/model@{repository.refs['v1']}+org/lora@{commit}"
+    assert resolve(found.pinned).digests == found.digests
+    (folder / "adapter_model.safetensors").unlink()
+    lora.push(folder, "main")
+    assert "no safetensors in org/lora" in refused("org/model@v1+org/lora")
 
 
 def test_pickles_code_and_subfolders_are_never_fetched(hub: StandIn, repository: Repository) -> None:
