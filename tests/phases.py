@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from mechdrift.report import record
 
     base = config.getoption("mechdrift_base")
-    watch(resolve, "resolve", "resolve")
+    watch(resolve.Resolver, "resolve", "resolve")
     watch(pool, "load_model", "load")
     watch(pool, "self_check", "self-check")
     for name in ("blocks", "logits"):
