@@ -53,21 +53,21 @@ def load_hand_set(name: str | None) -> HandSet:
     if name.endswith(".toml"):
         if not Path(name).is_file():
             raise InputError(f"hand-set {name}: no such file", "a TOML file", "check --mechdrift-hand-set")
-        text = Path(name).read_text(encoding="utf-8")
+        raw = Path(name).read_bytes()
     else:
         known = sorted(entry.name.removesuffix(".toml") for entry in shipped.iterdir())
         if name not in known:
             raise InputError(f"hand-set {name!r}: unknown", f"one of {', '.join(known)}, or FILE.toml", "check the name")
-        text = (shipped / f"{name}.toml").read_text(encoding="utf-8")
+        raw = (shipped / f"{name}.toml").read_bytes()
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(raw.decode())
+    except ValueError as error:
         raise InputError(f"hand-set {name}: {error}", "TOML", "mend the file") from error
     checks: dict[str, Callable[[Any], bool]] = {
         "truth_layer": lambda value: _is_number(value, int),
         "steering_layers": lambda value: _is_list(value) and all(_is_number(one, int) for one in value),
         "steering_coefficient": lambda value: _is_number(value, int | float) and value > 0,
-        "steering_positions": lambda value: _is_list(value) and set(value) <= set(POSITIONS),
+        "steering_positions": lambda value: _is_list(value) and all(one in POSITIONS for one in value),
         "steering_length": lambda value: value in LENGTHS,
     }
     for key, value in values.items():

@@ -1,5 +1,6 @@
 """Command-line options: one pure parse function each. Imports nothing but the standard library, pytest and our errors."""
 
+import os
 import re
 import shlex
 from argparse import ArgumentError, ArgumentTypeError
@@ -18,7 +19,7 @@ STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def parse_device(text: str) -> str:
     """auto, cpu, cuda, cuda:N, map or tp."""
     kind, _, number = text.partition(":")
-    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdigit())):
+    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())):
         raise ArgumentTypeError(f"{text!r}: expected auto, cpu, cuda, cuda:N, map or tp")
     return text
 
@@ -32,14 +33,14 @@ def parse_dtype(text: str) -> str:
 
 def parse_batch(text: str) -> int:
     """A positive number of tokens."""
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r}: expected a positive number of tokens")
     return int(text)
 
 
 def parse_seed(text: str) -> int:
     """A whole number, 0 or more."""
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ArgumentTypeError(f"{text!r}: expected 0 or a positive whole number")
     return int(text)
 
@@ -179,14 +180,14 @@ def settings_of(config: pytest.Config) -> Settings | None:
     base, post, stages = get("mechdrift_base"), get("mechdrift_post"), get("mechdrift_stage") or []
     if base is None and post is None and not stages:
         return None
-    if base is None or post is None:
-        missing = "--base" if base is None else "--post"
+    if not base or not post:  # an empty one is a variable of the shell that is not set
+        missing = "--post" if base else "--base"
         raise pytest.UsageError(f"mechdrift: {missing} is missing; expected both; type: pytest --base SPEC --post SPEC")
     names = [name for name, _ in stages]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise pytest.UsageError(f"mechdrift: --stage {twice[0]} is given twice; expected one of each name; rename one")
     record = get("--mechdrift-record")
-    if record is not None and (Path(record).is_dir() or not Path(record).absolute().parent.is_dir()):
+    if record is not None and (os.path.isdir(record) or not os.path.isdir(Path(record).absolute().parent)):
         raise pytest.UsageError(
             f"mechdrift: --mechdrift-record {record}: expected a file in a folder that exists; make the folder"
         )

@@ -35,9 +35,7 @@ def start(config: pytest.Config, settings: Settings) -> None:
         config.args = [str(files("mechdrift.suites"))]
         config.option.importmode = "importlib"
     try:
-        run = ComparingRun(
-            config, settings, load_profile(settings.profile), _selected(settings), load_hand_set(settings.hand_set)
-        )
+        run = ComparingRun(config, settings, _profile(settings), _selected(settings), load_hand_set(settings.hand_set))
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
     config.stash[RUN] = run
@@ -47,6 +45,18 @@ def start(config: pytest.Config, settings: Settings) -> None:
         from mechdrift import xdist
 
         config.pluginmanager.register(xdist.Workers(run), "mechdrift-xdist")
+
+
+def _profile(settings: Settings) -> Profile:
+    """The profile; a row of it that no finding has would be a gate that never closes."""
+    profile = load_profile(settings.profile)
+    if unknown := sorted(profile.rules.keys() - registered().keys()):
+        raise InputError(
+            f"profile {profile.name}, rows.{unknown[0]!r}: no such finding",
+            f"one of {', '.join(sorted(registered()))}",
+            "mend the profile, or install what brings the finding",
+        )
+    return profile
 
 
 def _selected(settings: Settings) -> dict[str, Finding]:

@@ -77,6 +77,24 @@ def stand_in() -> Iterator[StandIn]:
         server.server_close()
 
 
+def environment(server: StandIn, home: Path) -> dict[str, str]:
+    """What tells a process of its own of the stand-in, and of no cache and no token but those in home."""
+    return {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home), "HF_TOKEN": "", "HF_HUB_OFFLINE": ""}
+
+
+def constants_of(given: dict[str, str]) -> dict[str, Any]:
+    """What huggingface_hub makes of these variables when it is loaded, for a process that has it loaded already."""
+    home = Path(given["HF_HOME"])
+    return {
+        "ENDPOINT": given["HF_ENDPOINT"],
+        "HUGGINGFACE_CO_URL_TEMPLATE": given["HF_ENDPOINT"] + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_TOKEN_PATH": str(home / "token"),
+        "HF_STORED_TOKENS_PATH": str(home / "tokens"),
+        "HF_HUB_OFFLINE": given["HF_HUB_OFFLINE"] == "1",
+    }
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers as https://huggingface.co does to huggingface_hub."""
 

@@ -1,4 +1,4 @@
-"""Random models of a few thousand weights."""
+"""Random models of a few thousand weights, and what belongs to a checkpoint of them."""
 
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,29 @@ def tiny_model(family: str = "llama", seed: int = 0, **overrides: Any) -> Any:
     return model.eval()
 
 
+def tiny_tokenizer() -> Any:
+    """A byte-level tokenizer that prepends a BOS, as Llama's does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<bos>": 0, "<eos>": 1} | {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()), 2)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.add_special_tokens(["<bos>", "<eos>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>")
+
+
+def write_tiny(folder: Path, family: str = "llama", seed: int = 0, max_shard_size: str = "1GB", **overrides: Any) -> Path:
+    """A tiny checkpoint; same arguments, same weights."""
+    tiny_model(family, seed, **overrides).save_pretrained(folder, max_shard_size=max_shard_size)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def write_adapter(folder: Path, model: Any = None, **settings: Any) -> Path:
-    """An adapter of random weights."""
+    """A LoRA adapter of random weights, of rank RANK and alpha ALPHA, on the tiny model or another."""
     import torch
     from peft import LoraConfig, get_peft_model
 

@@ -1,12 +1,13 @@
 """PEFT adapters: `BASE+ADAPTER`, an adapter's files checked, and its change put into the base model."""
 
-import json
+import os
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.shards import check_shard, read_header
+from mechdrift.checkpoints.untrusted import read_json
 from mechdrift.errors import InputError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ PROMPT_LEARNING = {
 
 def split_adapter(spec: str) -> tuple[str, str] | None:
     """(base, adapter) of `BASE+ADAPTER`; None for any other spec. A path that exists is a path, whatever its name."""
-    if "+" not in spec or Path(spec).expanduser().exists():
+    if "+" not in spec or os.path.exists(os.path.expanduser(spec)):
         return None
     parts = spec.split("+")
     splits = [("+".join(parts[:at]), "+".join(parts[at:])) for at in range(1, len(parts))]
-    return next((split for split in splits if Path(split[1]).expanduser().is_dir()), splits[-1])
+    return next((split for split in splits if os.path.isdir(os.path.expanduser(split[1]))), splits[-1])
 
 
 def refuse_adapter(spec: str, folder: Path) -> None:
@@ -81,10 +82,10 @@ def check_adapter(spec: str, folder: Path) -> None:
 def _config(spec: str, folder: Path) -> dict[str, Any]:
     """adapter_config.json."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        config = read_json(folder / CONFIG)
+    except ValueError as error:
         raise InputError(f"{spec}: {CONFIG} is not JSON ({error})", "an adapter's config", "copy the adapter again") from error
-    if not isinstance(config, dict) or "peft_type" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise InputError(f"{spec}: {CONFIG} names no peft_type", "an adapter's config", "save the adapter again")
     return config
 

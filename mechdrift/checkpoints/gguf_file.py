@@ -1,5 +1,6 @@
 """GGUF files: what a file's header says, and whether the file is whole. transformers loads it, dequantised."""
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,12 +33,12 @@ class GgufFile:
 
 def is_gguf(spec: str) -> bool:
     """Whether the spec means a GGUF file."""
-    return spec.lower().endswith(SUFFIX) and not Path(spec).expanduser().is_dir()
+    return spec.lower().endswith(SUFFIX) and not os.path.isdir(os.path.expanduser(spec))
 
 
 def read_gguf(spec: str) -> GgufFile:
     """Read the header of a GGUF file and check that all its tensors are there. Raises InputError."""
-    path = Path(spec).expanduser()
+    path = Path(os.path.expanduser(spec))
     if not path.is_file():
         raise InputError(f"{spec}: no such file", "a GGUF file", "check the path")
     with path.open("rb") as handle:
@@ -50,7 +51,7 @@ def read_gguf(spec: str) -> GgufFile:
 
     try:
         reader = GGUFReader(path)
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+    except Exception as error:  # it trusts every number that the file holds
         raise InputError(
             f"{spec}: {path.stat().st_size:,} bytes long and cut or broken ({' '.join(str(error).split())[:200]})",
             "a whole GGUF file",

@@ -1,5 +1,6 @@
 """Models and tokenizers in memory, through transformers."""
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,11 @@ def load_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
             trust_remote_code=False,
             **_gguf(checkpoint, checkpoint.tokenizer_folder),
         )
-    except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
+    except Exception as error:  # tokenizers raises Exception itself
         raise InputError(
-            f"{checkpoint.spec}: tokenizer does not load ({error})", "a tokenizer of its own", "save it again"
+            f"{checkpoint.spec}: tokenizer does not load ({' '.join(str(error).split())[:300]})",
+            "a tokenizer of its own",
+            "save it again",
         ) from error
     if not tokenizer.is_fast:
         raise InputError(f"{checkpoint.spec}: slow tokenizer", "one with offsets (tokenizer.json)", "convert it to a fast one")
@@ -74,7 +77,7 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
             **placement(device),
             **source,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, NotImplementedError) as error:
+    except Exception as error:  # from each family's own arithmetic with a config that does not fit
         if is_out_of_memory(error):
             raise
         raise InputError(
@@ -109,17 +112,28 @@ def attention_of(checkpoint: Checkpoint) -> str:
 
 def load_config(checkpoint: Checkpoint) -> "PreTrainedConfig":
     """The model's config, as transformers reads it. Raises InputError."""
-    return _config(checkpoint.folder, checkpoint.gguf)
+    return _config(checkpoint.folder, checkpoint.gguf, checkpoint.short)
+
+
+def require_known(checkpoint: Checkpoint, prompts: Iterable[Sequence[int]]) -> None:
+    """Raise InputError for a token that the model has no embedding for. A token that no prompt holds may be one too many."""
+    known = int(load_config(checkpoint).get_text_config(decoder=True).vocab_size)
+    if (largest := max(map(max, prompts))) >= known:
+        raise InputError(
+            f"{checkpoint.spec}: its tokenizer gives token {largest}, and its model has a vocabulary of {known}",
+            "a tokenizer and a model that belong together",
+            "save both from the same training run",
+        )
 
 
 @cache
-def _config(folder: Path, gguf: str) -> "PreTrainedConfig":  # a GGUF file's takes seconds
+def _config(folder: Path, gguf: str, _content: str) -> "PreTrainedConfig":  # a GGUF file's takes seconds
     from transformers import AutoConfig
 
     source = {"gguf_file": gguf} if gguf else {}
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, ImportError) as error:
+    except Exception as error:  # as in resolve.py
         raise InputError(
             f"{folder / gguf}: its config does not load ({' '.join(str(error).split())[:300]})",
             "a causal language model that transformers knows",

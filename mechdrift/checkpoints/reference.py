@@ -1,6 +1,6 @@
 """Specs as typed by the user, and the files behind them."""
 
-import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from mechdrift.checkpoints.adapters import refuse_adapter
 from mechdrift.checkpoints.hub import SPEC, Hub
 from mechdrift.checkpoints.shards import SINGLE, check_shard, weight_files
 from mechdrift.checkpoints.trained import refuse_root, refuse_unmerged
-from mechdrift.checkpoints.untrusted import refuse_what_points_elsewhere
+from mechdrift.checkpoints.untrusted import read_json, refuse_what_points_elsewhere
 from mechdrift.errors import InputError
 
 ORGANISM = "organism:"
@@ -51,7 +51,7 @@ class Files:
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.json."""
-        return dict(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
+        return dict(read_json(self.folder / "config.json"))
 
 
 def locate(spec: str, hub: Hub) -> Files:
@@ -69,8 +69,8 @@ def locate(spec: str, hub: Hub) -> Files:
         refuse_root(spec, folder)
         raise InputError(f"{spec}: no config.json in it", "a folder as save_pretrained writes it", "check the path")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        config = read_json(folder / "config.json")
+    except ValueError as error:
         raise InputError(f"{spec}: config.json is not JSON ({error})", "a model config", "save the checkpoint again") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise InputError(f"{spec}: config.json names no model_type", "a transformers model config", "save the checkpoint again")
@@ -93,7 +93,7 @@ def place_of(spec: str, hub: Hub) -> Place:
         from mechdrift.data.organisms.derive import organism_folder
 
         return Place(organism_folder(spec, spec.removeprefix(ORGANISM)), "organism", None, spec)
-    folder = Path(spec).expanduser()
+    folder = Path(os.path.expanduser(spec))  # which leaves a user that is not there as typed
     if folder.is_dir():
         return Place(folder, "folder", None, spec)
     if folder.exists():

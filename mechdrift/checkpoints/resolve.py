@@ -91,14 +91,17 @@ class Resolver:
     _resolved: dict[str, Checkpoint] = field(default_factory=dict, repr=False)
 
     def resolve(self, spec: str) -> Checkpoint:
-        """Locate, check and fingerprint a checkpoint. Raises InputError."""
+        """Locate, check and fingerprint a checkpoint. Raises InputError, also for files that may not be read."""
         if spec not in self._resolved:
-            if parts := split_adapter(spec):
-                self._resolved[spec] = self._adapted(spec, *parts)
-            elif is_gguf(spec):
-                self._resolved[spec] = self._file(spec)
-            else:
-                self._resolved[spec] = self._folder(locate(spec, self.hub))
+            try:
+                if parts := split_adapter(spec):
+                    self._resolved[spec] = self._adapted(spec, *parts)
+                elif is_gguf(spec):
+                    self._resolved[spec] = self._file(spec)
+                else:
+                    self._resolved[spec] = self._folder(locate(spec, self.hub))
+            except OSError as error:
+                raise InputError(f"{spec}: {error}", "files that can be read", "check the path and your rights to it") from error
         return self._resolved[spec]
 
     def _folder(self, found: Files) -> Checkpoint:
@@ -171,7 +174,6 @@ def _shape(found: Files) -> tuple[str, int, int]:
 
     Raises InputError for what is no decoder-only language model that transformers knows.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
@@ -179,10 +181,13 @@ def _shape(found: Files) -> tuple[str, int, int]:
         text = config.get_text_config(decoder=True)
         if config.is_encoder_decoder:
             raise ValueError("an encoder-decoder")
-        return str(config.model_type), int(text.num_hidden_layers), int(text.hidden_size)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+        layers, width = int(text.num_hidden_layers), int(text.hidden_size)
+        if layers < 1 or width < 1:
+            raise ValueError(f"{layers} blocks of width {width}")
+    except Exception as error:  # each family's class does its own arithmetic with what a stranger wrote
         raise InputError(
             f"{found.spec}: config.json of a {found.config['model_type']} model: {' '.join(str(error).split())[:200]}",
             "a decoder-only language model that transformers knows",
             "check it: code of the checkpoint's own is not run",
         ) from error
+    return str(config.model_type), layers, width

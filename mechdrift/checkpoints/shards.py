@@ -1,16 +1,26 @@
 """Safetensors files seen from outside: which there are, and whether each is as long as its header says."""
 
-import json
 import struct
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mechdrift.checkpoints.untrusted import parse_json, read_json
 from mechdrift.errors import InputError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 MAX_HEADER = 100_000_000  # the bound of the safetensors format
+
+
+# Bits of an element, of every dtype of the format.
+BITS = (
+    {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+    | dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8)
+    | dict.fromkeys(("U16", "I16", "F16", "BF16"), 16)
+    | dict.fromkeys(("U32", "I32", "F32"), 32)
+    | dict.fromkeys(("U64", "I64", "F64", "C64"), 64)
+)
 
 
 def weight_files(spec: str, folder: Path) -> tuple[Path, ...]:
@@ -39,9 +49,11 @@ def weight_names(spec: str, folder: Path) -> list[str]:
     if (folder / SINGLE).is_file() or not (folder / INDEX).is_file():
         return [SINGLE]
     try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{spec}: {INDEX} is broken ({error!r})", "a weight_map", "copy the checkpoint again") from error
+        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{spec}: {INDEX} is broken ({type(error).__name__}: {error})", "a weight_map", "copy the checkpoint again"
+        ) from error
     outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
     if outside:
         raise InputError(f"{spec}: {INDEX} points outside the folder ({outside[0]!r})", "plain file names", "do not trust it")
@@ -62,7 +74,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raw = handle.read(length)
     if len(raw) < length:
         raise ValueError(f"header cut at byte {len(raw)} of {length}")
-    header = json.loads(raw)
+    header = parse_json(raw)
     if not isinstance(header, dict):
         raise ValueError("its header is not an object")
     return {"__length__": length} | header
@@ -92,8 +104,12 @@ def tensors(path: Path) -> list[Tensor]:
             Tensor(name, str(entry["dtype"]), prod(entry["shape"]), *(start + offset for offset in entry["data_offsets"]))
             for name, entry in header.items()
         ]
+        odd = [tensor for tensor in placed if tensor.elements * BITS[tensor.dtype] != 8 * (tensor.end - tensor.begin)]
     except (KeyError, TypeError) as error:
         raise ValueError(f"its header is broken: {error!r}") from error
+    if odd:
+        found = f"{odd[0].elements} elements of {odd[0].dtype} in {odd[0].end - odd[0].begin} bytes"
+        raise ValueError(f"tensor {odd[0].name}: {found}")
     placed.sort(key=lambda tensor: (tensor.begin, tensor.end))
     for tensor, before in zip(placed, [start, *(tensor.end for tensor in placed)], strict=False):
         if tensor.begin != before or tensor.end < before:

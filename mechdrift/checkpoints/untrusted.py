@@ -1,9 +1,23 @@
-"""A checkpoint's settings may not reach beyond its checked files: no code of its own is run, no other weights are read."""
+"""Files of strangers: JSON that may be anything, and settings that may not reach beyond the files that are checked."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from mechdrift.errors import InputError
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON of a stranger's. Raises ValueError, also for brackets nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file in UTF-8. Raises ValueError where it is not one."""
+    return parse_json(path.read_text(encoding="utf-8"))
 
 
 def refuse_what_points_elsewhere(spec: str, folder: Path) -> None:
@@ -13,12 +27,15 @@ def refuse_what_points_elsewhere(spec: str, folder: Path) -> None:
         if not path.is_file():
             continue
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            settings = read_json(path)
+        except ValueError as error:
             raise InputError(f"{spec}: {name} is not JSON ({error})", "JSON", "save the checkpoint again") from error
+        if not isinstance(settings, dict):
+            raise InputError(f"{spec}: {name} is no JSON object", "settings by name", "save the checkpoint again")
         if code := settings.get("auto_map"):
+            classes = ", ".join(code) if isinstance(code, dict) else repr(code)
             raise InputError(
-                f"{spec}: {name} asks for code of its own (auto_map: {', '.join(code)})",
+                f"{spec}: {name} asks for code of its own (auto_map: {classes})",
                 "a model that transformers knows by itself: no code of a checkpoint is run",
                 "if transformers has the same class, delete auto_map from a copy of the checkpoint",
             )

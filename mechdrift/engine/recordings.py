@@ -10,7 +10,7 @@ from importlib.metadata import version
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mechdrift.checkpoints.load import attention_of
+from mechdrift.checkpoints.load import attention_of, require_known
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
@@ -239,6 +239,7 @@ class Recorder:
             return self.progress(f"{checkpoint.spec}: {what} of {len(lengths)} prompts")
 
         def make(chosen: list[int], before: int) -> "Tensor":
+            require_known(checkpoint, prompts.ids)
             asked = [prompts.ids[index] for index in probes(prompts.ids)]
             self.pool.model(checkpoint, asked)  # apart from the reading: it has errors of its own
             say = progress()

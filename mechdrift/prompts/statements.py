@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import random
 import tomllib
 from collections import defaultdict
@@ -13,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+from mechdrift.checkpoints.untrusted import parse_json
 from mechdrift.errors import InputError
 
 Split = Literal["fit", "choose", "test"]
@@ -177,6 +177,8 @@ def read_statements(path: Path, seed: int = 0) -> list[Statement]:
                 "columns statement,label[,entity,value,kind]",
                 "name the columns so",
             )
+        if None in row:
+            raise InputError(f"{where}: more cells than columns", "one cell a column", "quote what holds a comma")
         text, label = str(row["statement"]).strip(), TRUE_WORDS.get(str(row["label"]).strip().lower())
         if label is None:
             raise InputError(f"{where}: label {row['label']!r}", "true, false, 1 or 0", "mend the label")
@@ -207,8 +209,8 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, object]]]:
             if path.suffix != ".jsonl":
                 reader = csv.DictReader(handle)
                 return [(reader.line_num, dict(row)) for row in reader]
-            rows = [(number, json.loads(line)) for number, line in enumerate(handle, 1) if line.strip()]
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+            rows = [(number, parse_json(line)) for number, line in enumerate(handle, 1) if line.strip()]
+    except (ValueError, csv.Error) as error:
         raise InputError(f"statements file {path}: {error}", "UTF-8 CSV or JSONL", "mend the file") from error
     if wrong := [number for number, row in rows if not isinstance(row, dict)]:
         raise InputError(f"statements file {path}, line {wrong[0]}: not an object", "one JSON object a line", "mend the line")

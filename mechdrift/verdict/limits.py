@@ -71,18 +71,19 @@ def load_profile(name: str) -> Profile:
     if name.endswith(".toml"):
         if not Path(name).is_file():
             raise InputError(f"profile {name}: no such file", "a TOML file", "check --mechdrift-profile")
-        text = Path(name).read_text(encoding="utf-8")
+        raw = Path(name).read_bytes()
     elif name in profile_names():
-        text = (files("mechdrift.suites") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
+        raw = (files("mechdrift.suites") / "profiles" / f"{name}.toml").read_bytes()
     else:
         raise InputError(
             f"profile {name!r}: unknown", f"one of {', '.join(profile_names())}, or FILE.toml", "check --mechdrift-profile"
         )
     try:
-        rows = tomllib.loads(text)["rows"]
+        rows = tomllib.loads(raw.decode())["rows"]
         rules = {finding: _rule(f"profile {name}, rows.{finding!r}", row) for finding, row in rows.items()}
-    except (tomllib.TOMLDecodeError, KeyError, AttributeError) as error:
-        raise InputError(f"profile {name}: {error!r}", "a table [rows.FINDING] a row", "mend the file") from error
+    except (ValueError, KeyError, AttributeError) as error:
+        told = f"{type(error).__name__}: {error}"  # a decoding error's repr holds the whole file
+        raise InputError(f"profile {name}: {told}", "a table [rows.FINDING] a row", "mend the file") from error
     return Profile(name, rules, sum(rule.role == "gate" for rule in rules.values()))
 
 

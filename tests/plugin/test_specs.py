@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
-from stand_in import StandIn, stand_in
+from stand_in import StandIn, environment, stand_in
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
@@ -44,9 +44,9 @@ def schema() -> Any:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A hub for processes of their own, told of it as users tell theirs: through the environment."""
     with stand_in() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-        for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        for name, value in environment(server, tmp_path / "home").items():
+            monkeypatch.setenv(name, value)
+        for name in ("HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"):
             monkeypatch.delenv(name, raising=False)
         yield server
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from stand_in import Repository, StandIn, stand_in
+from stand_in import Repository, StandIn, constants_of, environment, stand_in
 from tiny import write_adapter
 
 from mechdrift.checkpoints.resolve import Resolver, resolve
@@ -22,14 +22,8 @@ CACHE = "hub"
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """The stand-in, and a client that knows no other hub, no cache and no token."""
     with stand_in() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / CACHE))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "tokens"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        for name, value in constants_of(environment(server, tmp_path)).items():
+            monkeypatch.setattr(constants, name, value)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.chdir(tmp_path)
         yield server

@@ -1,0 +1,52 @@
+"""Every case of the corpus ends in its message and exit code: no traceback, nothing green."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from corpus import CASES, Case
+from huggingface_hub import constants
+from stand_in import StandIn, constants_of, environment, stand_in
+
+from mechdrift.checkpoints import chat
+
+# Of PEFT, about a name in transformers that it still uses.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[StandIn]:
+    """One for all cases."""
+    with stand_in() as server:
+        yield server
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}: {case.name}")
+def test_it_ends_as_it_should(
+    case: Case, hub: StandIn, pytester: pytest.Pytester, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = environment(hub, pytester.path / "home") | case.environment
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    for name, constant in constants_of(given).items():
+        monkeypatch.setattr(constants, name, constant)
+    if "still renders" in case.message:
+        monkeypatch.setattr(chat, "render", partial(chat.render, seconds=1.0))
+    record = pytester.path / "record.json"
+    arguments = case.make(pytester.path, hub)
+    result = pytester.runpytest_inprocess("--mechdrift-cache", shared_cache, "--mechdrift-record", record, *arguments)
+    printed = result.stdout.str() + result.stderr.str()
+    assert case.message in printed
+    assert result.ret == case.code
+    assert "Traceback" not in printed
+    assert " passed" not in printed
+    rows = json.loads(record.read_text())["rows"] if record.is_file() else []
+    assert "held" not in {row["verdict"] for row in rows}
+
+
+def test_it_is_as_large_as_it_should_be() -> None:
+    assert len(CASES) >= 40
+    assert len({case.kind for case in CASES}) >= 12
+    assert len({(case.kind, case.name) for case in CASES}) == len(CASES)
