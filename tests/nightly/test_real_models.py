@@ -67,6 +67,7 @@ def test_a_model_against_itself_does_not_drift(
     assert record["inputs"]["base"]["quantised"].startswith("gguf Q")
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # of PEFT
 def test_a_lora_of_a_real_model_is_compared_through_its_adapter(
     compare: Callable[..., dict[str, Any]], file_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
