@@ -422,6 +422,12 @@ CASES = (
     ),
     Case(
         "wrong width",
+        "fewer blocks than weights",
+        model(edit("config.json", num_hidden_layers=2)),
+        "config.json has 2 blocks, and the weights go up to block 2; expected the config of these weights",
+    ),
+    Case(
+        "wrong width",
         "a smaller vocabulary in the config",
         loaded(edit("config.json", vocab_size=100)),
         "and its model has a vocabulary of 100",

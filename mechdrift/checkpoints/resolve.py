@@ -1,6 +1,7 @@
 """From files to a checkpoint with an identity: everything is read once, digested, and held to be finite."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,8 +14,11 @@ from mechdrift.checkpoints.identity import Memory, Progress, Reader, digest_file
 from mechdrift.checkpoints.quantised import method_of
 from mechdrift.checkpoints.reading import Content, digest_whole, read_through
 from mechdrift.checkpoints.reference import TOKENIZER_FILES, Files, locate, place_of
+from mechdrift.checkpoints.shards import tensors
 from mechdrift.errors import InputError
 
+# How the families that are known here name the weights of a block.
+BLOCK = re.compile(r"(?:model\.|transformer\.|gpt_neox\.)?(?:layers|h)\.(\d+)\.")
 IDENTITY_FILES = {
     "config": ("config.json",),
     "tokenizer": (
@@ -107,6 +111,7 @@ class Resolver:
     def _folder(self, found: Files) -> Checkpoint:
         """Read the config before the weights: what is refused is refused at once."""
         model_type, layers, width = _shape(found)
+        _refuse_blocks_beyond(found, layers)
         contents = self._read(found.spec, found.weights, read_through)
         weights = joined((path.name, content.sha256) for path, content in zip(found.weights, contents, strict=True))
         digests = {"weights": weights} | _digests(found.spec, found.folder, IDENTITY_FILES)
@@ -160,6 +165,18 @@ class Resolver:
 def resolve(spec: str) -> Checkpoint:
     """One checkpoint outside a run: everything is read. Raises InputError."""
     return Resolver().resolve(spec)
+
+
+def _refuse_blocks_beyond(found: Files, layers: int) -> None:
+    """Raise InputError for weights of blocks that the config does not have: transformers would leave them out and say nothing."""
+    names = [tensor.name for path in found.weights for tensor in tensors(path)]
+    deepest = max((int(match[1]) for name in names if (match := BLOCK.match(name))), default=-1)
+    if deepest >= layers:
+        raise InputError(
+            f"{found.spec}: config.json has {layers} blocks, and the weights go up to block {deepest}",
+            "the config of these weights",
+            "restore the config.json that was saved with them",
+        )
 
 
 def _digests(spec: str, folder: Path, names: Iterable[str]) -> dict[str, str]:
