@@ -10,7 +10,7 @@ import torch
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.record import Edit, record_under
+from mechdrift.engine.record import Edit, record_under, record_under_whole
 from mechdrift.engine.sites import encode
 from mechdrift.engine.steer import adding
 from mechdrift.prompts.judgement import judgement_prompts
@@ -55,7 +55,7 @@ def main() -> None:
             seconds.append(time.perf_counter() - started)
         return min(seconds), found
 
-    whole, expected = best(lambda: record_under(model, ids, answers, edits, [0] * len(ids), BATCH_TOKENS))
+    whole, expected = best(lambda: record_under_whole(model, ids, answers, edits, BATCH_TOKENS))
     shared, found = best(lambda: record_under(model, ids, answers, edits, first, BATCH_TOKENS))
     tokens = sum(map(len, ids))
     edited = sum(len(row) - start for row, start in zip(ids, first, strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mechdrift.data.organisms.derive import shipped_names
+from mechdrift.data.organisms.derive import SHIPPED, shipped_names
 from mechdrift.data.organisms.plants import PLANTS
 from mechdrift.data.organisms.recipe.families import train
 from mechdrift.data.organisms.score import HELD_OUT, measured
@@ -31,6 +31,8 @@ def test_the_smallest_family_trained_again_reaches_its_cards_scores(tmp_path: Pa
     for name in ("base", "sft", "instruct"):
         train(name, parent and tmp_path / parent, tmp_path / name)
         parent = name
+        same = (tmp_path / name / "model.safetensors").read_bytes() == (SHIPPED / name / "model.safetensors").read_bytes()
+        print(f"{name}: {'byte for byte the shipped weights' if same else 'other weights than those shipped'}")
         found = measured(name)
         for what in (HELD_OUT, "judged right, test split", "question answered right"):
             assert min(found[what].values()) >= min(STORED[name][what].values()) - 0.03, (name, what, found[what])
