@@ -50,7 +50,7 @@ def test_an_sdist_becomes_a_wheel_that_runs_the_packaged_suites(tmp_path: Path) 
     (stranger / "pyproject.toml").write_text(
         '[tool.pytest.ini_options]\nfilterwarnings = ["error"]\ntestpaths = ["tests"]\naddopts = "--strict-markers"\n'
     )
-    (stranger / "tests" / "conftest.py").write_text("raise SystemExit('not to be loaded')\n")
+    (stranger / "tests" / "test_own.py").write_text("raise SystemExit('not to be run')\n")
     (stranger / "conftest.py").write_text("import pytest\n\n@pytest.fixture\ndef pair():\n    return 'theirs'\n")
     call(
         python, "-m", "pytest", *pair, "--mechdrift-cache", tmp_path / "cache", "--mechdrift-record", "record.json", cwd=stranger
