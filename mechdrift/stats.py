@@ -216,3 +216,18 @@ def cross_fitted_similarity(
     n = len(x)
     influence = (n * estimate - (n - 1) * left_out) / n
     return Similarity(Normal(estimate, jackknife_error(left_out), n), plug_in, (strength[0], strength[1]), influence)
+
+
+def cross_fitted_slope(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]) -> tuple[Normal, Float[np.ndarray, " n"]]:
+    """Least-squares slope of the mean of x on the mean of y, without intercept, as if each were estimated on entities of its own.
+
+    U(x, y) / U(y, y), see cross_fitted_similarity: the noise of y, which x may share, neither flattens nor steepens it. Also
+    returns the estimates that leave one entity out each, so that two slopes can be told apart. Raises ValueError under 4
+    entities.
+    """
+    if len(x) < 4:
+        raise ValueError(f"{len(x)} entities: too few for a jackknife")
+    apart = ~np.eye(len(x), dtype=bool)
+    (xy, xy_out), (yy, yy_out) = _products(x, y, apart), _products(y, y, apart)
+    left_out = xy_out / yy_out
+    return Normal(xy / yy, jackknife_error(left_out), len(x)), left_out

@@ -300,7 +300,7 @@ class WrittenPair:
 def read_pairs(path: Path, seed: int = 0) -> list[WrittenPair]:
     """The user's own pairs, from CSV or JSONL.
 
-    Columns: `clean` and `corrupt` are needed. With `correct` and `other` they are prompts, and those their continuations, with the
+    Columns: `clean` and `corrupt` are needed. With `correct` and `other` they are prompts, and those their continuations with the
     space that belongs there; without, they are a true and a false statement, to be judged. `entity` (default: the clean text)
     and `kind` (default: the file's name) are optional. Raises InputError, with the line, for anything else.
     """

@@ -1,0 +1,289 @@
+"""Location maps with known answers: planted ones, closed forms, and what must not be measured."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mechdrift.errors import Unmeasurable
+from mechdrift.measures import knowledge
+from mechdrift.measures.drift import Drift
+from mechdrift.measures.knowledge import KnowledgeReadings, Patched, Transferred, binned, kept_pairs, maps_of
+from mechdrift.prompts.pairs import PromptPair
+from mechdrift.stats import Proportion, cross_fitted_slope
+
+LAYERS, UNITS, GAP = 16, 60, 8.0
+COLUMNS = ("subject[-2]", "subject[-1]", "between[-1]", "object[-1]", "rest[-1]", "last")
+
+
+def pair(unit: int, columns: tuple[str, ...] = COLUMNS, kind: str = "cities") -> PromptPair:
+    """A pair whose tokens are of no account."""
+    return PromptPair((1,), (2,), (3, 4), 0, columns, f"{unit} / {unit}'", kind, "test", ("", ""))
+
+
+PAIRS = tuple(pair(number // 2) for number in range(2 * UNITS))
+
+
+def bump(centre: float, width: float, height: float) -> np.ndarray:
+    """An effect over blocks."""
+    return height * np.exp(-(((np.arange(LAYERS) - centre) / width) ** 2) / 2)
+
+
+def as_published(shift: int = 0, subject: float = 1.0, object_: float = 1.0) -> np.ndarray:
+    """Recovery as in published maps, [layer, column]: subject early, object in the middle, last token from the middle on."""
+    recovery = np.zeros((LAYERS, len(COLUMNS)))
+    recovery[:, 0] = bump(2 + shift, 1.5, 0.15 * subject)
+    recovery[:, 1] = bump(3 + shift, 1.5, 0.6 * subject)
+    recovery[:, 3] = bump(6 + shift, 1.2, 0.5 * object_)
+    recovery[:, 5] = 1 / (1 + np.exp(-(np.arange(LAYERS) - 8.5 - shift) * 1.5))
+    return recovery
+
+
+def sweep(recovery: np.ndarray, noise: float = 0.3, seed: int = 0, shared: float = 0.0, gap: float = GAP) -> Patched:
+    """A sweep of all pairs with this mean recovery; noise, in logits, is shared with other sweeps of this share."""
+    common, own = np.random.default_rng(99), np.random.default_rng(seed)
+    shape = len(PAIRS), *recovery.shape
+    errors = np.sqrt(shared) * common.normal(size=shape) + np.sqrt(1 - shared) * own.normal(size=shape)
+    clean = gap / 2 + own.normal(size=len(PAIRS)) * noise
+    corrupt = -gap / 2 + own.normal(size=len(PAIRS)) * noise
+    d = corrupt[:, None, None] + (clean - corrupt)[:, None, None] * recovery + noise * errors
+    return Patched(d.astype(np.float32), clean.astype(np.float32), corrupt.astype(np.float32))
+
+
+def readings(base: Patched, post: Patched, pairs: tuple[PromptPair, ...] = PAIRS) -> KnowledgeReadings:
+    """Of two sweeps."""
+    return KnowledgeReadings(base, post, pairs, "judged")
+
+
+BASE = sweep(as_published())
+
+
+def rows(read: KnowledgeReadings) -> list[Drift]:
+    """Every row of two sweeps."""
+    return [
+        knowledge.accuracy(read),
+        knowledge.clean_gap(read),
+        knowledge.location(read),
+        knowledge.location(read, "all"),
+        *(knowledge.depth_shift(read, part) for part in ("subject", "object", "last")),
+        knowledge.published(read),
+    ]
+
+
+def test_the_same_sweep_has_not_moved() -> None:
+    """With the short cut exactly, without it to rounding."""
+    for row in rows(readings(BASE, BASE)):
+        assert row.estimate == pytest.approx(row.null, abs=1e-6), row.measure
+        assert max(abs(end - row.null) for end in row.interval) < 1e-6 or row.measure == "knowledge.accuracy"
+        assert row.of_identical().estimate == row.null
+        assert not row.post_lacks
+
+
+def test_recovery_is_a_ratio_of_means() -> None:
+    maps = maps_of(BASE, kept_pairs(BASE, BASE, PAIRS))
+    gains = BASE.d.astype(float) - BASE.corrupt[:, None, None].astype(float)
+    by_hand = gains.mean(0) / (BASE.clean.astype(float) - BASE.corrupt).mean()
+    np.testing.assert_allclose(maps.recovery(), by_hand, rtol=1e-9)
+    assert maps.columns == COLUMNS
+
+
+def test_noise_alone_does_not_move_a_map() -> None:
+    """Two samples of one map: near 1, no shift, and the intervals hold both."""
+    for row in rows(readings(BASE, sweep(as_published(), seed=1))):
+        low, high = row.interval
+        slack = 0.03 if row.measure == "knowledge.published" else 0.01
+        assert low - slack <= row.null <= high + slack, (row.measure, row.interval)
+
+
+@pytest.mark.parametrize("shift", [1, 2, -1])
+def test_a_map_that_moved_by_whole_blocks(shift: int) -> None:
+    """The shift is found in blocks; the correlation falls on knowledge columns to what Pearson's r of the planted maps is."""
+    moved = as_published(shift)
+    read = readings(BASE, sweep(moved, seed=1))
+    chosen = [0, 1, 3]
+    expected = stats.pearsonr(as_published()[:, chosen].ravel(), moved[:, chosen].ravel()).statistic
+    found = knowledge.location(read)
+    assert found.estimate == pytest.approx(expected, abs=0.02)
+    assert found.interval.low <= expected <= found.interval.high
+    assert found.interval.high < 0.90
+    assert knowledge.location(read, "all").estimate > found.estimate
+    for part in ("subject", "object"):
+        centre = knowledge.depth_shift(read, part)
+        assert centre.estimate * LAYERS == pytest.approx(shift, abs=0.25)
+        assert abs(centre.estimate) > 0.05
+
+
+def test_deleted_subject_and_object_are_seen_where_the_published_comparison_is_blind() -> None:
+    """Nothing but the last token is left: all columns and the published r stay high, the knowledge columns do not."""
+    read = readings(BASE, sweep(as_published(subject=0.0, object_=0.0), seed=1))
+    on_knowledge = knowledge.location(read)
+    assert on_knowledge.post_lacks
+    assert on_knowledge.sibling is not None
+    assert on_knowledge.sibling.measure == "knowledge.accuracy"
+    assert knowledge.published(read).estimate > 0.75
+    assert knowledge.depth_shift(read, "subject").post_lacks
+    assert not knowledge.depth_shift(read, "last").post_lacks
+
+
+def test_an_object_alone_deleted_lowers_the_knowledge_columns() -> None:
+    read = readings(BASE, sweep(as_published(object_=0.0), seed=1))
+    expected = stats.pearsonr(as_published()[:, [0, 1, 3]].ravel(), as_published(object_=0.0)[:, [0, 1, 3]].ravel()).statistic
+    found = knowledge.location(read)
+    assert found.interval.low <= expected <= found.interval.high
+    assert found.estimate < knowledge.location(read, "all").estimate
+
+
+def test_a_scaled_map_is_in_the_same_place_and_the_gap_says_that_it_shrank() -> None:
+    read = readings(BASE, sweep(as_published(), seed=1, gap=GAP / 2))
+    assert knowledge.location(read).interval.high > 0.99
+    assert knowledge.clean_gap(read).estimate == pytest.approx(0.5, abs=0.02)
+    assert knowledge.accuracy(read).estimate == 0.0
+
+
+def test_without_knowledge_in_base_nothing_is_measured() -> None:
+    noise = sweep(np.zeros((LAYERS, len(COLUMNS))), noise=1.0, gap=0.0)
+    for measure in (knowledge.accuracy, knowledge.clean_gap, knowledge.location, knowledge.depth_shift, knowledge.published):
+        with pytest.raises(Unmeasurable, match=r"base answers 0\.\d+ .* of the judged prompts right.*n = 60 units"):
+            measure(readings(noise, BASE))
+
+
+def test_without_a_map_in_base_its_location_is_not_measured() -> None:
+    flat = sweep(np.zeros((LAYERS, len(COLUMNS))), noise=1.0)
+    with pytest.raises(Unmeasurable, match="base has no location map"):
+        knowledge.location(readings(flat, BASE))
+    with pytest.raises(Unmeasurable, match="the subject carries .* of base's recovery"):
+        knowledge.depth_shift(readings(flat, BASE))
+
+
+@pytest.mark.parametrize("left", [0.0, 1.0])
+def test_what_post_forgot_is_a_drift_and_not_unmeasurable(left: float) -> None:
+    """Post answers by chance, or always the same: location rows are decided by accuracy, which has drifted."""
+    chance = sweep(np.zeros((LAYERS, len(COLUMNS))), noise=1.0, gap=0.0, seed=3)
+    forgot = replace(chance, clean=chance.clean + 9 * np.float32(left), corrupt=chance.corrupt + 9 * np.float32(left))
+    read = readings(BASE, forgot)
+    for row in (knowledge.location(read), knowledge.location(read, "all"), knowledge.depth_shift(read)):
+        assert row.post_lacks
+        assert row.sibling is not None
+        assert row.sibling.interval.high < -0.10
+    assert knowledge.clean_gap(read).interval.high < 0.5
+    with pytest.raises(Unmeasurable):
+        knowledge.location(readings(forgot, BASE))
+
+
+def test_pairs_that_one_model_does_not_know_are_left_out_and_counted() -> None:
+    clean = BASE.clean.copy()
+    clean[:6] = -1.0
+    kept = kept_pairs(BASE, replace(BASE, clean=clean), PAIRS)
+    assert (kept.base_wrong, kept.post_wrong, kept.mask.sum(), len(kept.units)) == (0, 6, len(PAIRS) - 6, UNITS - 3)
+    assert not kept.lost_in_post_alone
+    clean[: len(PAIRS) // 4] = -1.0
+    assert kept_pairs(BASE, replace(BASE, clean=clean), PAIRS).lost_in_post_alone
+
+
+def test_columns_are_matched_by_name_where_pairs_have_others() -> None:
+    """A third of the units have a subject of one token more: its column is not compared, the others are the same."""
+    longer = tuple(pair(p.unit.count(" ") + i // 2, ("subject[-3]", *COLUMNS)) if i % 6 < 2 else p for i, p in enumerate(PAIRS))
+    longer = tuple(replace(p, unit=q.unit) for p, q in zip(longer, PAIRS, strict=True))
+    d = np.full((len(PAIRS), LAYERS, len(COLUMNS) + 1), np.nan, dtype=np.float32)
+    for number, of in enumerate(longer):
+        d[number, :, len(of.columns) - len(COLUMNS) : len(of.columns)] = BASE.d[number]
+        if len(of.columns) > len(COLUMNS):
+            d[number, :, 0] = 5.0
+    shaped = replace(BASE, d=d)
+    maps = maps_of(shaped, kept_pairs(shaped, shaped, longer))
+    plain = maps_of(BASE, kept_pairs(BASE, BASE, PAIRS))
+    assert maps.columns == ("subject[-3]", *COLUMNS)
+    np.testing.assert_allclose(maps.recovery()[:, 1:], plain.recovery())
+    assert maps.of("all").columns == COLUMNS
+    assert maps.of("knowledge").columns == ("subject[-2]", "subject[-1]", "object[-1]")
+
+
+def test_collapsed_columns_count_by_their_mean() -> None:
+    """The columns of a user's pairs."""
+    names = ("knowledge", "knowledge", "others", "others", "others", "last")
+    pairs = tuple(replace(p, columns=names) for p in PAIRS)
+    maps = maps_of(BASE, kept_pairs(BASE, BASE, pairs))
+    recovery = maps_of(BASE, kept_pairs(BASE, BASE, PAIRS)).recovery()
+    expected = np.stack([recovery[:, :2].mean(1), recovery[:, 2:5].mean(1), recovery[:, 5]], axis=1)
+    assert maps.columns == ("knowledge", "others", "last")
+    np.testing.assert_allclose(maps.recovery(), expected, atol=1e-9)
+
+
+def test_other_numbers_of_blocks_and_no_pairs_are_named() -> None:
+    deeper = replace(BASE, d=np.concatenate([BASE.d, BASE.d[:, :1]], axis=1))
+    with pytest.raises(Unmeasurable, match="numbers of blocks differ: base 16, post 17"):
+        knowledge.location(readings(BASE, deeper))
+    assert knowledge.accuracy(readings(BASE, deeper)).estimate == 0.0
+    with pytest.raises(Unmeasurable, match="no pairs"):
+        readings(BASE, BASE, ())
+    with pytest.raises(Unmeasurable, match="no column belongs to the knowledge"):
+        knowledge.depth_shift(readings(BASE, BASE), "knowledge")
+
+
+@pytest.mark.parametrize("units", [1, 2, 3])
+def test_few_units_are_a_reason_and_not_an_exception(units: int) -> None:
+    few = PAIRS[: 2 * units]
+    small = Patched(BASE.d[: 2 * units], BASE.clean[: 2 * units], BASE.corrupt[: 2 * units])
+    for measure in (knowledge.location, knowledge.depth_shift, knowledge.published):
+        with pytest.raises(Unmeasurable):
+            measure(readings(small, small, few))
+
+
+def test_binning_is_the_published_one() -> None:
+    """Bins 1 to 10 are 0, bins 11 to 20 are 0.1 to 1.0: written out for a map of one value in each bin."""
+    values = np.concatenate([np.arange(20) + 0.5, [0.0, 20.0]])[None]
+    expected = np.concatenate([np.zeros(10), np.arange(1, 11) / 10, [0.0, 1.0]])
+    np.testing.assert_allclose(binned(values)[0], expected)
+    assert not binned(np.ones((3, 2))).any()
+
+
+def test_published_r_is_pearsons_of_the_binned_maps() -> None:
+    read = readings(BASE, sweep(as_published(1), seed=1))
+    first, second = (binned(maps.recovery()) for maps in read.maps)
+    found = knowledge.published(read)
+    assert found.estimate == pytest.approx(stats.pearsonr(first.ravel(), second.ravel()).statistic)
+    assert f"largest difference {np.abs(first - second).max():.2f}" in found.note
+
+
+def test_transferred_recovery_is_relative_to_the_targets_own() -> None:
+    """Base's activations do all in post, post's a quarter less in base; the asymmetry is their difference."""
+    read = readings(BASE, sweep(as_published(), seed=1))
+    post_gap, base_gap = read.post.gap[:, None, None], read.base.gap[:, None, None]
+    forward = read.post.corrupt[:, None, None] + post_gap * as_published()
+    backward = read.base.corrupt[:, None, None] + 0.75 * base_gap * as_published()
+    noise = np.random.default_rng(5).normal(size=(2, *forward.shape)) * 0.3
+    across = Transferred((forward + noise[0]).astype(np.float32), (backward + noise[1]).astype(np.float32))
+    ahead, back = (knowledge.cross_recovery(read, across, way) for way in ("forward", "backward"))
+    apart = knowledge.asymmetry(read, across)
+    for row, truth in ((ahead, 1.0), (back, 0.75), (apart, 0.25)):
+        assert row.estimate == pytest.approx(truth, abs=0.02)
+        assert row.interval.low - 0.01 <= truth <= row.interval.high + 0.01
+    assert "as published" in apart.note
+    same = knowledge.asymmetry(read, Transferred(read.post.d, read.base.d))
+    assert same.estimate == pytest.approx(0.0, abs=1e-9)
+    assert "unlike published" in same.note
+
+
+def test_slope_is_that_of_least_squares_without_noise_and_unbiased_with_it() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=20)
+    estimates = []
+    for _ in range(200):
+        noise = rng.normal(size=(40, 20)) * 4
+        estimates.append(cross_fitted_slope(0.5 * truth + 0.9 * noise, truth + noise)[0].estimate)
+    assert np.mean(estimates) == pytest.approx(0.5, abs=0.02)
+    exact, _ = cross_fitted_slope(np.tile(0.5 * truth, (5, 1)), np.tile(truth, (5, 1)))
+    assert exact.estimate == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="too few"):
+        cross_fitted_slope(np.ones((3, 2)), np.ones((3, 2)))
+
+
+def test_accuracy_counts_both_sides() -> None:
+    """One wrong side of one of two pairs of a unit is a quarter of it."""
+    corrupt = BASE.corrupt.copy()
+    corrupt[0] = 1.0
+    found = knowledge.accuracy(readings(BASE, replace(BASE, corrupt=corrupt)))
+    assert found.estimate == pytest.approx(-0.25 / UNITS)
+    assert found.evidence.n == UNITS
+    assert Proportion(UNITS, UNITS).interval().low > knowledge.ACCURACY_MINIMUM
