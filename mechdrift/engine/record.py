@@ -52,6 +52,33 @@ def record_blocks(
     return recorded
 
 
+def record_columns(
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    first: Sequence[int],
+    batch_tokens: int = 4096,
+    progress: Progress | None = None,
+) -> "Tensor":
+    """Outputs of every block at every token from first[k] on: [prompt, layer, column, d_model] on the CPU, in the model's dtype.
+
+    Column j of prompt k is its token first[k] + j; zero beyond its last. The head is not run.
+    """
+    import torch
+
+    layers = blocks(model)
+    widest = max(len(prompt) - start for prompt, start in zip(prompts, first, strict=True))
+    recorded = torch.zeros(len(prompts), len(layers), widest, model.config.hidden_size, dtype=model.dtype)
+    decoder = model.get_decoder()
+    for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
+        with _outputs(layers) as outputs:
+            decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+        for layer, output in enumerate(outputs):
+            for row, index in enumerate(batch):
+                columns = output[row, first[index] : len(prompts[index])]
+                recorded[index, layer, : len(columns)] = columns.cpu()
+    return recorded
+
+
 def record_logits(
     model: "PreTrainedModel",
     prompts: Sequence[Sequence[int]],
