@@ -66,7 +66,11 @@ class Packing:
         self.begun = row
         """Tokens of all prompts, corrupt and clean."""
         of_track = [number[track.pair] for track in self.tracks]
-        rows = [ends[of] - track.length + 1 + step for of, track in zip(of_track, self.tracks, strict=True) for step in range(track.length)]
+        rows = [
+            ends[of] - track.length + 1 + step
+            for of, track in zip(of_track, self.tracks, strict=True)
+            for step in range(track.length)
+        ]
         offsets = torch.tensor([0, *(track.length for track in self.tracks)]).cumsum(0)
         self.rows = torch.tensor(rows)
         """Of each token of a layer's cells, the corrupt prompt's token that it stands for."""
@@ -86,7 +90,10 @@ class Packing:
         widest = max(self.lengths)
         # Corrupt prompts as a rectangle, flush right.
         self.rectangle = torch.tensor(
-            [[max(end - length + 1, end - widest + 1 + step) for step in range(widest)] for end, length in zip(ends, self.lengths, strict=True)]
+            [
+                [max(end - length + 1, end - widest + 1 + step) for step in range(widest)]
+                for end, length in zip(ends, self.lengths, strict=True)
+            ]
         )
         self._masks: dict[tuple[Any, ...], Tensor | None] = {}
 
@@ -167,7 +174,9 @@ def packed_attention(model: "PreTrainedModel", packing: Packing) -> Iterator[Non
         """query [1, head, token, width], key and value [1, key head, token, width]; returns [1, token, head, width]."""
         queries, keys, values = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
         rectangle = packing.rectangle.to(keys.device)
-        seen_keys, seen_values = (states[rectangle].permute(0, 2, 1, 3) for states in (keys, values))  # [prompt, key head, token, width]
+        seen_keys, seen_values = (
+            states[rectangle].permute(0, 2, 1, 3) for states in (keys, values)
+        )  # [prompt, key head, token, width]
         output = torch.empty(queries.shape[0], queries.shape[1], values.shape[2], dtype=values.dtype, device=values.device)
         begun, layers = packing.begun, (len(queries) - packing.begun) // packing.width
 

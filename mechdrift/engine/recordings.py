@@ -19,6 +19,7 @@ from mechdrift.engine.record import (
     Progress,
     batches_by_length,
     record_blocks,
+    record_columns,
     record_logits,
     record_under,
     record_under_whole,
@@ -27,6 +28,7 @@ from mechdrift.engine.selfcheck import check_adding, prefix_gap, tolerance_of
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Part, Store
+from mechdrift.engine.sweep import Pairs, Sweep, check_sweep, sweep, sweep_naive
 from mechdrift.errors import Unmeasurable, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -215,6 +217,63 @@ class Recorder:
         return self._read(
             "logits", checkpoint, prompts, run, shape, {"steering": [steering.digest() for steering in steerings]}, axis=1
         )
+
+    def columns(self, checkpoint: Checkpoint, pairs: Pairs) -> "np.ndarray":
+        """Block outputs of the clean prompts at every swept token: float32 [pair, layer, column, d_model], 0 beyond a prompt's last."""
+        widest = pairs.widest
+        prompts = Prompts([list(prompt) for prompt in pairs.clean], list(pairs.first), [()] * len(pairs.clean))
+
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            import torch
+
+            part = pairs.take(chosen)
+            found = record_columns(model, part.clean, part.first)
+            return torch.nn.functional.pad(found, (0, 0, 0, widest - found.shape[2]))
+
+        return self._read("columns", checkpoint, prompts, run, (len(pairs.clean), checkpoint.layers, widest, checkpoint.width))
+
+    def sweep(self, checkpoint: Checkpoint, pairs: Pairs, source: Checkpoint | None = None) -> "Sweep":
+        """Every cell of every pair (engine/sweep.py); source: another checkpoint, whose activations on the clean prompts are patched in.
+
+        Where the fast way does not agree with whole forwards on a few cells of this model, whole forwards are used, and a warning
+        says so. Raises Unmeasurable where the two models' widths or numbers of blocks differ.
+        """
+        import torch
+
+        given = None
+        if source is not None:
+            if (source.layers, source.width) != (checkpoint.layers, checkpoint.width):
+                raise Unmeasurable(
+                    f"layers x width differ: {source.spec} {source.layers} x {source.width}, "
+                    f"{checkpoint.spec} {checkpoint.layers} x {checkpoint.width}"
+                )
+            given = torch.from_numpy(self.columns(source, pairs))
+        widest = pairs.widest
+        naive: list[bool] = []  # found on the first part: whether this model has to be run whole
+
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            part = pairs.take(chosen)
+            if not naive:
+                few = pairs.take(chosen[:1])
+                gap = check_sweep(model, few.corrupt, few.clean, few.answers, few.first)
+                naive.append(not gap <= tolerance_of(model))
+                if naive[0]:
+                    self.warnings.append(
+                        f"{checkpoint.spec}: the fast sweep is off by {gap:.2g}; patched by whole forwards, slower"
+                    )
+            way = sweep_naive if naive[0] else sweep
+            patched = None if given is None else given[chosen][:, :, : max(map(part.width, range(len(chosen))))]
+            found = way(model, part.corrupt, part.clean, part.answers, part.first, source=patched, progress=progress)
+            cells = torch.nn.functional.pad(found.patched.nan_to_num(), (0, widest - found.patched.shape[2])).flatten(1)
+            return torch.cat([found.clean[:, None], found.corrupt[:, None], cells], dim=1)
+
+        asked = Prompts([list(prompt) for prompt in pairs.corrupt], list(pairs.first), list(pairs.answers))
+        more = {"clean": pairs.clean, "source": source and source.digests}
+        values = self._read("sweep", checkpoint, asked, run, (len(pairs.corrupt), 2 + checkpoint.layers * widest), more)
+        cells = torch.from_numpy(values[:, 2:]).reshape(-1, checkpoint.layers, widest)
+        for number in range(len(cells)):
+            cells[number, :, pairs.width(number) :] = torch.nan
+        return Sweep(cells, torch.from_numpy(values[:, 0]), torch.from_numpy(values[:, 1]), 0, 0)
 
     def _read(
         self,

@@ -65,6 +65,15 @@ class Pairs:
         """Tokens that are swept."""
         return len(self.corrupt[pair]) - self.first[pair]
 
+    @property
+    def widest(self) -> int:
+        """Tokens that are swept of the pair with the most."""
+        return max(map(self.width, range(len(self.corrupt))))
+
+    def take(self, chosen: Sequence[int]) -> "Pairs":
+        """Those of these indices."""
+        return Pairs(*([of[index] for index in chosen] for of in (self.corrupt, self.clean, self.answers, self.first)))
+
 
 def sweep(
     model: "PreTrainedModel",
@@ -138,9 +147,7 @@ def sweep_naive(
         for pair, (prompt, asked, start) in enumerate(zip(corrupt, answers, first, strict=True)):
             width = pairs.width(pair)
             given = record_columns(model, [clean[pair]], [start])[0] if source is None else source[pair]
-            found.clean[pair], found.corrupt[pair] = (
-                _difference(model, [ids], asked)[0] for ids in (clean[pair], prompt)
-            )
+            found.clean[pair], found.corrupt[pair] = (_difference(model, [ids], asked)[0] for ids in (clean[pair], prompt))
             places = [(layer, column) for layer in range(depth) for column in range(width)]
             step = cells or max(1, budget_bytes // (len(prompt) * bytes_per_token(model, len(prompt))))
             for at in range(0, len(places), step):
@@ -351,7 +358,9 @@ def _check_source(model: "PreTrainedModel", pairs: Pairs, source: "Tensor | None
         return
     wanted = (len(pairs.corrupt), len(blocks(model)), max(map(pairs.width, range(len(pairs.corrupt)))), model.config.hidden_size)
     if tuple(source.shape) != wanted:
-        raise Unmeasurable(f"activations of shape {tuple(source.shape)} cannot be patched into {wanted} [pair, layer, column, width]")
+        raise Unmeasurable(
+            f"activations of shape {tuple(source.shape)} cannot be patched into {wanted} [pair, layer, column, width]"
+        )
 
 
 def _empty(pairs: Pairs, depth: int) -> Sweep:
@@ -359,4 +368,6 @@ def _empty(pairs: Pairs, depth: int) -> Sweep:
 
     count = len(pairs.corrupt)
     widest = max(map(pairs.width, range(count)))
-    return Sweep(torch.full((count, depth, widest), torch.nan), torch.full((count,), torch.nan), torch.full((count,), torch.nan), 0, 0)
+    return Sweep(
+        torch.full((count, depth, widest), torch.nan), torch.full((count,), torch.nan), torch.full((count,), torch.nan), 0, 0
+    )
