@@ -38,3 +38,9 @@ def recordings(mechdrift_recordings: Recorder) -> Recorder:
 def drift(mechdrift_drift: Judge) -> Judge:
     """Gives the verdict."""
     return mechdrift_drift
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    """Of splits and few-shot orders."""
+    return int(pytestconfig.getoption("--mechdrift-seed"))

@@ -20,12 +20,6 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="session")
-def seed(pytestconfig: pytest.Config) -> int:
-    """Of splits and few-shot orders."""
-    return int(pytestconfig.getoption("--mechdrift-seed"))
-
-
-@pytest.fixture(scope="session")
 def truth(pair: Pair, recordings: Recorder, statements: Sequence[Statement], seed: int, hand_set: HandSet) -> TruthReadings:
     """Both models' readings."""
     return recordings.at_one_batch(lambda: read_truth(pair, recordings, statements, seed, hand_set))

@@ -1,0 +1,57 @@
+"""Knowledge: where it lies in both models, and whether one model's representations work in the other (Du et al. 2025).
+
+Asked in two forms: `judged`, as published, and `cloze`, for models that know what they cannot judge.
+"""
+
+import pytest
+
+from mechdrift.engine.recordings import Recorder
+from mechdrift.fixtures import Judge, Pair
+from mechdrift.measures import knowledge as measures
+from mechdrift.measures.drift import Drift
+from mechdrift.prompts.pairs import FORMS, Form
+from mechdrift.suites.knowledge import Knowledge, read_knowledge
+
+MEASURES = {
+    "location": lambda read: measures.location(read.read),
+    "location_all": lambda read: measures.location(read.read, "all"),
+    "depth_shift": lambda read: measures.depth_shift(read.read),
+    "accuracy": lambda read: measures.accuracy(read.read),
+    "clean_gap": lambda read: measures.clean_gap(read.read),
+    "published": lambda read: measures.published(read.read),
+    "recovery_forward": lambda read: measures.cross_recovery(read.read, read.transferred, "forward"),
+    "recovery_backward": lambda read: measures.cross_recovery(read.read, read.transferred, "backward"),
+    "recovery_asymmetry": lambda read: measures.asymmetry(read.read, read.transferred),
+}
+
+
+@pytest.fixture(scope="session")
+def readings(pair: Pair, recordings: Recorder, pytestconfig: pytest.Config) -> dict[Form, Knowledge]:
+    """What was read, by form; each form when it is first asked for."""
+    return {}
+
+
+@pytest.fixture
+def measured(
+    request: pytest.FixtureRequest, pair: Pair, recordings: Recorder, readings: dict[Form, Knowledge], seed: int
+) -> Drift:
+    """One measure in one form."""
+    name, form = request.param
+    if form not in readings:
+        readings[form] = recordings.at_one_batch(lambda: read_knowledge(pair, recordings, form, seed))
+    drift: Drift = MEASURES[name](readings[form])
+    return drift
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        pytest.param((name, form), marks=pytest.mark.finding(f"knowledge.{name}", form=form), id=f"{name}-{form}")
+        for form in FORMS
+        for name in MEASURES
+    ],
+    indirect=True,
+)
+def test_knowledge_stays_where_it_was(measured: Drift, drift: Judge) -> None:
+    """Each claim about knowledge, in each form."""
+    drift.judge(measured)
