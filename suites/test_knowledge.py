@@ -26,7 +26,7 @@ MEASURES = {
 
 
 @pytest.fixture(scope="session")
-def readings(pair: Pair, recordings: Recorder, pytestconfig: pytest.Config) -> dict[Form, Knowledge]:
+def readings() -> dict[Form, Knowledge]:
     """What was read, by form; each form when it is first asked for."""
     return {}
 
