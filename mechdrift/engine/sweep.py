@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-BUDGET = 1 << 30  # bytes that one pass may take beside the weights; larger ones are no faster
+BUDGET = 1 << 28  # bytes that one pass may take beside the weights; on a CPU larger ones are no faster
+SLAB_BYTES, LEAST_SLAB = 1 << 22, 256  # of one of an MLP's inner states on a CPU, in bytes and in tokens
 
 
 @dataclass(frozen=True)
@@ -191,17 +192,55 @@ def check_sweep(
     return gap if gap == gap and all(bool(each.isfinite()) for each in gaps) else float("inf")
 
 
+@contextmanager
+def _lean_mlp(model: "PreTrainedModel", block: "nn.Module", rows: "Tensor | None") -> Iterator[None]:
+    """A block's MLP is run on a few tokens at a time on a CPU, so that its inner states stay in the cache; on `rows` only, if given.
+
+    Other tokens of the sequence then get nothing from it.
+    """
+    import torch
+
+    mlp: Any = block.mlp
+    usual, own = mlp.forward, "forward" in vars(mlp)  # accelerate, too, puts a forward of its own there
+    slab = max(LEAST_SLAB, SLAB_BYTES // (_inner_width(model) * model.dtype.itemsize))
+
+    def forward(states: "Tensor") -> "Tensor":
+        chosen = states if rows is None else states[:, rows]
+        if states.device.type == "cpu" and chosen.shape[1] > slab:
+            output = torch.cat([usual(part) for part in chosen.split(slab, dim=1)], dim=1)
+        else:
+            output = usual(chosen)
+        if rows is None:
+            return output
+        whole = torch.zeros_like(states)
+        whole[:, rows] = output
+        return whole
+
+    mlp.forward = forward
+    try:
+        yield
+    finally:
+        if own:
+            mlp.forward = usual
+        else:
+            del mlp.forward
+
+
 def bytes_per_token(model: "PreTrainedModel", length: int) -> int:
     """What a packed token takes at the most while a block runs, in prompts of a length: an estimate from above.
 
     The states before, within and after the block, the MLP's inner ones (of all experts that a token goes to), and the scores of a
     row of attention in float32 with what softmax makes of them.
     """
+    width, heads = model.config.hidden_size, model.config.num_attention_heads
+    return int(model.dtype.itemsize * (10 * width + 4 * _inner_width(model)) + 4 * 3 * heads * length)
+
+
+def _inner_width(model: "PreTrainedModel") -> int:
+    """Of a token's inner states in the MLP, all its experts taken together."""
     config = model.config
-    width, heads = config.hidden_size, config.num_attention_heads
-    inner = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None) or 4 * width
-    inner *= getattr(config, "num_experts_per_tok", None) or 1
-    return int(model.dtype.itemsize * (10 * width + 4 * inner) + 4 * 3 * heads * length)
+    inner = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return int(inner) * (getattr(config, "num_experts_per_tok", None) or 1)
 
 
 def _passes(pairs: Pairs, depth: int, room: int) -> Iterator[list[Track]]:
@@ -287,6 +326,7 @@ def _run(model: "PreTrainedModel", pairs: Pairs, packing: Packing, source: "Tens
         for layer, block in enumerate(layers):
             stack.callback(block.register_forward_pre_hook(place(layer), with_kwargs=True).remove)
             stack.callback(block.register_forward_hook(grow(layer)).remove)
+            stack.enter_context(_lean_mlp(model, block, packing.last_rows(layer) if layer + 1 == len(layers) else None))
         stack.callback(norm.register_forward_hook(keep).remove)
         stack.enter_context(packed_attention(model, packing))
         model.get_decoder()(
