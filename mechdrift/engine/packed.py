@@ -1,7 +1,7 @@
 """Many continuations of the same prompts as one sequence, and attention that lets each see its own prompt only.
 
-Whatever works token by token (projections, norms, MLPs, experts) runs on the sequence as it is. Attention is the one place where tokens
-meet, and transformers lets it be replaced: every family hands its queries, keys and values to the function that is registered.
+Whatever works token by token (projections, norms, MLPs, experts) runs on the sequence as it is. Attention is the one place where
+tokens meet, and transformers lets it be replaced: every family hands its queries, keys and values to a function chosen by name.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ class Group:
 
 
 class Packing:
-    """Where everything lies: [corrupt prompts | clean prompts from their first swept token on | cells of layer 0 | of layer 1 | ...].
+    """Where everything lies: [corrupt prompts | swept tokens of clean prompts | cells of layer 0 | of layer 1 | ...].
 
     The cells of a layer lie track by track, the longest first.
     """
@@ -66,7 +66,11 @@ class Packing:
         self.begun = row
         """Tokens of all prompts, corrupt and clean."""
         of_track = [number[track.pair] for track in self.tracks]
-        rows = [ends[of] - track.length + 1 + step for of, track in zip(of_track, self.tracks, strict=True) for step in range(track.length)]
+        rows = [
+            ends[of] - track.length + 1 + step
+            for of, track in zip(of_track, self.tracks, strict=True)
+            for step in range(track.length)
+        ]
         offsets = torch.tensor([0, *(track.length for track in self.tracks)]).cumsum(0)
         self.rows = torch.tensor(rows)
         """Of each token of a layer's cells, the corrupt prompt's token that it stands for."""
@@ -86,7 +90,10 @@ class Packing:
         widest = max(self.lengths)
         # Corrupt prompts as a rectangle, flush right.
         self.rectangle = torch.tensor(
-            [[max(end - length + 1, end - widest + 1 + step) for step in range(widest)] for end, length in zip(ends, self.lengths, strict=True)]
+            [
+                [max(end - length + 1, end - widest + 1 + step) for step in range(widest)]
+                for end, length in zip(ends, self.lengths, strict=True)
+            ]
         )
         self._masks: dict[tuple[Any, ...], Tensor | None] = {}
 
@@ -164,10 +171,12 @@ def packed_attention(model: "PreTrainedModel", packing: Packing) -> Iterator[Non
         softcap: float | None = None,
         **_others: Any,
     ) -> "tuple[Tensor, None]":
-        """query [1, head, token, width], key and value [1, key head, token, width]; returns [1, token, head, width]."""
+        """From query [1, head, token, width], key and value [1, key head, token, width] to [1, token, head, width]."""
         queries, keys, values = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
         rectangle = packing.rectangle.to(keys.device)
-        seen_keys, seen_values = (states[rectangle].permute(0, 2, 1, 3) for states in (keys, values))  # [prompt, key head, token, width]
+        seen_keys, seen_values = (
+            states[rectangle].permute(0, 2, 1, 3) for states in (keys, values)
+        )  # [prompt, key head, token, width]
         output = torch.empty(queries.shape[0], queries.shape[1], values.shape[2], dtype=values.dtype, device=values.device)
         begun, layers = packing.begun, (len(queries) - packing.begun) // packing.width
 
@@ -180,15 +189,10 @@ def packed_attention(model: "PreTrainedModel", packing: Packing) -> Iterator[Non
             for group in groups:
                 before = max(packing.lengths[prompt] for prompt in group.prompts) - group.length
                 base = slice(seen_keys.shape[2] - group.length - before, seen_keys.shape[2] - group.length)
-                group_of(output, group, cells).copy_(
-                    _attended(
-                        *(group_of(states, group, cells) for states in (queries, keys, values)),
-                        *(states[group.prompts, :, base] for states in (seen_keys, seen_values)),
-                        packing.mask(group, before, sliding_window, keys.device),
-                        scaling,
-                        softcap,
-                    )
-                )
+                own = (group_of(queries, group, cells), group_of(keys, group, cells), group_of(values, group, cells))
+                seen = (seen_keys[group.prompts, :, base], seen_values[group.prompts, :, base])
+                mask = packing.mask(group, before, sliding_window, keys.device)
+                group_of(output, group, cells).copy_(_attended(*own, *seen, mask, scaling, softcap))
         return output[None], None
 
     config = model.get_decoder().config

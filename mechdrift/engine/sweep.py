@@ -139,9 +139,7 @@ def sweep_naive(
         for pair, (prompt, asked, start) in enumerate(zip(corrupt, answers, first, strict=True)):
             width = pairs.width(pair)
             given = record_columns(model, [clean[pair]], [start])[0] if source is None else source[pair]
-            found.clean[pair], found.corrupt[pair] = (
-                _difference(model, [ids], asked)[0] for ids in (clean[pair], prompt)
-            )
+            found.clean[pair], found.corrupt[pair] = (_difference(model, [ids], asked)[0] for ids in (clean[pair], prompt))
             places = [(layer, column) for layer in range(depth) for column in range(width)]
             step = cells or max(1, budget_bytes // (len(prompt) * bytes_per_token(model, len(prompt))))
             for at in range(0, len(places), step):
@@ -167,7 +165,7 @@ def check_sweep(
 ) -> float:
     """Largest difference between sweep and sweep_naive on a few pairs, as a share of the largest value.
 
-    Only the first and the last columns of each pair are run whole, and as many as asked in all. Infinite where anything is not
+    So many columns of each pair, evenly spread, the first and the last among them, are run whole. Infinite where anything is not
     finite. Above selfcheck.tolerance_of(model), sweep_naive has to be used.
     """
     import torch
@@ -194,7 +192,7 @@ def check_sweep(
 
 @contextmanager
 def _lean_mlp(model: "PreTrainedModel", block: "nn.Module", rows: "Tensor | None") -> Iterator[None]:
-    """A block's MLP is run on a few tokens at a time on a CPU, so that its inner states stay in the cache; on `rows` only, if given.
+    """On a CPU a block's MLP is run on some tokens at a time, so that its inner states stay in the cache; on `rows` only, if given.
 
     Other tokens of the sequence then get nothing from it.
     """
@@ -266,14 +264,14 @@ def _passes(pairs: Pairs, depth: int, room: int) -> Iterator[list[Track]]:
 def _run(model: "PreTrainedModel", pairs: Pairs, packing: Packing, source: "Tensor | None") -> "tuple[Tensor, int]":
     """One pass: the differences of [corrupt prompts, clean prompts, cells layer by layer], and tokens run, block by block.
 
-    All go through the blocks as one sequence that grows: what a block gave out for the two prompts starts that block's cells, which
-    follow behind. So a block's weights are read once, and tokens need no padding.
+    All go through the blocks as one sequence that grows: what a block gave out for the two prompts starts that block's cells,
+    which follow behind. So a block's weights are read once, and tokens need no padding.
     """
     import torch
 
     layers, norm = blocks(model), final_norm(model)
     device = input_device(model)
-    tokens, asked = [token for pair in packing.pairs for token in pairs.corrupt[pair]], []
+    tokens = [token for pair in packing.pairs for token in pairs.corrupt[pair]]
     for pair in packing.pairs:
         tokens += pairs.clean[pair][pairs.first[pair] :]
     places = packing.positions()
@@ -391,7 +389,9 @@ def _check_source(model: "PreTrainedModel", pairs: Pairs, source: "Tensor | None
         return
     wanted = (len(pairs.corrupt), len(blocks(model)), max(map(pairs.width, range(len(pairs.corrupt)))), model.config.hidden_size)
     if tuple(source.shape) != wanted:
-        raise Unmeasurable(f"activations of shape {tuple(source.shape)} cannot be patched into {wanted} [pair, layer, column, width]")
+        raise Unmeasurable(
+            f"activations of shape {tuple(source.shape)} cannot be patched into {wanted} [pair, layer, column, width]"
+        )
 
 
 def _empty(pairs: Pairs, depth: int) -> Sweep:
@@ -399,4 +399,6 @@ def _empty(pairs: Pairs, depth: int) -> Sweep:
 
     count = len(pairs.corrupt)
     widest = max(map(pairs.width, range(count)))
-    return Sweep(torch.full((count, depth, widest), torch.nan), torch.full((count,), torch.nan), torch.full((count,), torch.nan), 0, 0)
+    return Sweep(
+        torch.full((count, depth, widest), torch.nan), torch.full((count,), torch.nan), torch.full((count,), torch.nan), 0, 0
+    )

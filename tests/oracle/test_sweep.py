@@ -13,19 +13,22 @@ from tiny import VARIANTS, tiny_model
 
 from mechdrift.engine import sweep as engine
 from mechdrift.engine.families import FAMILIES
+from mechdrift.engine.packed import packed_attention
 from mechdrift.engine.record import record_blocks, record_columns
 from mechdrift.engine.selfcheck import tolerance_of
 from mechdrift.engine.sites import blocks
 from mechdrift.engine.sweep import bytes_per_token, check_sweep, sweep, sweep_naive
 from mechdrift.errors import Unmeasurable
 
-# As a share of the largest value, in float32: sums round in another order, at most 6.3e-7 seen over the families; the rest is room
-# for the pairs that hypothesis finds. A wrong token, layer or mask is off by .01 and more.
+# As a share of the largest value, in float32: sums round in another order, at most 6.3e-7 seen over the families; the rest is
+# room for the pairs that hypothesis finds. A wrong token, layer or mask is off by .01 and more.
 CLOSE = 1e-5
 
 
 @dataclass(frozen=True)
 class Case:
+    """Arguments of a sweep."""
+
     corrupt: list[list[int]]
     clean: list[list[int]]
     answers: list[tuple[int, int]]
@@ -33,6 +36,7 @@ class Case:
 
     @property
     def widths(self) -> list[int]:
+        """Tokens that are swept, pair by pair."""
         return [len(prompt) - start for prompt, start in zip(self.corrupt, self.first, strict=True)]
 
 
@@ -224,17 +228,14 @@ def test_progress_counts_pairs() -> None:
 def test_the_check_sees_attention_that_is_not_what_the_packing_takes_it_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that the family's masks have and its attention is not told of."""
     model = tiny_model("mistral")
-    monkeypatch.setattr(engine, "packed_attention", without_window(engine.packed_attention))
+    monkeypatch.setattr(engine, "packed_attention", without_window)
     assert run(check_sweep, model, MIXED) > tolerance_of(model)
 
 
-def without_window(packed: Any) -> Any:
-    def wrapped(model: Any, packing: Any) -> Any:
-        seen = packing.mask
-        packing.mask = lambda group, before, _window, device: seen(group, before, None, device)
-        return packed(model, packing)
-
-    return wrapped
+def without_window(model: Any, packing: Any) -> Any:
+    seen = packing.mask
+    packing.mask = lambda group, before, _window, device: seen(group, before, None, device)
+    return packed_attention(model, packing)
 
 
 @pytest.mark.parametrize(
