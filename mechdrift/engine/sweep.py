@@ -192,7 +192,7 @@ def check_sweep(
 
 @contextmanager
 def _lean_mlp(model: "PreTrainedModel", block: "nn.Module", rows: "Tensor | None") -> Iterator[None]:
-    """On a CPU a block's MLP is run on some tokens at a time, so that its inner states stay in the cache; on `rows` only, if given.
+    """On a CPU a block's MLP runs on some tokens at a time, so that its inner states stay in the cache; on `rows` only, if given.
 
     Other tokens of the sequence then get nothing from it.
     """
@@ -278,20 +278,7 @@ def _run(model: "PreTrainedModel", pairs: Pairs, packing: Packing, source: "Tens
     run = 0
     last: list[Tensor] = []
 
-    def grow(layer: int) -> "Callable[..., Any]":
-        def hook(_module: "nn.Module", _args: Any, output: Any) -> Any:
-            nonlocal run
-            states = stream(output)
-            run += states.shape[1]
-            if layer + 1 < len(layers):
-                started = _started(states, packing.rows, packing.starts, packing.clean_rows, layer)
-                return with_stream(output, torch.cat([states, started[None]], dim=1))
-            ended = _started(states, packing.ends[packing.single], ..., packing.clean_ends[packing.single], layer, packing.single)
-            return with_stream(output, torch.cat([states[:, packing.last_rows(layer)], ended[None]], dim=1))
-
-        return hook
-
-    def _started(states: "Tensor", rows: Any, at: Any, clean_rows: Any, layer: int, chosen: Any = ...) -> "Tensor":
+    def started(states: "Tensor", rows: Any, at: Any, clean_rows: Any, layer: int, chosen: Any = ...) -> "Tensor":
         """What the cells of a layer start from: the corrupt prompt's states, and at the patched tokens the clean one's."""
         new = states[0, rows]
         if source is None:
@@ -300,6 +287,19 @@ def _run(model: "PreTrainedModel", pairs: Pairs, packing: Packing, source: "Tens
             of_pair, column = packing.patched[:, chosen]
             new[at] = source[of_pair, layer, column].to(states.device, states.dtype)
         return new
+
+    def grow(layer: int) -> "Callable[..., Any]":
+        def hook(_module: "nn.Module", _args: Any, output: Any) -> Any:
+            nonlocal run
+            states = stream(output)
+            run += states.shape[1]
+            if layer + 1 < len(layers):
+                new = started(states, packing.rows, packing.starts, packing.clean_rows, layer)
+                return with_stream(output, torch.cat([states, new[None]], dim=1))
+            new = started(states, packing.ends[packing.single], ..., packing.clean_ends[packing.single], layer, packing.single)
+            return with_stream(output, torch.cat([states[:, packing.last_rows(layer)], new[None]], dim=1))
+
+        return hook
 
     def place(layer: int) -> "Callable[..., Any]":
         """A cell's token has the position of the corrupt prompt's token, and so whatever the family made of that."""
