@@ -1,7 +1,7 @@
 """Many continuations of the same prompts as one sequence, and attention that lets each see its own prompt only.
 
-Whatever works token by token (projections, norms, MLPs, experts) runs on the sequence as it is. Attention is the one place where tokens
-meet, and transformers lets it be replaced: every family hands its queries, keys and values to the function that is registered.
+Whatever works token by token (projections, norms, MLPs, experts) runs on the sequence as it is. Attention is the one place where
+tokens meet, and transformers lets it be replaced: every family hands its queries, keys and values to a function chosen by name.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ class Group:
 
 
 class Packing:
-    """Where everything lies: [corrupt prompts | clean prompts from their first swept token on | cells of layer 0 | of layer 1 | ...].
+    """Where everything lies: [corrupt prompts | swept tokens of clean prompts | cells of layer 0 | of layer 1 | ...].
 
     The cells of a layer lie track by track, the longest first.
     """
@@ -171,7 +171,7 @@ def packed_attention(model: "PreTrainedModel", packing: Packing) -> Iterator[Non
         softcap: float | None = None,
         **_others: Any,
     ) -> "tuple[Tensor, None]":
-        """query [1, head, token, width], key and value [1, key head, token, width]; returns [1, token, head, width]."""
+        """From query [1, head, token, width], key and value [1, key head, token, width] to [1, token, head, width]."""
         queries, keys, values = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
         rectangle = packing.rectangle.to(keys.device)
         seen_keys, seen_values = (
@@ -189,15 +189,10 @@ def packed_attention(model: "PreTrainedModel", packing: Packing) -> Iterator[Non
             for group in groups:
                 before = max(packing.lengths[prompt] for prompt in group.prompts) - group.length
                 base = slice(seen_keys.shape[2] - group.length - before, seen_keys.shape[2] - group.length)
-                group_of(output, group, cells).copy_(
-                    _attended(
-                        *(group_of(states, group, cells) for states in (queries, keys, values)),
-                        *(states[group.prompts, :, base] for states in (seen_keys, seen_values)),
-                        packing.mask(group, before, sliding_window, keys.device),
-                        scaling,
-                        softcap,
-                    )
-                )
+                own = (group_of(queries, group, cells), group_of(keys, group, cells), group_of(values, group, cells))
+                seen = (seen_keys[group.prompts, :, base], seen_values[group.prompts, :, base])
+                mask = packing.mask(group, before, sliding_window, keys.device)
+                group_of(output, group, cells).copy_(_attended(*own, *seen, mask, scaling, softcap))
         return output[None], None
 
     config = model.get_decoder().config

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-BUDGET = 1 << 30  # bytes that one pass may take beside the weights; larger ones are no faster
+BUDGET = 1 << 28  # bytes that one pass may take beside the weights; on a CPU larger ones are no faster
+SLAB_BYTES, LEAST_SLAB = 1 << 22, 256  # of one of an MLP's inner states on a CPU, in bytes and in tokens
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def check_sweep(
 ) -> float:
     """Largest difference between sweep and sweep_naive on a few pairs, as a share of the largest value.
 
-    Only the first and the last columns of each pair are run whole, and as many as asked in all. Infinite where anything is not
+    So many columns of each pair, evenly spread, the first and the last among them, are run whole. Infinite where anything is not
     finite. Above selfcheck.tolerance_of(model), sweep_naive has to be used.
     """
     import torch
@@ -198,17 +199,55 @@ def check_sweep(
     return gap if gap == gap and all(bool(each.isfinite()) for each in gaps) else float("inf")
 
 
+@contextmanager
+def _lean_mlp(model: "PreTrainedModel", block: "nn.Module", rows: "Tensor | None") -> Iterator[None]:
+    """On a CPU a block's MLP runs on some tokens at a time, so that its inner states stay in the cache; on `rows` only, if given.
+
+    Other tokens of the sequence then get nothing from it.
+    """
+    import torch
+
+    mlp: Any = block.mlp
+    usual, own = mlp.forward, "forward" in vars(mlp)  # accelerate, too, puts a forward of its own there
+    slab = max(LEAST_SLAB, SLAB_BYTES // (_inner_width(model) * model.dtype.itemsize))
+
+    def forward(states: "Tensor") -> "Tensor":
+        chosen = states if rows is None else states[:, rows]
+        if states.device.type == "cpu" and chosen.shape[1] > slab:
+            output = torch.cat([usual(part) for part in chosen.split(slab, dim=1)], dim=1)
+        else:
+            output = usual(chosen)
+        if rows is None:
+            return output
+        whole = torch.zeros_like(states)
+        whole[:, rows] = output
+        return whole
+
+    mlp.forward = forward
+    try:
+        yield
+    finally:
+        if own:
+            mlp.forward = usual
+        else:
+            del mlp.forward
+
+
 def bytes_per_token(model: "PreTrainedModel", length: int) -> int:
     """What a packed token takes at the most while a block runs, in prompts of a length: an estimate from above.
 
     The states before, within and after the block, the MLP's inner ones (of all experts that a token goes to), and the scores of a
     row of attention in float32 with what softmax makes of them.
     """
+    width, heads = model.config.hidden_size, model.config.num_attention_heads
+    return int(model.dtype.itemsize * (10 * width + 4 * _inner_width(model)) + 4 * 3 * heads * length)
+
+
+def _inner_width(model: "PreTrainedModel") -> int:
+    """Of a token's inner states in the MLP, all its experts taken together."""
     config = model.config
-    width, heads = config.hidden_size, config.num_attention_heads
-    inner = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None) or 4 * width
-    inner *= getattr(config, "num_experts_per_tok", None) or 1
-    return int(model.dtype.itemsize * (10 * width + 4 * inner) + 4 * 3 * heads * length)
+    inner = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return int(inner) * (getattr(config, "num_experts_per_tok", None) or 1)
 
 
 def _passes(pairs: Pairs, depth: int, room: int) -> Iterator[list[Track]]:
@@ -234,34 +273,21 @@ def _passes(pairs: Pairs, depth: int, room: int) -> Iterator[list[Track]]:
 def _run(model: "PreTrainedModel", pairs: Pairs, packing: Packing, source: "Tensor | None") -> "tuple[Tensor, int]":
     """One pass: the differences of [corrupt prompts, clean prompts, cells layer by layer], and tokens run, block by block.
 
-    All go through the blocks as one sequence that grows: what a block gave out for the two prompts starts that block's cells, which
-    follow behind. So a block's weights are read once, and tokens need no padding.
+    All go through the blocks as one sequence that grows: what a block gave out for the two prompts starts that block's cells,
+    which follow behind. So a block's weights are read once, and tokens need no padding.
     """
     import torch
 
     layers, norm = blocks(model), final_norm(model)
     device = input_device(model)
-    tokens, asked = [token for pair in packing.pairs for token in pairs.corrupt[pair]], []
+    tokens = [token for pair in packing.pairs for token in pairs.corrupt[pair]]
     for pair in packing.pairs:
         tokens += pairs.clean[pair][pairs.first[pair] :]
     places = packing.positions()
     run = 0
     last: list[Tensor] = []
 
-    def grow(layer: int) -> "Callable[..., Any]":
-        def hook(_module: "nn.Module", _args: Any, output: Any) -> Any:
-            nonlocal run
-            states = stream(output)
-            run += states.shape[1]
-            if layer + 1 < len(layers):
-                started = _started(states, packing.rows, packing.starts, packing.clean_rows, layer)
-                return with_stream(output, torch.cat([states, started[None]], dim=1))
-            ended = _started(states, packing.ends[packing.single], ..., packing.clean_ends[packing.single], layer, packing.single)
-            return with_stream(output, torch.cat([states[:, packing.last_rows(layer)], ended[None]], dim=1))
-
-        return hook
-
-    def _started(states: "Tensor", rows: Any, at: Any, clean_rows: Any, layer: int, chosen: Any = ...) -> "Tensor":
+    def started(states: "Tensor", rows: Any, at: Any, clean_rows: Any, layer: int, chosen: Any = ...) -> "Tensor":
         """What the cells of a layer start from: the corrupt prompt's states, and at the patched tokens the clean one's."""
         new = states[0, rows]
         if source is None:
@@ -270,6 +296,19 @@ def _run(model: "PreTrainedModel", pairs: Pairs, packing: Packing, source: "Tens
             of_pair, column = packing.patched[:, chosen]
             new[at] = source[of_pair, layer, column].to(states.device, states.dtype)
         return new
+
+    def grow(layer: int) -> "Callable[..., Any]":
+        def hook(_module: "nn.Module", _args: Any, output: Any) -> Any:
+            nonlocal run
+            states = stream(output)
+            run += states.shape[1]
+            if layer + 1 < len(layers):
+                new = started(states, packing.rows, packing.starts, packing.clean_rows, layer)
+                return with_stream(output, torch.cat([states, new[None]], dim=1))
+            new = started(states, packing.ends[packing.single], ..., packing.clean_ends[packing.single], layer, packing.single)
+            return with_stream(output, torch.cat([states[:, packing.last_rows(layer)], new[None]], dim=1))
+
+        return hook
 
     def place(layer: int) -> "Callable[..., Any]":
         """A cell's token has the position of the corrupt prompt's token, and so whatever the family made of that."""
@@ -294,6 +333,7 @@ def _run(model: "PreTrainedModel", pairs: Pairs, packing: Packing, source: "Tens
         for layer, block in enumerate(layers):
             stack.callback(block.register_forward_pre_hook(place(layer), with_kwargs=True).remove)
             stack.callback(block.register_forward_hook(grow(layer)).remove)
+            stack.enter_context(_lean_mlp(model, block, packing.last_rows(layer) if layer + 1 == len(layers) else None))
         stack.callback(norm.register_forward_hook(keep).remove)
         stack.enter_context(packed_attention(model, packing))
         model.get_decoder()(
