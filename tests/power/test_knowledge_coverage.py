@@ -7,7 +7,7 @@ from mechdrift.measures import knowledge
 from mechdrift.measures.knowledge import KnowledgeReadings, Patched
 from mechdrift.prompts.pairs import PromptPair
 
-UNITS, LAYERS, RUNS = 60, 12, 200
+UNITS, LAYERS, RUNS = 60, 12, 100
 COLUMNS = ("subject[-2]", "subject[-1]", "object[-1]", "last")
 PAIRS = tuple(PromptPair((1,), (2,), (3, 4), 0, COLUMNS, str(unit), "cities", "test", ("", "")) for unit in range(UNITS))
 GAP = 8.0
@@ -33,7 +33,8 @@ def simulate(shift: float, noise: float, seed: int) -> dict[str, tuple[float, fl
     found: dict[str, list[tuple[float, bool]]] = {name: [] for name in truth}
     for _ in range(RUNS):
         common, own = rng.normal(size=(2, UNITS, LAYERS, len(COLUMNS))) * noise
-        scale = np.exp(rng.normal(size=(2, UNITS, 1, 1)) * 0.2)  # units differ in how much they show
+        loud, own_loud = rng.normal(size=(2, UNITS, 1, 1)) * 0.2  # units differ in how much they show
+        scale = [np.exp(loud), np.exp(SHARED * loud + np.sqrt(1 - SHARED**2) * own_loud)]
         clean, corrupt = np.full(UNITS, GAP / 2), np.full(UNITS, -GAP / 2)
         models = [
             Patched(GAP * (map_ * each) - GAP / 2 + errors, clean, corrupt)
@@ -53,7 +54,7 @@ def simulate(shift: float, noise: float, seed: int) -> dict[str, tuple[float, fl
 
 
 @pytest.mark.parametrize("noise", [1.0, 4.0])
-@pytest.mark.parametrize("shift", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("shift", [0.0, 0.7])
 def test_interval_covers(shift: float, noise: float) -> None:
     """At least 85% of intervals cover; shown with `pytest tests/power -rP`."""
     for name, (truth, coverage, estimate) in simulate(shift, noise, seed=7).items():
