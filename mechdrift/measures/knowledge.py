@@ -194,10 +194,14 @@ class KnowledgeReadings:
 
     @cached_property
     def maps(self) -> tuple[Maps, Maps]:
-        """Base's and post's. Raises Unmeasurable where their numbers of blocks differ."""
+        """Base's and post's, of the pairs kept. Raises Unmeasurable where their numbers of blocks differ."""
+        return self.maps_over(self.kept)
+
+    def maps_over(self, kept: Kept) -> tuple[Maps, Maps]:
+        """The same of other pairs."""
         if self.base.d.shape[1] != self.post.d.shape[1]:
             raise Unmeasurable(f"numbers of blocks differ: base {self.base.d.shape[1]}, post {self.post.d.shape[1]}")
-        return maps_of(self.base, self.kept), maps_of(self.post, self.kept)
+        return maps_of(self.base, kept), maps_of(self.post, kept)
 
     @property
     def data(self) -> str:
@@ -342,16 +346,17 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
 
 
 def published(read: KnowledgeReadings) -> Drift:
-    """The published comparison: Pearson r of the two binned mean maps, all columns, on the same pairs.
+    """The published comparison: Pearson r of the two binned mean maps, all columns, on the same pairs, whether known or not.
 
     1 = same binned map; higher is better. Reported: it hardly sees a map that moved by a block, nor one without any subject
     or object (docs/design/knowledge.md). The largest differences of binned cells are in the note. Interval: jackknife of a
     binned map, rough. Raises Unmeasurable where base does not know, or a map is flat. Source: Du et al. 2025, claim 1, code.
     """
     require_knowledge(read)
-    if (lost := _too_few_left("knowledge.published", read, accuracy(read))) is not None:
-        return lost
-    base, post = (maps.of("all") for maps in read.maps)
+    asked = replace(read.kept, mask=np.ones(len(read.pairs), dtype=bool))
+    base, post = (maps.of("all") for maps in read.maps_over(asked))
+    if len(base.gaps) < 2:
+        raise Unmeasurable("one unit: no jackknife of the binned maps")
     knowledge = np.array([is_knowledge(name) for name in base.columns])
 
     def mean_maps(left_out: int | None) -> tuple[Map, Map]:

@@ -225,9 +225,11 @@ def test_other_numbers_of_blocks_and_no_pairs_are_named() -> None:
 def test_few_units_are_a_reason_and_not_an_exception(units: int) -> None:
     few = PAIRS[: 2 * units]
     small = Patched(BASE.d[: 2 * units], BASE.clean[: 2 * units], BASE.corrupt[: 2 * units])
-    for measure in (knowledge.location, knowledge.depth_shift, knowledge.published):
+    for measure in (knowledge.location, knowledge.depth_shift):
         with pytest.raises(Unmeasurable):
             measure(readings(small, small, few))
+    with pytest.raises(Unmeasurable, match=r"right|one unit"):
+        knowledge.published(readings(*[Patched(BASE.d[:2], BASE.clean[:2], BASE.corrupt[:2])] * 2, PAIRS[:2]))
 
 
 def test_binning_is_the_published_one() -> None:
