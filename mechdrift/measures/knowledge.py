@@ -138,7 +138,10 @@ class Maps:
 
 
 def maps_of(model: Patched, kept: Kept) -> Maps:
-    """A model's maps over the pairs kept; positions of one name in a pair (`others`) count by their mean."""
+    """A model's maps over the pairs kept; positions of one name in a pair (`others`) count by their mean.
+
+    Raises Unmeasurable where a patched logit is not a number.
+    """
     lengths = [len(pair.columns) for pair in kept.pairs]
     if model.d.shape[0] != len(lengths) or model.d.shape[2] < max(lengths, default=0):
         raise ValueError(f"{model.d.shape} patched logits for {len(lengths)} pairs of up to {max(lengths, default=0)} columns")
@@ -149,7 +152,9 @@ def maps_of(model: Patched, kept: Kept) -> Maps:
     gaps, pairs = np.zeros(len(row)), np.zeros(len(row))
     for number in np.flatnonzero(kept.mask):
         pair = kept.pairs[number]
-        gains = model.d[number].astype(np.float64) - model.corrupt[number]
+        gains = model.d[number, :, : len(pair.columns)].astype(np.float64) - model.corrupt[number]
+        if not np.isfinite(gains).all():
+            raise Unmeasurable(f"patched logits of {pair.words[0]!r} are not all numbers")
         unit = row[pair.kind, pair.unit]
         gaps[unit] += model.gap[number]
         pairs[unit] += 1
@@ -163,7 +168,7 @@ def maps_of(model: Patched, kept: Kept) -> Maps:
 
 def _in_order(names: set[str]) -> list[str]:
     """Columns as they stand in a prompt: parts in order, tokens counted from a part's last."""
-    parts = [SUBJECT, "knowledge", "between", "object", "rest", "others", LAST]
+    parts = ["before", SUBJECT, "knowledge", "between", "object", "rest", "others", LAST]
 
     def place(name: str) -> tuple[int, int]:
         part, _, number = name.partition("[")
@@ -289,7 +294,7 @@ def location(read: KnowledgeReadings, columns: Columns = "knowledge") -> Drift:
         "correlation across disjoint units",
         read,
         f"plug-in {found.plug_in:.3f}; {len(base.columns)} columns; {read.kept.note()}"
-        + ("; post has no map left here" if post_lacks else ""),
+        + ("; post has too little left to map" if post_lacks else ""),
         items,
         {"columns": columns},
         post_lacks=post_lacks,
@@ -324,7 +329,7 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
     post_lacks = read.kept.lost_in_post_alone or not masses[1].interval().low > MASS_MINIMUM
     n = len(before_out)
     evidence = Normal((after - before) / layers, jackknife_error((after_out - before_out) / layers), n)
-    influence = (n - 1) / n * (after - before - (after_out - before_out)) / layers
+    influence = evidence.estimate / n + (n - 1) / n * (evidence.estimate - (after_out - before_out) / layers)
     items = [
         Item(unit, kind, float(n * before - (n - 1) * b), float(n * after - (n - 1) * p), float(each))
         for (kind, unit), b, p, each in zip(read.kept.units, before_out, after_out, influence, strict=True)

@@ -36,14 +36,14 @@ def simulate(shift: float, noise: float, seed: int) -> dict[str, tuple[float, fl
         loud, own_loud = rng.normal(size=(2, UNITS, 1, 1)) * 0.2  # units differ in how much they show
         scale = [np.exp(loud), np.exp(SHARED * loud + np.sqrt(1 - SHARED**2) * own_loud)]
         clean, corrupt = np.full(UNITS, GAP / 2), np.full(UNITS, -GAP / 2)
-        models = [
+        base, post = (
             Patched(GAP * (map_ * each) - GAP / 2 + errors, clean, corrupt)
             for map_, each, errors in (
                 (first, scale[0], common),
                 (second, scale[1], SHARED * common + np.sqrt(1 - SHARED**2) * own),
             )
-        ]
-        read = KnowledgeReadings(*models, PAIRS, "judged")
+        )
+        read = KnowledgeReadings(base, post, PAIRS, "judged")
         for name, row in (("location", knowledge.location(read)), ("depth", knowledge.depth_shift(read, "object"))):
             low, high = row.interval
             found[name].append((row.estimate, low <= truth[name] <= high))

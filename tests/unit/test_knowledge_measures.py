@@ -228,8 +228,9 @@ def test_few_units_are_a_reason_and_not_an_exception(units: int) -> None:
     for measure in (knowledge.location, knowledge.depth_shift):
         with pytest.raises(Unmeasurable):
             measure(readings(small, small, few))
-    with pytest.raises(Unmeasurable, match=r"right|one unit"):
-        knowledge.published(readings(*[Patched(BASE.d[:2], BASE.clean[:2], BASE.corrupt[:2])] * 2, PAIRS[:2]))
+    one = Patched(BASE.d[:2], BASE.clean[:2], BASE.corrupt[:2])
+    with pytest.raises(Unmeasurable, match="right"):
+        knowledge.published(readings(one, one, PAIRS[:2]))
 
 
 def test_binning_is_the_published_one() -> None:
@@ -293,3 +294,17 @@ def test_accuracy_counts_both_sides() -> None:
     assert found.estimate == pytest.approx(-0.25 / UNITS)
     assert found.evidence.n == UNITS
     assert Proportion(UNITS, UNITS).interval().low > knowledge.ACCURACY_MINIMUM
+
+
+def test_items_add_up_to_what_moved() -> None:
+    for row in rows(readings(BASE, sweep(as_published(1), seed=1))):
+        if row.items:
+            total = sum(item.contribution for item in row.items)
+            assert total == pytest.approx(row.estimate - row.null, abs=2e-3), row.measure
+
+
+def test_a_patched_logit_that_is_no_number_is_a_reason() -> None:
+    d = BASE.d.copy()
+    d[5, 3, 2] = np.nan
+    with pytest.raises(Unmeasurable, match="not all numbers"):
+        knowledge.location(readings(BASE, replace(BASE, d=d)))
