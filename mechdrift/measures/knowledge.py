@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Better, Drift, Item
-from mechdrift.prompts.pairs import LAST, SUBJECT, PromptPair, is_knowledge, part_of
+from mechdrift.prompts.pairs import LAST, SUBJECT, Form, PromptPair, is_knowledge, part_of
 from mechdrift.stats import (
     Normal,
     PairedProportions,
@@ -61,7 +61,7 @@ class Patched:
 
 @dataclass(frozen=True)
 class Kept:
-    """The pairs of which both models know both sides: on the others there is nothing to locate."""
+    """The pairs that both models answer right: on the others there is nothing to locate."""
 
     pairs: tuple[PromptPair, ...]
     """All that were asked."""
@@ -87,9 +87,20 @@ class Kept:
         return f"{int(self.mask.sum())} of {len(self.mask)} pairs; answered wrong: base {self.base_wrong}, post {self.post_wrong}"
 
 
-def kept_pairs(base: Patched, post: Patched, pairs: Sequence[PromptPair]) -> Kept:
-    """Keep what both answer right on both sides, d_clean > 0 > d_corrupt; a tie is wrong."""
-    right = [(model.clean > 0) & (model.corrupt < 0) for model in (base, post)]
+def answered(model: Patched, form: Form) -> PerPair:
+    """Share of each pair that a model answers right; a tie is wrong.
+
+    judged: of its two sides, d_clean > 0 and d_corrupt < 0. cloze: whether d_clean > d_corrupt, for between two objects a model
+    prefers one before any subject is named, and that says nothing of what it knows.
+    """
+    if form == "cloze":
+        return np.asarray((model.gap > 0).astype(float))
+    return np.asarray(((model.clean > 0).astype(float) + (model.corrupt < 0)) / 2)
+
+
+def kept_pairs(base: Patched, post: Patched, pairs: Sequence[PromptPair], form: Form = "judged") -> Kept:
+    """Keep what both answer right."""
+    right = [answered(model, form) == 1.0 for model in (base, post)]
     return Kept(tuple(pairs), right[0] & right[1], *(int((~one).sum()) for one in right))
 
 
@@ -184,8 +195,8 @@ class KnowledgeReadings:
     base: Patched
     post: Patched
     pairs: tuple[PromptPair, ...]
-    form: str
-    """judged or cloze."""
+    form: Form
+    """How the pairs ask; it decides what a right answer is."""
 
     def __post_init__(self) -> None:
         """Raise Unmeasurable where there is nothing to read."""
@@ -195,7 +206,7 @@ class KnowledgeReadings:
     @cached_property
     def kept(self) -> Kept:
         """What both know."""
-        return kept_pairs(self.base, self.post, self.pairs)
+        return kept_pairs(self.base, self.post, self.pairs, self.form)
 
     @cached_property
     def maps(self) -> tuple[Maps, Maps]:
@@ -215,13 +226,13 @@ class KnowledgeReadings:
 
 
 def accuracy(read: KnowledgeReadings) -> Drift:
-    """Post answers what base answered: accuracy over both sides of all pairs, post minus base.
+    """Post answers what base answered: accuracy over all pairs, as `answered` counts it, post minus base.
 
     In [-1, 1], 0 = as often; higher is better; the absolute row beside the maps. Raises Unmeasurable where base does not know.
     Source: Du et al. 2025, claim 1.
     """
     require_knowledge(read)
-    hits = [_hits(model, read.pairs) for model in (read.base, read.post)]
+    hits = [_by_unit(answered(model, read.form), read.pairs) for model in (read.base, read.post)]
     gained = lost = 0.0
     items = []
     for (kind, unit), before in hits[0].items():
@@ -474,7 +485,7 @@ def _slope(
 
 def require_knowledge(read: KnowledgeReadings) -> None:
     """Raise Unmeasurable, with n and the gap, unless base answers well enough to have something to lose."""
-    hits = _hits(read.base, read.pairs)
+    hits = _by_unit(answered(read.base, read.form), read.pairs)
     evidence = Proportion(sum(_mean(values) for values in hits.values()), len(hits))
     if not evidence.interval().low > ACCURACY_MINIMUM:
         low, high = evidence.interval()
@@ -506,11 +517,6 @@ def _lost(name: str, read: KnowledgeReadings, absolute: Drift) -> Drift:
     evidence = Normal(float("nan"), float("nan"), len(read.kept.units))
     note = f"post knows too little to be mapped: {read.kept.note()}"
     return _drift(name, evidence, float("nan"), "none", read, note, (), post_lacks=True, sibling=absolute)
-
-
-def _hits(model: Patched, pairs: Sequence[PromptPair]) -> dict[tuple[str, str], list[float]]:
-    """Share of right answers among the two sides of each pair, by unit."""
-    return _by_unit(((model.clean > 0).astype(float) + (model.corrupt < 0)) / 2, pairs)
 
 
 def _by_unit(values: PerPair, pairs: Sequence[PromptPair]) -> dict[tuple[str, str], list[float]]:

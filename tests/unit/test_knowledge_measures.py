@@ -308,3 +308,16 @@ def test_a_patched_logit_that_is_no_number_is_a_reason() -> None:
     d[5, 3, 2] = np.nan
     with pytest.raises(Unmeasurable, match="not all numbers"):
         knowledge.location(readings(BASE, replace(BASE, d=d)))
+
+
+def test_a_cloze_answer_is_right_where_the_subject_moves_it() -> None:
+    """Whatever the model prefers beforehand: 9 logits for one object change no cloze answer, and every second judgement."""
+    leaning = replace(BASE, d=BASE.d + 9, clean=BASE.clean + 9, corrupt=BASE.corrupt + 9)
+    read = KnowledgeReadings(leaning, leaning, PAIRS, "cloze")
+    assert (read.kept.base_wrong, read.kept.mask.sum()) == (0, len(PAIRS))
+    assert knowledge.accuracy(read).note == "base 1.000, post 1.000"
+    with pytest.raises(Unmeasurable, match=r"base answers 0\.500 .* of the judged prompts right"):
+        knowledge.accuracy(readings(leaning, leaning))
+    backwards = replace(BASE, clean=BASE.corrupt, corrupt=BASE.clean)
+    with pytest.raises(Unmeasurable, match=r"base answers 0\.000 .* of the cloze prompts right"):
+        knowledge.accuracy(KnowledgeReadings(backwards, BASE, PAIRS, "cloze"))
