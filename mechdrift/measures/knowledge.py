@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Better, Drift, Item
-from mechdrift.prompts.pairs import LAST, SUBJECT, PromptPair, is_knowledge, part_of
+from mechdrift.prompts.pairs import LAST, SUBJECT, Form, PromptPair, is_knowledge, part_of
 from mechdrift.stats import (
     Normal,
     PairedProportions,
@@ -61,7 +61,7 @@ class Patched:
 
 @dataclass(frozen=True)
 class Kept:
-    """The pairs of which both models know both sides: on the others there is nothing to locate."""
+    """The pairs that both models answer right: on the others there is nothing to locate."""
 
     pairs: tuple[PromptPair, ...]
     """All that were asked."""
@@ -87,9 +87,20 @@ class Kept:
         return f"{int(self.mask.sum())} of {len(self.mask)} pairs; answered wrong: base {self.base_wrong}, post {self.post_wrong}"
 
 
-def kept_pairs(base: Patched, post: Patched, pairs: Sequence[PromptPair]) -> Kept:
-    """Keep what both answer right on both sides, d_clean > 0 > d_corrupt; a tie is wrong."""
-    right = [(model.clean > 0) & (model.corrupt < 0) for model in (base, post)]
+def answered(model: Patched, form: Form) -> PerPair:
+    """Share of each pair that a model answers right; a tie is wrong.
+
+    judged: of its two sides, d_clean > 0 and d_corrupt < 0. cloze: whether d_clean > d_corrupt, for between two objects a model
+    prefers one before any subject is named, and that says nothing of what it knows.
+    """
+    if form == "cloze":
+        return np.asarray((model.gap > 0).astype(float))
+    return np.asarray(((model.clean > 0).astype(float) + (model.corrupt < 0)) / 2)
+
+
+def kept_pairs(base: Patched, post: Patched, pairs: Sequence[PromptPair], form: Form = "judged") -> Kept:
+    """Keep what both answer right."""
+    right = [answered(model, form) == 1.0 for model in (base, post)]
     return Kept(tuple(pairs), right[0] & right[1], *(int((~one).sum()) for one in right))
 
 
@@ -138,7 +149,10 @@ class Maps:
 
 
 def maps_of(model: Patched, kept: Kept) -> Maps:
-    """A model's maps over the pairs kept; positions of one name in a pair (`others`) count by their mean."""
+    """A model's maps over the pairs kept; positions of one name in a pair (`others`) count by their mean.
+
+    Raises Unmeasurable where a patched logit is not a number.
+    """
     lengths = [len(pair.columns) for pair in kept.pairs]
     if model.d.shape[0] != len(lengths) or model.d.shape[2] < max(lengths, default=0):
         raise ValueError(f"{model.d.shape} patched logits for {len(lengths)} pairs of up to {max(lengths, default=0)} columns")
@@ -149,7 +163,9 @@ def maps_of(model: Patched, kept: Kept) -> Maps:
     gaps, pairs = np.zeros(len(row)), np.zeros(len(row))
     for number in np.flatnonzero(kept.mask):
         pair = kept.pairs[number]
-        gains = model.d[number].astype(np.float64) - model.corrupt[number]
+        gains = model.d[number, :, : len(pair.columns)].astype(np.float64) - model.corrupt[number]
+        if not np.isfinite(gains).all():
+            raise Unmeasurable(f"patched logits of {pair.words[0]!r} are not all numbers")
         unit = row[pair.kind, pair.unit]
         gaps[unit] += model.gap[number]
         pairs[unit] += 1
@@ -163,7 +179,7 @@ def maps_of(model: Patched, kept: Kept) -> Maps:
 
 def _in_order(names: set[str]) -> list[str]:
     """Columns as they stand in a prompt: parts in order, tokens counted from a part's last."""
-    parts = [SUBJECT, "knowledge", "between", "object", "rest", "others", LAST]
+    parts = ["before", SUBJECT, "knowledge", "between", "object", "rest", "others", LAST]
 
     def place(name: str) -> tuple[int, int]:
         part, _, number = name.partition("[")
@@ -179,8 +195,8 @@ class KnowledgeReadings:
     base: Patched
     post: Patched
     pairs: tuple[PromptPair, ...]
-    form: str
-    """judged or cloze."""
+    form: Form
+    """How the pairs ask; it decides what a right answer is."""
 
     def __post_init__(self) -> None:
         """Raise Unmeasurable where there is nothing to read."""
@@ -190,14 +206,18 @@ class KnowledgeReadings:
     @cached_property
     def kept(self) -> Kept:
         """What both know."""
-        return kept_pairs(self.base, self.post, self.pairs)
+        return kept_pairs(self.base, self.post, self.pairs, self.form)
 
     @cached_property
     def maps(self) -> tuple[Maps, Maps]:
-        """Base's and post's. Raises Unmeasurable where their numbers of blocks differ."""
+        """Base's and post's, of the pairs kept. Raises Unmeasurable where their numbers of blocks differ."""
+        return self.maps_over(self.kept)
+
+    def maps_over(self, kept: Kept) -> tuple[Maps, Maps]:
+        """The same of other pairs."""
         if self.base.d.shape[1] != self.post.d.shape[1]:
             raise Unmeasurable(f"numbers of blocks differ: base {self.base.d.shape[1]}, post {self.post.d.shape[1]}")
-        return maps_of(self.base, self.kept), maps_of(self.post, self.kept)
+        return maps_of(self.base, kept), maps_of(self.post, kept)
 
     @property
     def data(self) -> str:
@@ -206,13 +226,13 @@ class KnowledgeReadings:
 
 
 def accuracy(read: KnowledgeReadings) -> Drift:
-    """Post answers what base answered: accuracy over both sides of all pairs, post minus base.
+    """Post answers what base answered: accuracy over all pairs, as `answered` counts it, post minus base.
 
     In [-1, 1], 0 = as often; higher is better; the absolute row beside the maps. Raises Unmeasurable where base does not know.
     Source: Du et al. 2025, claim 1.
     """
     require_knowledge(read)
-    hits = [_hits(model, read.pairs) for model in (read.base, read.post)]
+    hits = [_by_unit(answered(model, read.form), read.pairs) for model in (read.base, read.post)]
     gained = lost = 0.0
     items = []
     for (kind, unit), before in hits[0].items():
@@ -285,7 +305,7 @@ def location(read: KnowledgeReadings, columns: Columns = "knowledge") -> Drift:
         "correlation across disjoint units",
         read,
         f"plug-in {found.plug_in:.3f}; {len(base.columns)} columns; {read.kept.note()}"
-        + ("; post has no map left here" if post_lacks else ""),
+        + ("; post has too little left to map" if post_lacks else ""),
         items,
         {"columns": columns},
         post_lacks=post_lacks,
@@ -320,7 +340,7 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
     post_lacks = read.kept.lost_in_post_alone or not masses[1].interval().low > MASS_MINIMUM
     n = len(before_out)
     evidence = Normal((after - before) / layers, jackknife_error((after_out - before_out) / layers), n)
-    influence = (n - 1) / n * (after - before - (after_out - before_out)) / layers
+    influence = evidence.estimate / n + (n - 1) / n * (evidence.estimate - (after_out - before_out) / layers)
     items = [
         Item(unit, kind, float(n * before - (n - 1) * b), float(n * after - (n - 1) * p), float(each))
         for (kind, unit), b, p, each in zip(read.kept.units, before_out, after_out, influence, strict=True)
@@ -342,16 +362,17 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
 
 
 def published(read: KnowledgeReadings) -> Drift:
-    """The published comparison: Pearson r of the two binned mean maps, all columns, on the same pairs.
+    """The published comparison: Pearson r of the two binned mean maps, all columns, on the same pairs, whether known or not.
 
     1 = same binned map; higher is better. Reported: it hardly sees a map that moved by a block, nor one without any subject
     or object (docs/design/knowledge.md). The largest differences of binned cells are in the note. Interval: jackknife of a
     binned map, rough. Raises Unmeasurable where base does not know, or a map is flat. Source: Du et al. 2025, claim 1, code.
     """
     require_knowledge(read)
-    if (lost := _too_few_left("knowledge.published", read, accuracy(read))) is not None:
-        return lost
-    base, post = (maps.of("all") for maps in read.maps)
+    asked = replace(read.kept, mask=np.ones(len(read.pairs), dtype=bool))
+    base, post = (maps.of("all") for maps in read.maps_over(asked))
+    if len(base.gaps) < 2:
+        raise Unmeasurable("one unit: no jackknife of the binned maps")
     knowledge = np.array([is_knowledge(name) for name in base.columns])
 
     def mean_maps(left_out: int | None) -> tuple[Map, Map]:
@@ -464,7 +485,7 @@ def _slope(
 
 def require_knowledge(read: KnowledgeReadings) -> None:
     """Raise Unmeasurable, with n and the gap, unless base answers well enough to have something to lose."""
-    hits = _hits(read.base, read.pairs)
+    hits = _by_unit(answered(read.base, read.form), read.pairs)
     evidence = Proportion(sum(_mean(values) for values in hits.values()), len(hits))
     if not evidence.interval().low > ACCURACY_MINIMUM:
         low, high = evidence.interval()
@@ -496,11 +517,6 @@ def _lost(name: str, read: KnowledgeReadings, absolute: Drift) -> Drift:
     evidence = Normal(float("nan"), float("nan"), len(read.kept.units))
     note = f"post knows too little to be mapped: {read.kept.note()}"
     return _drift(name, evidence, float("nan"), "none", read, note, (), post_lacks=True, sibling=absolute)
-
-
-def _hits(model: Patched, pairs: Sequence[PromptPair]) -> dict[tuple[str, str], list[float]]:
-    """Share of right answers among the two sides of each pair, by unit."""
-    return _by_unit(((model.clean > 0).astype(float) + (model.corrupt < 0)) / 2, pairs)
 
 
 def _by_unit(values: PerPair, pairs: Sequence[PromptPair]) -> dict[tuple[str, str], list[float]]:

@@ -152,7 +152,7 @@ def test_without_a_map_in_base_its_location_is_not_measured() -> None:
     flat = sweep(np.zeros((LAYERS, len(COLUMNS))), noise=1.0)
     with pytest.raises(Unmeasurable, match="base has no location map"):
         knowledge.location(readings(flat, BASE))
-    with pytest.raises(Unmeasurable, match="the subject carries .* of base's recovery"):
+    with pytest.raises(Unmeasurable, match=r"the subject carries .* of base's recovery"):
         knowledge.depth_shift(readings(flat, BASE))
 
 
@@ -225,9 +225,12 @@ def test_other_numbers_of_blocks_and_no_pairs_are_named() -> None:
 def test_few_units_are_a_reason_and_not_an_exception(units: int) -> None:
     few = PAIRS[: 2 * units]
     small = Patched(BASE.d[: 2 * units], BASE.clean[: 2 * units], BASE.corrupt[: 2 * units])
-    for measure in (knowledge.location, knowledge.depth_shift, knowledge.published):
+    for measure in (knowledge.location, knowledge.depth_shift):
         with pytest.raises(Unmeasurable):
             measure(readings(small, small, few))
+    one = Patched(BASE.d[:2], BASE.clean[:2], BASE.corrupt[:2])
+    with pytest.raises(Unmeasurable, match="right"):
+        knowledge.published(readings(one, one, PAIRS[:2]))
 
 
 def test_binning_is_the_published_one() -> None:
@@ -266,13 +269,17 @@ def test_transferred_recovery_is_relative_to_the_targets_own() -> None:
 
 
 def test_slope_is_that_of_least_squares_without_noise_and_unbiased_with_it() -> None:
+    """Noise that both maps share pulls the plug-in slope towards 0.9, and not this one."""
     rng = np.random.default_rng(0)
-    truth = rng.normal(size=20)
-    estimates = []
+    truth = np.ones(20)
+    estimates, plug_in = [], []
     for _ in range(200):
-        noise = rng.normal(size=(40, 20)) * 4
-        estimates.append(cross_fitted_slope(0.5 * truth + 0.9 * noise, truth + noise)[0].estimate)
-    assert np.mean(estimates) == pytest.approx(0.5, abs=0.02)
+        noise = rng.normal(size=(40, 20)) * 2
+        x, y = 0.5 * truth + 0.9 * noise, truth + noise
+        estimates.append(cross_fitted_slope(x, y)[0].estimate)
+        plug_in.append(x.mean(0) @ y.mean(0) / (y.mean(0) @ y.mean(0)))
+    assert np.mean(estimates) == pytest.approx(0.5, abs=0.01)
+    assert np.mean(plug_in) > 0.53
     exact, _ = cross_fitted_slope(np.tile(0.5 * truth, (5, 1)), np.tile(truth, (5, 1)))
     assert exact.estimate == pytest.approx(0.5)
     with pytest.raises(ValueError, match="too few"):
@@ -287,3 +294,30 @@ def test_accuracy_counts_both_sides() -> None:
     assert found.estimate == pytest.approx(-0.25 / UNITS)
     assert found.evidence.n == UNITS
     assert Proportion(UNITS, UNITS).interval().low > knowledge.ACCURACY_MINIMUM
+
+
+def test_items_add_up_to_what_moved() -> None:
+    for row in rows(readings(BASE, sweep(as_published(1), seed=1))):
+        if row.items:
+            total = sum(item.contribution for item in row.items)
+            assert total == pytest.approx(row.estimate - row.null, abs=2e-3), row.measure
+
+
+def test_a_patched_logit_that_is_no_number_is_a_reason() -> None:
+    d = BASE.d.copy()
+    d[5, 3, 2] = np.nan
+    with pytest.raises(Unmeasurable, match="not all numbers"):
+        knowledge.location(readings(BASE, replace(BASE, d=d)))
+
+
+def test_a_cloze_answer_is_right_where_the_subject_moves_it() -> None:
+    """Whatever the model prefers beforehand: 9 logits for one object change no cloze answer, and every second judgement."""
+    leaning = replace(BASE, d=BASE.d + 9, clean=BASE.clean + 9, corrupt=BASE.corrupt + 9)
+    read = KnowledgeReadings(leaning, leaning, PAIRS, "cloze")
+    assert (read.kept.base_wrong, read.kept.mask.sum()) == (0, len(PAIRS))
+    assert knowledge.accuracy(read).note == "base 1.000, post 1.000"
+    with pytest.raises(Unmeasurable, match=r"base answers 0\.500 .* of the judged prompts right"):
+        knowledge.accuracy(readings(leaning, leaning))
+    backwards = replace(BASE, clean=BASE.corrupt, corrupt=BASE.clean)
+    with pytest.raises(Unmeasurable, match=r"base answers 0\.000 .* of the cloze prompts right"):
+        knowledge.accuracy(KnowledgeReadings(backwards, BASE, PAIRS, "cloze"))
