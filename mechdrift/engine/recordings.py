@@ -219,7 +219,7 @@ class Recorder:
         )
 
     def columns(self, checkpoint: Checkpoint, pairs: Pairs) -> "np.ndarray":
-        """Block outputs of the clean prompts at every swept token: float32 [pair, layer, column, d_model], 0 beyond a prompt's last."""
+        """Block outputs of the clean prompts at every swept token: float32 [pair, layer, column, d_model], 0 beyond the last."""
         widest = pairs.widest
         prompts = Prompts([list(prompt) for prompt in pairs.clean], list(pairs.first), [()] * len(pairs.clean))
 
@@ -227,13 +227,13 @@ class Recorder:
             import torch
 
             part = pairs.take(chosen)
-            found = record_columns(model, part.clean, part.first)
+            found = record_columns(model, part.clean, part.first, self.batch_tokens, progress).float()
             return torch.nn.functional.pad(found, (0, 0, 0, widest - found.shape[2]))
 
         return self._read("columns", checkpoint, prompts, run, (len(pairs.clean), checkpoint.layers, widest, checkpoint.width))
 
     def sweep(self, checkpoint: Checkpoint, pairs: Pairs, source: Checkpoint | None = None) -> "Sweep":
-        """Every cell of every pair (engine/sweep.py); source: another checkpoint, whose activations on the clean prompts are patched in.
+        """Every cell of every pair (engine/sweep.py); source: another checkpoint, whose activations are patched in.
 
         Where the fast way does not agree with whole forwards on a few cells of this model, whole forwards are used, and a warning
         says so. Raises Unmeasurable where the two models' widths or numbers of blocks differ.
