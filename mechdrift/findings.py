@@ -21,6 +21,8 @@ class Finding:
     """`module:function` that computes it."""
     needs: str
     """Which model must have the effect: base or post."""
+    rows: int = 1
+    """How many rows are asked of it: one for each combination of its parameters."""
 
     @property
     def family(self) -> str:

@@ -60,6 +60,7 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
         "contributors": [asdict(item) for item in worst if item.contribution < 0],
         "items": [asdict(item) for item in drift.items],
         "curve": [asdict(point) for point in drift.curve],
+        "maps": [asdict(each) for each in drift.maps],
     }
     return plain(_head(asked, profile, decision.verdict, decision.reason) | measured)
 
@@ -70,7 +71,7 @@ def unmeasured_row(asked: Asked, profile: Profile, verdict: Verdict, reason: str
         ("estimate", "low", "high", "null", "floor", "n", "evidence", "unit", "better", "site", "p_value", "needed_n")
     )
     key: Row = {"measure": asked.finding.name, "site_rule": None, "data": None, "parameters": dict(asked.parameters)}
-    lists: Row = {"contributors": [], "items": [], "curve": []}
+    lists: Row = {"contributors": [], "items": [], "curve": [], "maps": []}
     return plain(
         _head(asked, profile, verdict, reason)
         | {"key": key, "status": "absent", "confidence": CONFIDENCE, "note": ""}

@@ -10,20 +10,22 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.sites import encode
 from mechdrift.engine.sweep import Pairs, Sweep
+from mechdrift.engine.sweeps import Columns, record_clean, sweep_through
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
 from mechdrift.measures.knowledge import KnowledgeReadings, Patched, Transferred
 from mechdrift.measures.truthfulness import ACCURACY_MINIMUM
-from mechdrift.prompts.pairs import Form, PromptPair, table_pairs
+from mechdrift.prompts.pairs import FORMS, Form, PromptPair, table_pairs
 from mechdrift.prompts.statements import Split, fact_tables
 from mechdrift.stats import Proportion
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, knowledge"
 MEASURES = "mechdrift.measures.knowledge"
+UNITS = 120  # that are swept, two pairs each as a rule: as many pairs as the published procedure has
 
 FINDINGS = tuple(
-    Finding(f"knowledge.{name}", claim, source, f"{MEASURES}:{measure}", needs="base")
+    Finding(f"knowledge.{name}", claim, source, f"{MEASURES}:{measure}", needs="base", rows=len(FORMS))
     for name, claim, source, measure in (
         (
             "location",
@@ -97,24 +99,41 @@ def read_knowledge(pair: Pair, recordings: Recorder, form: Form, seed: int) -> K
     """
     tables = [table.kind for table in fact_tables()]
     known = [kind for kind in tables if _known(recordings, pair.base, form, seed, kind)] or tables
-    asked = _pairs(recordings, pair.base, form, seed, known, "test")
-    if asked != _pairs(recordings, pair.post, form, seed, known, "test"):
+    asked = a_fair_share(_pairs(recordings, pair.base, form, seed, known, "test"))
+    if asked != a_fair_share(_pairs(recordings, pair.post, form, seed, known, "test")):
         raise Unmeasurable("base and post read the pairs as other tokens: compare checkpoints of one tokenizer")
     if not asked:
         raise Unmeasurable(f"no {form} pairs of equal token layout")
     prompts = _prompts(asked)
     own: dict[str, Patched] = {}
-    others: dict[str, Sweep] = {}
-    across: Transferred | Unmeasurable
+    clean: dict[str, Columns] = {}
     for point in recordings.held_first((pair.base, pair.post)):
-        own[point.short] = _patched(recordings.sweep(point, prompts))
+        clean[point.short] = record_clean(recordings, point, prompts)
+        own[point.short] = _patched(sweep_through(recordings, point, prompts))
+    crossed: dict[str, Sweep] = {}
+    across: Transferred | Unmeasurable
     try:
         for point, other in ((pair.post, pair.base), (pair.base, pair.post)):
-            others[point.short] = recordings.sweep(point, prompts, other)
-        across = Transferred(others[pair.post.short].patched.numpy(), others[pair.base.short].patched.numpy())
+            crossed[point.short] = sweep_through(recordings, point, prompts, clean[other.short])
+        across = Transferred(crossed[pair.post.short].patched.numpy(), crossed[pair.base.short].patched.numpy())
     except Unmeasurable as error:
         across = error
     return Knowledge(KnowledgeReadings(own[pair.base.short], own[pair.post.short], asked, form), across)
+
+
+def a_fair_share(pairs: Sequence[PromptPair]) -> tuple[PromptPair, ...]:
+    """The pairs of at most UNITS units: from every kind in turn, in the order that the seed drew.
+
+    A sweep costs by the pair, and an interval is narrow enough long before the tables are used up.
+    """
+    units: dict[str, list[str]] = {}
+    for pair in pairs:
+        of_kind = units.setdefault(pair.kind, [])
+        if pair.unit not in of_kind:
+            of_kind.append(pair.unit)
+    ranked = sorted((rank, kind, unit) for kind, of_kind in units.items() for rank, unit in enumerate(of_kind))
+    chosen = {(kind, unit) for _, kind, unit in ranked[:UNITS]}
+    return tuple(pair for pair in pairs if (pair.kind, pair.unit) in chosen)
 
 
 def _pairs(
@@ -127,7 +146,12 @@ def _pairs(
 
 
 def _prompts(pairs: Sequence[PromptPair]) -> Pairs:
-    return Pairs(*([getattr(pair, name) for pair in pairs] for name in ("corrupt", "clean", "answers", "first")))
+    return Pairs(
+        [pair.corrupt for pair in pairs],
+        [pair.clean for pair in pairs],
+        [pair.answers for pair in pairs],
+        [pair.first for pair in pairs],
+    )
 
 
 def _patched(sweep: Sweep) -> Patched:
@@ -140,7 +164,9 @@ def _known(recordings: Recorder, base: Checkpoint, form: Form, seed: int, kind: 
     if not asked:
         return False
     prompts = [list(pair.clean) for pair in asked] + [list(pair.corrupt) for pair in asked]
-    logits = recordings.logits(base, Prompts(prompts, [len(ids) - 1 for ids in prompts], [pair.answers for pair in asked] * 2))
+    logits = recordings.logits(
+        base, Prompts(prompts, [len(ids) - 1 for ids in prompts], [tuple(pair.answers) for pair in asked] * 2)
+    )
     clean, corrupt = np.split(logits[:, 0] - logits[:, 1], 2)
     right = ((clean > 0).astype(float) + (corrupt < 0)) / 2
     units = sorted({pair.unit for pair in asked})

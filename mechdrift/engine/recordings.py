@@ -19,7 +19,6 @@ from mechdrift.engine.record import (
     Progress,
     batches_by_length,
     record_blocks,
-    record_columns,
     record_logits,
     record_under,
     record_under_whole,
@@ -28,7 +27,6 @@ from mechdrift.engine.selfcheck import check_adding, prefix_gap, tolerance_of
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Part, Store
-from mechdrift.engine.sweep import Pairs, Sweep, check_sweep, sweep, sweep_naive
 from mechdrift.errors import Unmeasurable, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -165,7 +163,7 @@ class Recorder:
             part = prompts.take(chosen)
             return record_blocks(model, part.ids, part.positions, self.batch_tokens, progress)
 
-        return self._read("blocks", checkpoint, prompts, run, (len(prompts.ids), checkpoint.layers, checkpoint.width))
+        return self.read("blocks", checkpoint, prompts, run, (len(prompts.ids), checkpoint.layers, checkpoint.width))
 
     def logits(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Logits of the answers and their log-normaliser: float32 [prompt, answers + 1]."""
@@ -174,7 +172,7 @@ class Recorder:
             part = prompts.take(chosen)
             return record_logits(model, part.ids, part.answers, self.batch_tokens, progress)
 
-        return self._read("logits", checkpoint, prompts, run, (len(prompts.ids), len(prompts.answers[0]) + 1))
+        return self.read("logits", checkpoint, prompts, run, (len(prompts.ids), len(prompts.answers[0]) + 1))
 
     def steered_logits(self, checkpoint: Checkpoint, prompts: Prompts, steerings: Sequence[Steering]) -> "np.ndarray":
         """The same under each of several ways to move the stream: float32 [steering, prompt, answers + 1].
@@ -214,68 +212,11 @@ class Recorder:
             return record_under(model, part.ids, part.answers, edits, _first(moves), self.batch_tokens, progress)
 
         shape = len(steerings), len(prompts.ids), len(prompts.answers[0]) + 1
-        return self._read(
+        return self.read(
             "logits", checkpoint, prompts, run, shape, {"steering": [steering.digest() for steering in steerings]}, axis=1
         )
 
-    def columns(self, checkpoint: Checkpoint, pairs: Pairs) -> "np.ndarray":
-        """Block outputs of the clean prompts at every swept token: float32 [pair, layer, column, d_model], 0 beyond the last."""
-        widest = pairs.widest
-        prompts = Prompts([list(prompt) for prompt in pairs.clean], list(pairs.first), [()] * len(pairs.clean))
-
-        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
-            import torch
-
-            part = pairs.take(chosen)
-            found = record_columns(model, part.clean, part.first, self.batch_tokens, progress).float()
-            return torch.nn.functional.pad(found, (0, 0, 0, widest - found.shape[2]))
-
-        return self._read("columns", checkpoint, prompts, run, (len(pairs.clean), checkpoint.layers, widest, checkpoint.width))
-
-    def sweep(self, checkpoint: Checkpoint, pairs: Pairs, source: Checkpoint | None = None) -> "Sweep":
-        """Every cell of every pair (engine/sweep.py); source: another checkpoint, whose activations are patched in.
-
-        Where the fast way does not agree with whole forwards on a few cells of this model, whole forwards are used, and a warning
-        says so. Raises Unmeasurable where the two models' widths or numbers of blocks differ.
-        """
-        import torch
-
-        given = None
-        if source is not None:
-            if (source.layers, source.width) != (checkpoint.layers, checkpoint.width):
-                raise Unmeasurable(
-                    f"layers x width differ: {source.spec} {source.layers} x {source.width}, "
-                    f"{checkpoint.spec} {checkpoint.layers} x {checkpoint.width}"
-                )
-            given = torch.from_numpy(self.columns(source, pairs))
-        widest = pairs.widest
-        naive: list[bool] = []  # found on the first part: whether this model has to be run whole
-
-        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
-            part = pairs.take(chosen)
-            if not naive:
-                few = pairs.take(chosen[:1])
-                gap = check_sweep(model, few.corrupt, few.clean, few.answers, few.first)
-                naive.append(not gap <= tolerance_of(model))
-                if naive[0]:
-                    self.warnings.append(
-                        f"{checkpoint.spec}: the fast sweep is off by {gap:.2g}; patched by whole forwards, slower"
-                    )
-            way = sweep_naive if naive[0] else sweep
-            patched = None if given is None else given[chosen][:, :, : max(map(part.width, range(len(chosen))))]
-            found = way(model, part.corrupt, part.clean, part.answers, part.first, source=patched, progress=progress)
-            cells = torch.nn.functional.pad(found.patched.nan_to_num(), (0, widest - found.patched.shape[2])).flatten(1)
-            return torch.cat([found.clean[:, None], found.corrupt[:, None], cells], dim=1)
-
-        asked = Prompts([list(prompt) for prompt in pairs.corrupt], list(pairs.first), list(pairs.answers))
-        more = {"clean": pairs.clean, "source": source and source.digests}
-        values = self._read("sweep", checkpoint, asked, run, (len(pairs.corrupt), 2 + checkpoint.layers * widest), more)
-        cells = torch.from_numpy(values[:, 2:]).reshape(-1, checkpoint.layers, widest)
-        for number in range(len(cells)):
-            cells[number, :, pairs.width(number) :] = torch.nan
-        return Sweep(cells, torch.from_numpy(values[:, 0]), torch.from_numpy(values[:, 1]), 0, 0)
-
-    def _read(
+    def read(
         self,
         what: str,
         checkpoint: Checkpoint,
@@ -284,10 +225,11 @@ class Recorder:
         shape: tuple[int, ...],
         more: dict[str, Any] | None = None,
         axis: int = 0,
+        cut: list[list[int]] | None = None,
     ) -> "np.ndarray":
         """An entry of the store, or what the model says, of this shape, whose axis is the prompts'.
 
-        Raises Unmeasurable where a value is not finite.
+        cut: which prompts are run and kept together; whole batches if not given. Raises Unmeasurable where a value is not finite.
         """
         import torch
 
@@ -316,7 +258,7 @@ class Recorder:
             self.recorded_prompts += len(chosen)
             return tensor
 
-        cut = parts_of(lengths, self.batch_tokens)
+        cut = cut or parts_of(lengths, self.batch_tokens)
         starts = accumulate(map(len, cut), initial=0)
         parts = [
             Part((*shape[:axis], len(chosen), *shape[axis + 1 :]), partial(make, chosen, start))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BUDGET = 1 << 28  # bytes that one pass may take beside the weights; on a CPU larger ones are no faster
+BUDGET_PER_TOKEN = {"cpu": 1 << 16, "gpu": 1 << 21}  # the same for each token of a batch, so that halving a batch halves a pass
 SLAB_BYTES, LEAST_SLAB = 1 << 22, 256  # of one of an MLP's inner states on a CPU, in bytes and in tokens
 
 
@@ -73,7 +74,12 @@ class Pairs:
 
     def take(self, chosen: Sequence[int]) -> "Pairs":
         """Those of these indices."""
-        return Pairs(*([of[index] for index in chosen] for of in (self.corrupt, self.clean, self.answers, self.first)))
+        return Pairs(
+            [self.corrupt[index] for index in chosen],
+            [self.clean[index] for index in chosen],
+            [self.answers[index] for index in chosen],
+            [self.first[index] for index in chosen],
+        )
 
 
 def sweep(

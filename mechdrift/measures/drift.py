@@ -35,6 +35,18 @@ class SitePoint:
 
 
 @dataclass(frozen=True)
+class CellMap:
+    """A map over blocks and tokens of a prompt, for reports to draw; never judged."""
+
+    name: str
+    """Whose it is."""
+    columns: tuple[str, ...]
+    """Names of its tokens, in the prompt's order."""
+    values: tuple[tuple[float, ...], ...]
+    """[layer][column]."""
+
+
+@dataclass(frozen=True)
 class Drift:
     """How far one mechanism is from where it was, with what is known about that number."""
 
@@ -62,6 +74,8 @@ class Drift:
     """Contributions; none where a sum over entities has no meaning."""
     curve: tuple[SitePoint, ...] = ()
     """The same measure at every site, for the reader; never judged."""
+    maps: tuple[CellMap, ...] = ()
+    """What was compared, where it is a map."""
     post_lacks: bool = False
     """Post has lost what is compared, so the estimate means nothing and the sibling decides."""
     sibling: "Drift | None" = None

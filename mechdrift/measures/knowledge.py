@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.drift import Better, Drift, Item
+from mechdrift.measures.drift import Better, CellMap, Drift, Item, SitePoint
 from mechdrift.prompts.pairs import LAST, SUBJECT, Form, PromptPair, is_knowledge, part_of
 from mechdrift.stats import (
+    Evidence,
     Normal,
     PairedProportions,
     Proportion,
@@ -38,6 +39,7 @@ SITE = "resid_post, every block"
 SITE_RULE = "all tokens from the first that differs"
 
 PerPair = Float[np.ndarray, " pair"]
+PerUnit = Float[np.ndarray, " unit"]
 Map = Float[np.ndarray, "layer column"]
 
 
@@ -119,6 +121,11 @@ class Maps:
         """The mean map: gain over gap, a ratio of means over the units that have the column; 0 = as corrupt, 1 = as clean."""
         there = ~np.isnan(self.gains[:, 0])
         return np.asarray(np.nansum(self.gains, 0) / (self.gaps @ there))
+
+    def drawn(self, name: str) -> CellMap:
+        """The mean map over all compared columns, for reports."""
+        whole = self.of("all")
+        return CellMap(name, whole.columns, tuple(map(tuple, whole.recovery().tolist())))
 
     def of(self, columns: Columns) -> "Maps":
         """The compared columns: those that enough units have, and of them those that carry knowledge, or all."""
@@ -304,13 +311,22 @@ def location(read: KnowledgeReadings, columns: Columns = "knowledge") -> Drift:
         1.0,
         "correlation across disjoint units",
         read,
-        f"plug-in {found.plug_in:.3f}; {len(base.columns)} columns; {read.kept.note()}"
+        f"plug-in {found.plug_in:.3f}; {len(base.columns)} columns; {_as_published(read)}; {read.kept.note()}"
         + ("; post has too little left to map" if post_lacks else ""),
         items,
         {"columns": columns},
         post_lacks=post_lacks,
         sibling=absolute,
+        maps=tuple(maps.drawn(name) for name, maps in zip(("base", "post"), read.maps, strict=True)),
     )
+
+
+def _as_published(read: KnowledgeReadings) -> str:
+    """What the published comparison says of the same run, in words."""
+    try:
+        return f"published binned r {_words(published(read).evidence)}"
+    except Unmeasurable as error:
+        return f"published binned r: {error}"
 
 
 def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
@@ -326,21 +342,15 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
     if (lost := _too_few_left("knowledge.depth_shift", read, absolute)) is not None:
         return lost
     gains = [maps.of_part(part) for maps in read.maps]
-    layers = gains[0].shape[1]
-    masses = [
-        ratio_of_means(gain.sum(1), maps.gaps) if len(gain) > 1 else Normal(float("nan"), float("nan"), len(gain))
-        for gain, maps in zip(gains, read.maps, strict=True)
-    ]
-    if not masses[0].interval().low > MASS_MINIMUM:
+    masses = [_mass(gain, maps.gaps) for gain, maps in zip(gains, read.maps, strict=True)]
+    if not _carries(masses[0]):
         raise Unmeasurable(
             f"the {part} carries {_words(masses[0])} of base's recovery, summed over blocks; more than {MASS_MINIMUM:g} needed; "
             f"n = {masses[0].n} units"
         )
     (before, before_out), (after, after_out) = (_centre(gain) for gain in gains)
-    post_lacks = read.kept.lost_in_post_alone or not masses[1].interval().low > MASS_MINIMUM
-    n = len(before_out)
-    evidence = Normal((after - before) / layers, jackknife_error((after_out - before_out) / layers), n)
-    influence = evidence.estimate / n + (n - 1) / n * (evidence.estimate - (after_out - before_out) / layers)
+    evidence, influence = _shift(*gains)
+    n, layers = evidence.n, gains[0].shape[1]
     items = [
         Item(unit, kind, float(n * before - (n - 1) * b), float(n * after - (n - 1) * p), float(each))
         for (kind, unit), b, p, each in zip(read.kept.units, before_out, after_out, influence, strict=True)
@@ -356,9 +366,43 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
         items,
         {"part": part},
         better="neither",
-        post_lacks=post_lacks,
+        post_lacks=read.kept.lost_in_post_alone or not _carries(masses[1]),
         sibling=absolute,
+        curve=_shift_by_column(*read.maps),
     )
+
+
+def _shift(base: Float[np.ndarray, "unit layer"], post: Float[np.ndarray, "unit layer"]) -> tuple[Normal, PerUnit]:
+    """How much deeper the centre of mass lies in post, as a share of the blocks, and what each unit adds to that."""
+    n, layers = base.shape
+    (before, before_out), (after, after_out) = _centre(base), _centre(post)
+    shift, left_out = (after - before) / layers, (after_out - before_out) / layers
+    evidence = Normal(shift, jackknife_error(left_out), n)
+    return evidence, shift / n + (n - 1) / n * (shift - left_out)
+
+
+def _shift_by_column(base: Maps, post: Maps) -> tuple[SitePoint, ...]:
+    """The same for every compared column that carries something in both, over the units that have it."""
+    points = []
+    for name in base.of("all").columns:
+        place = base.columns.index(name)
+        there = ~np.isnan(base.gains[:, 0, place])
+        gains = [maps.gains[there, :, place] for maps in (base, post)]
+        masses = [_mass(gain, maps.gaps[there]) for gain, maps in zip(gains, (base, post), strict=True)]
+        if there.sum() > 2 and all(map(_carries, masses)):
+            evidence, _ = _shift(*gains)
+            points.append(SitePoint(name, evidence.estimate, *evidence.interval()))
+    return tuple(points)
+
+
+def _mass(gain: Float[np.ndarray, "unit layer"], gaps: PerUnit) -> Normal:
+    """Recovery summed over blocks."""
+    return ratio_of_means(gain.sum(1), gaps) if len(gain) > 1 else Normal(float("nan"), float("nan"), len(gain))
+
+
+def _carries(mass: Normal) -> bool:
+    """Whether there is enough of it to have a centre."""
+    return mass.interval().low > MASS_MINIMUM
 
 
 def published(read: KnowledgeReadings) -> Drift:
@@ -428,19 +472,19 @@ def cross_recovery(read: KnowledgeReadings, across: Transferred, direction: str,
     absolute, slope = _slope(read, across, direction, columns, name)
     if slope is None:
         return _lost(name, read, absolute)
-    evidence, _ = slope
-    note = f"slope on the target's own map; {read.kept.note()}"
+    _, transferred = _own_and_transferred(read, across, direction)
     return _drift(
         name,
-        evidence,
+        slope[0],
         1.0,
         "recovery relative to the target's own",
         read,
-        note,
+        f"slope on the target's own map; {read.kept.note()}",
         (),
         {"columns": columns},
         post_lacks=read.kept.lost_in_post_alone,
         sibling=absolute,
+        maps=(transferred.drawn("base in post" if direction == "forward" else "post in base"),),
     )
 
 
@@ -472,15 +516,20 @@ def _slope(
     absolute = accuracy(read)
     if _too_few_left(name, read, absolute) is not None:
         return absolute, None
-    base, post = read.maps
-    maps, target, d = (post, read.post, across.forward) if direction == "forward" else (base, read.base, across.backward)
-    other = maps_of(replace(target, d=d), read.kept)
-    own = maps.of(columns).contributions()
+    target, other = _own_and_transferred(read, across, direction)
+    own = target.of(columns).contributions()
     try:
         _require_map(cross_fitted_similarity(own, own).strength[0], len(own), f"the target of {direction} patching")
         return absolute, cross_fitted_slope(other.of(columns).contributions(), own)
     except ValueError as error:
         raise Unmeasurable(f"{direction} patching: {error}; {read.kept.note()}") from error
+
+
+def _own_and_transferred(read: KnowledgeReadings, across: Transferred, direction: str) -> tuple[Maps, Maps]:
+    """The target's map by its own activations, and by the other model's."""
+    base, post = read.maps
+    own, target, d = (post, read.post, across.forward) if direction == "forward" else (base, read.base, across.backward)
+    return own, maps_of(replace(target, d=d), read.kept)
 
 
 def require_knowledge(read: KnowledgeReadings) -> None:
@@ -531,7 +580,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
-def _centre(gain: Float[np.ndarray, "unit layer"]) -> tuple[float, Float[np.ndarray, " unit"]]:
+def _centre(gain: Float[np.ndarray, "unit layer"]) -> tuple[float, PerUnit]:
     """Centre of mass over blocks of the mean gain, and the same with each unit left out."""
     moment, mass = gain @ np.arange(gain.shape[1]), gain.sum(1)
     return float(moment.sum() / mass.sum()), (moment.sum() - moment) / (mass.sum() - mass)
@@ -544,7 +593,7 @@ def _correlation(first: Map, second: Map) -> float:
         return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
-def _words(evidence: Normal) -> str:
+def _words(evidence: Evidence) -> str:
     """An estimate with its interval."""
     low, high = evidence.interval()
     return f"{evidence.estimate:.3f} [{low:.3f}, {high:.3f}]"
@@ -563,6 +612,8 @@ def _drift(
     better: Better = "higher",
     post_lacks: bool = False,
     sibling: Drift | None = None,
+    curve: tuple[SitePoint, ...] = (),
+    maps: tuple[CellMap, ...] = (),
 ) -> Drift:
     """A drift of this finding; the prompt form is part of its key."""
     return Drift(
@@ -579,4 +630,6 @@ def _drift(
         items=tuple(items),
         post_lacks=post_lacks,
         sibling=sibling,
+        curve=curve,
+        maps=maps,
     )

@@ -1,4 +1,4 @@
-"""The record of a run: one JSON file from which every report is rendered, and the items beside it."""
+"""The record of a run: one JSON file from which every report is rendered, and beside it the items and maps of its rows."""
 
 import json
 import os
@@ -6,11 +6,11 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-SCHEMA = "1.2"  # additions raise the minor number, anything else the major; record.schema.json is its schema
+SCHEMA = "1.3"  # additions raise the minor number, anything else the major; record.schema.json is its schema
 
 
 def items_path(path: Path) -> Path:
-    """Where the items of a record lie."""
+    """Where the items and maps of a record lie."""
     return path.with_suffix(".items.safetensors")
 
 
@@ -28,7 +28,10 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
             for field in ("base", "post", "contribution"):
                 tensors[f"{row['label']}/{field}"] = np.array([np.nan if item[field] is None else item[field] for item in items])
             names[row["label"]] = json.dumps([[item["kind"], item["name"]] for item in items], ensure_ascii=False)
-        rows.append({key: value for key, value in row.items() if key != "items"} | {"items": len(items)})
+        for each in row["maps"]:
+            tensors[f"{row['label']}/map/{each['name']}"] = np.array(each["values"], dtype=np.float64)  # None, no number, is NaN
+        maps = [{"name": each["name"], "columns": each["columns"]} for each in row["maps"]]
+        rows.append({key: value for key, value in row.items() if key != "items"} | {"items": len(items), "maps": maps})
     if tensors:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.items")
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mechdrift.errors import InputError
+from mechdrift.findings import registered
 
 Role = Literal["gate", "report"]
 DEFAULT_PROFILE = "base-to-post"
@@ -84,7 +85,8 @@ def load_profile(name: str) -> Profile:
     except (ValueError, KeyError, AttributeError) as error:
         told = f"{type(error).__name__}: {error}"  # a decoding error's repr holds the whole file
         raise InputError(f"profile {name}: {told}", "a table [rows.FINDING] a row", "mend the file") from error
-    return Profile(name, rules, sum(rule.role == "gate" for rule in rules.values()))
+    asked = {finding.name: finding.rows for finding in registered().values()}
+    return Profile(name, rules, sum(asked.get(finding, 1) for finding, rule in rules.items() if rule.role == "gate"))
 
 
 def _rule(where: str, row: dict[str, Any]) -> Rule:

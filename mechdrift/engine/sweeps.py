@@ -1,0 +1,117 @@
+"""Sweeps by content: read from the store where they are already known, block of pairs by block."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.record import Progress, record_columns
+from mechdrift.engine.recordings import Prompts, Recorder
+from mechdrift.engine.selfcheck import tolerance_of
+from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, check_sweep, sweep, sweep_naive
+from mechdrift.errors import Unmeasurable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+# A block of pairs is what is swept between two savings, and whose activations of another model are in memory at a time.
+BLOCK_PAIRS, BLOCK_BYTES = 64, 1 << 28
+
+
+@dataclass
+class Columns:
+    """A checkpoint's activations on the clean prompts of pairs."""
+
+    recorder: Recorder
+    """Whose store holds them."""
+    checkpoint: Checkpoint
+    """Whose they are."""
+    pairs: Pairs
+    """On which."""
+    kept: "dict[tuple[int, ...], np.ndarray]" = field(default_factory=dict)
+    """Blocks that the store could not take."""
+
+    def of(self, block: list[int]) -> "np.ndarray":
+        """Of one block: float32 [pair, layer, column, d_model], 0 beyond a pair's last token."""
+        if (values := self.kept.get(tuple(block))) is not None:
+            return values
+        part, recorder = self.pairs.take(block), self.recorder
+        widest = part.widest
+
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            import torch
+
+            few = part.take(chosen)
+            found = record_columns(model, few.clean, few.first, recorder.batch_tokens, progress).float()
+            return torch.nn.functional.pad(found, (0, 0, 0, widest - found.shape[2]))
+
+        prompts = Prompts([list(prompt) for prompt in part.clean], list(part.first), [()] * len(block))
+        return recorder.read(
+            "columns", self.checkpoint, prompts, run, (len(block), self.checkpoint.layers, widest, self.checkpoint.width)
+        )
+
+
+def record_clean(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs) -> Columns:
+    """Record block outputs of the clean prompts at every swept token, to be patched into another checkpoint.
+
+    They are kept on disk, so that models and the activations of all pairs need not be in memory together.
+    """
+    found = Columns(recorder, checkpoint, pairs)
+    for block in blocks_of(checkpoint, pairs):
+        values = found.of(block)
+        if recorder.store.read_only:
+            found.kept[tuple(block)] = values
+    return found
+
+
+def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, source: Columns | None = None) -> Sweep:
+    """Every cell of every pair (engine/sweep.py), from the store where it is known; source: activations to patch in instead.
+
+    A pass takes at most BUDGET_PER_TOKEN bytes for each token of a batch. Where the fast way does not agree with whole forwards
+    on a few cells of this model, whole forwards are used, and a warning says so. Raises Unmeasurable where the two models'
+    widths or numbers of blocks differ, or a value is not finite.
+    """
+    import torch
+
+    if source is not None and (source.checkpoint.layers, source.checkpoint.width) != (checkpoint.layers, checkpoint.width):
+        raise Unmeasurable(
+            f"layers x width differ: {source.checkpoint.spec} {source.checkpoint.layers} x {source.checkpoint.width}, "
+            f"{checkpoint.spec} {checkpoint.layers} x {checkpoint.width}"
+        )
+    widest = pairs.widest
+    naive: list[bool] = []  # found on the first part: whether this model has to be run whole
+
+    def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+        part = pairs.take(chosen)
+        if not naive:
+            few = pairs.take(chosen[:1])
+            gap = check_sweep(model, few.corrupt, few.clean, few.answers, few.first)
+            naive.append(not gap <= tolerance_of(model))
+            if naive[0]:
+                recorder.warnings.append(
+                    f"{checkpoint.spec}: the fast sweep is off by {gap:.2g}; patched by whole forwards, slower"
+                )
+        way = sweep_naive if naive[0] else sweep
+        budget = recorder.batch_tokens * BUDGET_PER_TOKEN["cpu" if model.device.type == "cpu" else "gpu"]
+        given = None if source is None else torch.from_numpy(source.of(chosen))
+        found = way(model, part.corrupt, part.clean, part.answers, part.first, budget, given, progress)
+        cells = torch.zeros(len(chosen), checkpoint.layers, widest)
+        for row in range(len(chosen)):
+            cells[row, :, : part.width(row)] = found.patched[row, :, : part.width(row)]
+        return torch.cat([found.clean[:, None], found.corrupt[:, None], cells.flatten(1)], dim=1)
+
+    asked = Prompts([list(prompt) for prompt in pairs.corrupt], list(pairs.first), list(pairs.answers))
+    more = {"clean": pairs.clean, "source": source and source.checkpoint.digests}
+    shape = len(pairs.corrupt), 2 + checkpoint.layers * widest
+    values = recorder.read("sweep", checkpoint, asked, run, shape, more, cut=blocks_of(checkpoint, pairs))
+    cells = torch.from_numpy(values[:, 2:]).reshape(-1, checkpoint.layers, widest)
+    for number in range(len(cells)):
+        cells[number, :, pairs.width(number) :] = torch.nan
+    return Sweep(cells, torch.from_numpy(values[:, 0]), torch.from_numpy(values[:, 1]), 0, 0)
+
+
+def blocks_of(checkpoint: Checkpoint, pairs: Pairs) -> list[list[int]]:
+    """Indices of pairs, those of like length together."""
+    order = sorted(range(len(pairs.corrupt)), key=lambda pair: (len(pairs.corrupt[pair]), pair))
+    step = min(BLOCK_PAIRS, max(1, BLOCK_BYTES // (4 * checkpoint.layers * pairs.widest * checkpoint.width)))
+    return [order[at : at + step] for at in range(0, len(order), step)]
