@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.checkpoints.load import require_known
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.record import Progress, record_columns
 from mechdrift.engine.recordings import Prompts, Recorder
@@ -78,6 +79,7 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
             f"layers x width differ: {source.checkpoint.spec} {source.checkpoint.layers} x {source.checkpoint.width}, "
             f"{checkpoint.spec} {checkpoint.layers} x {checkpoint.width}"
         )
+    require_known(checkpoint, pairs.clean)
     widest = pairs.widest
     naive: list[bool] = []  # found on the first part: whether this model has to be run whole
 
