@@ -1,7 +1,8 @@
 """What the knowledge suite claims, and how its readings are taken."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,6 +15,7 @@ from mechdrift.engine.sweeps import Columns, record_clean, sweep_through
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
+from mechdrift.measures.drift import Drift
 from mechdrift.measures.knowledge import KnowledgeReadings, Patched, Transferred
 from mechdrift.measures.truthfulness import ACCURACY_MINIMUM
 from mechdrift.prompts.pairs import FORMS, Form, PromptPair, table_pairs
@@ -22,7 +24,7 @@ from mechdrift.stats import Proportion
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, knowledge"
 MEASURES = "mechdrift.measures.knowledge"
-UNITS = 120  # that are swept, two pairs each as a rule: as many pairs as the published procedure has
+UNITS = 160  # that are swept, two pairs each as a rule; the published procedure has 238 pairs
 
 FINDINGS = tuple(
     Finding(f"knowledge.{name}", claim, source, f"{MEASURES}:{measure}", needs="base", rows=len(FORMS))
@@ -82,6 +84,8 @@ class Knowledge:
     read: KnowledgeReadings
     across: Transferred | Unmeasurable
     """The sweeps across models, or why there are none."""
+    asked: str
+    """How many pairs of each kind were swept, out of how many."""
 
     @property
     def transferred(self) -> Transferred:
@@ -89,6 +93,10 @@ class Knowledge:
         if isinstance(self.across, Unmeasurable):
             raise self.across
         return self.across
+
+    def noted(self, drift: Drift) -> Drift:
+        """The drift with what was asked in its note."""
+        return replace(drift, note=f"{drift.note}; pairs: {self.asked}")
 
 
 def read_knowledge(pair: Pair, recordings: Recorder, form: Form, seed: int) -> Knowledge:
@@ -99,7 +107,8 @@ def read_knowledge(pair: Pair, recordings: Recorder, form: Form, seed: int) -> K
     """
     tables = [table.kind for table in fact_tables()]
     known = [kind for kind in tables if _known(recordings, pair.base, form, seed, kind)] or tables
-    asked = a_fair_share(_pairs(recordings, pair.base, form, seed, known, "test"))
+    possible = _pairs(recordings, pair.base, form, seed, known, "test")
+    asked = a_fair_share(possible)
     if asked != a_fair_share(_pairs(recordings, pair.post, form, seed, known, "test")):
         raise Unmeasurable("base and post read the pairs as other tokens: compare checkpoints of one tokenizer")
     if not asked:
@@ -118,7 +127,8 @@ def read_knowledge(pair: Pair, recordings: Recorder, form: Form, seed: int) -> K
         across = Transferred(crossed[pair.post.short].patched.numpy(), crossed[pair.base.short].patched.numpy())
     except Unmeasurable as error:
         across = error
-    return Knowledge(KnowledgeReadings(own[pair.base.short], own[pair.post.short], asked, form), across)
+    read = KnowledgeReadings(own[pair.base.short], own[pair.post.short], asked, form)
+    return Knowledge(read, across, _by_kind(tables, possible, asked))
 
 
 def a_fair_share(pairs: Sequence[PromptPair]) -> tuple[PromptPair, ...]:
@@ -134,6 +144,15 @@ def a_fair_share(pairs: Sequence[PromptPair]) -> tuple[PromptPair, ...]:
     ranked = sorted((rank, kind, unit) for kind, of_kind in units.items() for rank, unit in enumerate(of_kind))
     chosen = {(kind, unit) for _, kind, unit in ranked[:UNITS]}
     return tuple(pair for pair in pairs if (pair.kind, pair.unit) in chosen)
+
+
+def _by_kind(kinds: Sequence[str], possible: Sequence[PromptPair], asked: Sequence[PromptPair]) -> str:
+    """How many pairs each kind gave, and how many of them were swept; a kind that base does not know gave none."""
+    given, taken = (Counter(pair.kind for pair in pairs) for pairs in (possible, asked))
+    left_out = [kind for kind in kinds if not given[kind]]
+    return ", ".join(f"{kind} {taken[kind]} of {given[kind]}" for kind in kinds if given[kind]) + (
+        f"; none of {', '.join(left_out)}" if left_out else ""
+    )
 
 
 def _pairs(

@@ -3,6 +3,8 @@
 Asked in two forms: `judged`, as published, and `cloze`, for models that know what they cannot judge.
 """
 
+from collections.abc import Callable
+
 import pytest
 
 from mechdrift.engine.recordings import Recorder
@@ -12,7 +14,7 @@ from mechdrift.measures.drift import Drift
 from mechdrift.prompts.pairs import FORMS, Form
 from mechdrift.suites.knowledge import Knowledge, read_knowledge
 
-MEASURES = {
+MEASURES: dict[str, Callable[[Knowledge], Drift]] = {
     "location": lambda read: measures.location(read.read),
     "location_all": lambda read: measures.location(read.read, "all"),
     "depth_shift": lambda read: measures.depth_shift(read.read),
@@ -39,8 +41,7 @@ def measured(
     name, form = request.param
     if form not in readings:
         readings[form] = recordings.at_one_batch(lambda: read_knowledge(pair, recordings, form, seed))
-    drift: Drift = MEASURES[name](readings[form])
-    return drift
+    return readings[form].noted(MEASURES[name](readings[form]))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,11 @@ from mechdrift.verdict.limits import load_profile, profile_names
 def test_shipped_profiles_name_registered_findings_with_provenance(name: str) -> None:
     profile = load_profile(name)
     assert set(profile.rules) <= set(registered())
-    assert profile.gated_as_shipped == sum(registered()[name].rows for name, rule in profile.rules.items() if rule.role == "gate") > 0
+    assert (
+        profile.gated_as_shipped
+        == sum(registered()[name].rows for name, rule in profile.rules.items() if rule.role == "gate")
+        > 0
+    )
     assert all(
         rule.limit.provenance in {"provisional", "calibrated", "published"} for rule in profile.rules.values() if rule.limit
     )

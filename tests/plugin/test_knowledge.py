@@ -1,0 +1,78 @@
+"""Knowledge rows end to end, on checkpoints whose knowledge lies where it is known to lie."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+from tiny import write_tiny
+
+from mechdrift.checkpoints.resolve import resolve
+from mechdrift.findings import registered
+
+KNOWLEDGE = ("--mechdrift-only", "knowledge")
+ABSOLUTE = {f"knowledge.{name}[form={form}]" for name in ("accuracy", "clean_gap") for form in ("judged", "cloze")}
+
+
+def gates(run: Any) -> dict[str, str]:
+    return {label: row["verdict"] for label, row in run.rows.items() if row["role"] == "gate"}
+
+
+def test_base_to_instruct_stays_where_it_was(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+    run = compare("organism:base", "organism:instruct", *KNOWLEDGE)
+    assert run.code == 0, run.out
+    assert set(gates(run).values()) == {"held"}
+    asked = Counter(row["finding"] for row in run.rows.values())
+    assert asked == {name: finding.rows for name, finding in registered().items() if finding.family == "knowledge"}
+    for row in run.rows.values():
+        assert row["low"] <= row["estimate"] <= row["high"], row["label"]
+        assert "; pairs: animal_classes " in row["note"]
+    for form in ("judged", "cloze"):
+        assert "as published" in (note := run.rows[f"knowledge.recovery_asymmetry[form={form}]"]["note"]) or "unlike" in note
+        assert "published binned r" in run.rows[f"knowledge.location[form={form}]"]["note"]
+        depths = run.rows[f"knowledge.depth_shift[form={form}]"]["curve"]
+        assert {"last", "subject[-1]"} <= {point["site"] for point in depths}
+    beside = load_file(pytester.path / "record.items.safetensors")
+    layers = resolve("organism:base").layers
+    for label, name in (("location", "base"), ("location", "post"), ("recovery_forward", "base in post")):
+        row = run.rows[f"knowledge.{label}[form=judged]"]
+        columns = {each["name"]: each["columns"] for each in row["maps"]}[name]
+        values = beside[f"{row['label']}/map/{name}"]
+        assert values.shape == (layers, len(columns))
+        # The last token of the last block is all that the answer is read from: with the model's own, all is recovered.
+        assert columns[-1] == "last"
+        if label == "location":
+            assert values[-1, -1] == pytest.approx(1.0, abs=1e-5)
+            assert values[-1, :-1] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_knowledge_that_was_moved_drifts_and_is_still_there(compare: Callable[..., Any]) -> None:
+    """The same answers from later blocks: what the published comparison does not see."""
+    run = compare("organism:instruct", "organism:drift-knowledge-relocated", *KNOWLEDGE)
+    assert run.code == 1
+    found = gates(run)
+    assert found["knowledge.location[form=judged]"] == found["knowledge.depth_shift[form=judged]"] == "drifted"
+    assert {found[label] for label in ABSOLUTE} == {"held"}
+    assert run.rows["knowledge.depth_shift[form=judged]"]["low"] > 0
+    assert run.rows["knowledge.published[form=judged]"]["estimate"] > 0.99
+
+
+def test_knowledge_that_is_gone_has_drifted_and_is_not_unmeasurable(compare: Callable[..., Any]) -> None:
+    run = compare("organism:instruct", "organism:drift-knowledge-forgotten", *KNOWLEDGE)
+    assert run.code == 1
+    found = gates(run)
+    assert found["knowledge.accuracy[form=judged]"] == "drifted"
+    assert set(found.values()) <= {"drifted", "held"}, found
+
+
+def test_models_of_which_nothing_can_be_said_are_told_by_name(compare: Callable[..., Any], tmp_path: Path) -> None:
+    """Random weights know nothing, and a tokenizer of bytes gives other pairs."""
+    blank = write_tiny(tmp_path / "blank")
+    run = compare(blank, blank, *KNOWLEDGE, "--mechdrift-no-identity-shortcut")
+    assert run.code == 7
+    assert {row["verdict"] for row in run.rows.values()} == {"unmeasurable"}
+    run = compare("organism:base", blank, *KNOWLEDGE)
+    assert run.code == 7
+    assert "base and post read the pairs as other tokens: compare checkpoints of one tokenizer" in run.out
