@@ -122,7 +122,8 @@ def read_knowledge(pair: Pair, recordings: Recorder, form: Form, seed: int) -> K
     crossed: dict[str, Sweep] = {}
     across: Transferred | Unmeasurable
     try:
-        for point, other in ((pair.post, pair.base), (pair.base, pair.post)):
+        for point in recordings.held_first((pair.post, pair.base)):
+            other = pair.base if point == pair.post else pair.post
             crossed[point.short] = sweep_through(recordings, point, prompts, clean[other.short])
         across = Transferred(crossed[pair.post.short].patched.numpy(), crossed[pair.base.short].patched.numpy())
     except Unmeasurable as error:

@@ -78,6 +78,7 @@ FINDINGS = (
         "Buerger et al. 2024, Truth is Universal, arXiv 2407.12831, two-direction form",
         f"{DIRECTIONS}:two_directions",
         needs="base",
+        rows=2,
     ),
     Finding(
         "truth.steering_transfer",
@@ -92,6 +93,7 @@ FINDINGS = (
         f"{DU}, intervention effect; Marks and Tegmark 2024, arXiv 2310.06824, normalised indirect effect",
         f"{STEERING}:transfer",
         needs="base",
+        rows=4,
     ),
     Finding(
         "truth.steering_backward",

@@ -1,6 +1,7 @@
-"""How many entities of the test split there are."""
+"""How many entities of the test split there are, and how many rows are asked."""
 
 from mechdrift.data.organisms.recipe.families import QWEN
+from mechdrift.findings import registered
 from mechdrift.prompts.statements import shipped_statements
 
 
@@ -11,3 +12,4 @@ def entities_asked(*kinds: str) -> int:
 
 KNOWN = entities_asked(*QWEN.kinds)  # to organism:base and what comes of it
 ALL = entities_asked()
+ROWS = sum(finding.rows for finding in registered().values())

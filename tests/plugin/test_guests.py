@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from known import ROWS
+
+from mechdrift.verdict.limits import load_profile
 
 PAIR = ("--base", "organism:base", "--post", "organism:instruct")
 
@@ -49,7 +52,11 @@ def test_list_shows_roles_and_limits(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_inprocess("--mechdrift-list")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["profile base-to-post: 5 gated rows", "truth.direction_similarity: gate, >= 0.8 (provisional)", "*arXiv 2504.02904*"]
+        [
+            f"profile base-to-post: {load_profile('base-to-post').gated_as_shipped} gated rows",
+            "truth.direction_similarity: gate, >= 0.8 (provisional)",
+            "*arXiv 2504.02904*",
+        ]
     )
 
 
@@ -61,7 +68,7 @@ def test_in_a_strangers_project_with_errors_for_warnings(compare: Callable[..., 
     (pytester.path / "tests" / "test_own.py").write_text("def test_own():\n    raise SystemExit('not to be run')\n")
     run = compare("organism:base", "organism:instruct", process=True)
     assert run.code == 0, run.out
-    assert len(run.rows) == 16
+    assert len(run.rows) == ROWS
     assert "test_own" not in run.out
 
 

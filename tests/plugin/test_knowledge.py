@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from tiny import write_tiny
 
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.data.organisms.matrix import expected_verdicts
 from mechdrift.findings import registered
 
 KNOWLEDGE = ("--mechdrift-only", "knowledge")
@@ -18,6 +19,12 @@ ABSOLUTE = {f"knowledge.{name}[form={form}]" for name in ("accuracy", "clean_gap
 
 def gates(run: Any) -> dict[str, str]:
     return {label: row["verdict"] for label, row in run.rows.items() if row["role"] == "gate"}
+
+
+def as_planted(run: Any, drift: str) -> bool:
+    """Whether every gated row has a verdict that the drift matrix allows."""
+    found = gates(run)
+    return all(found[label] in allowed for label, allowed in expected_verdicts(drift, found).items())
 
 
 def test_base_to_instruct_stays_where_it_was(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
@@ -52,9 +59,8 @@ def test_knowledge_that_was_moved_drifts_and_is_still_there(compare: Callable[..
     """The same answers from later blocks: what the published comparison does not see."""
     run = compare("organism:instruct", "organism:drift-knowledge-relocated", *KNOWLEDGE)
     assert run.code == 1
-    found = gates(run)
-    assert found["knowledge.location[form=judged]"] == found["knowledge.depth_shift[form=judged]"] == "drifted"
-    assert {found[label] for label in ABSOLUTE} == {"held"}
+    assert as_planted(run, "knowledge-relocated")
+    assert {gates(run)[label] for label in ABSOLUTE} == {"held"}
     assert run.rows["knowledge.depth_shift[form=judged]"]["low"] > 0
     assert run.rows["knowledge.published[form=judged]"]["estimate"] > 0.99
 
@@ -62,9 +68,8 @@ def test_knowledge_that_was_moved_drifts_and_is_still_there(compare: Callable[..
 def test_knowledge_that_is_gone_has_drifted_and_is_not_unmeasurable(compare: Callable[..., Any]) -> None:
     run = compare("organism:instruct", "organism:drift-knowledge-forgotten", *KNOWLEDGE)
     assert run.code == 1
-    found = gates(run)
-    assert found["knowledge.accuracy[form=judged]"] == "drifted"
-    assert set(found.values()) <= {"drifted", "held"}, found
+    assert as_planted(run, "knowledge-forgotten")
+    assert set(gates(run).values()) == {"drifted", "held"}
 
 
 def test_models_of_which_nothing_can_be_said_are_told_by_name(compare: Callable[..., Any], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.verdict.limits import load_profile
 
-GATES = {name for name, rule in load_profile("base-to-post").rules.items() if rule.role == "gate"}
+GATED = load_profile("base-to-post").gated_as_shipped
 SIMILARITY = "truth.direction_similarity"
 
 
@@ -30,6 +30,11 @@ def write_blank(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def gates(run: Any) -> list[str]:
+    """Verdicts of the gated rows."""
+    return [row["verdict"] for row in run.rows.values() if row["role"] == "gate"]
+
+
 def schema() -> Any:
     return json.loads((files("mechdrift.report") / "record.schema.json").read_text())
 
@@ -37,14 +42,17 @@ def schema() -> Any:
 def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
     run = compare("organism:base", "organism:instruct")
     assert run.code == 0, run.out
-    assert {name for name, verdict in run.verdicts().items() if verdict == "held"} >= GATES
-    for row in run.rows.values():
+    assert gates(run) == ["held"] * GATED
+    for name, row in run.rows.items():
         assert row["low"] <= row["estimate"] <= row["high"]
-        assert row["n"] == KNOWN
+        if name.startswith("truth."):
+            assert row["n"] == KNOWN
     jsonschema.validate(run.record, schema())
     assert "mechdrift: base organism:base (qwen3, 6 blocks x 160" in run.out
-    assert re.search(r"mechdrift: device cpu, dtype float32, cache .*, profile base-to-post \(5 gated rows\)", run.out)
-    assert "mechdrift: 5 gated rows: 5 held" in run.out
+    assert re.search(r"mechdrift: device cpu, dtype float32, cache .*, profile base-to-post \((\d+) gated rows\)", run.out)[
+        1
+    ] == str(GATED)
+    assert f"mechdrift: {GATED} gated rows: {GATED} held" in run.out
 
 
 @pytest.mark.parametrize(("degrees", "verdict"), [(15, "held"), (30, "held"), (60, "drifted")])
@@ -60,7 +68,8 @@ def test_a_turned_copy_shows_the_cosine_of_its_angle(
     assert run.verdicts()["truth.judgement_accuracy"] == "held"
     assert run.verdicts()["truth.clean_gap"] == "held"
     assert run.rows["truth.probe_accuracy"]["verdict"] == "held"
-    assert run.code == (0 if {run.verdicts()[name] for name in GATES} == {"held"} else 1)
+    assert run.code == (0 if set(gates(run)) == {"held"} else 1)
+    assert all(row["verdict"] in ("held", "reported") for name, row in run.rows.items() if name.startswith("knowledge."))
 
 
 def test_a_failed_gate_says_by_how_much_against_which_limit_from_which_n(
@@ -117,7 +126,7 @@ def test_a_base_without_the_effect_is_unmeasurable_and_not_green(compare: Callab
     write_blank(tmp_path / "blank")
     run = compare(tmp_path / "blank", "organism:base")
     assert run.code == 7
-    assert {run.verdicts()[name] for name in GATES} == {"unmeasurable"}
+    assert gates(run) == ["unmeasurable"] * GATED
     assert "base's TRUE/FALSE judgement is right on" in run.out
     assert f"n = {ALL} entities; clean gap" in run.out
 
