@@ -50,8 +50,6 @@ def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
     jsonschema.validate(run.record, schema())
     assert "mechdrift: base organism:base (qwen3, 6 blocks x 160" in run.out
     assert re.search(rf"mechdrift: device cpu, dtype float32, cache .*, profile base-to-post \({GATED} gated rows\)", run.out)
-        1
-    ] == str(GATED)
     assert f"mechdrift: {GATED} gated rows: {GATED} held" in run.out
 
 
