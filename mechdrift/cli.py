@@ -12,7 +12,7 @@ from typing import NoReturn
 from mechdrift.errors import InputError, Unmeasurable
 
 BAD, USAGE_ERROR = 1, 4  # as pytest's
-UNITS = 60  # of a kind on a map: an interval on its accuracy, and a minute on one core for a model of 0.1B weights
+UNITS = 40  # of a kind on a map: an interval on its accuracy, and a minute on one core for a model of 0.1B weights
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,7 +49,7 @@ def _add_map(command: argparse.ArgumentParser) -> None:
     command.add_argument("spec", metavar="SPEC", help="the checkpoint, as after pytest's --base")
     command.add_argument("--form", choices=FORMS, default=FORMS[0], help=f"how pairs ask; default: {FORMS[0]}")
     command.add_argument("--kind", metavar="NAME", nargs="+", action="extend", help="fact tables; default: all that it knows")
-    command.add_argument("--units", metavar="N", type=parse_units, default=UNITS, help=f"of each kind, at most; default: {UNITS}")
+    command.add_argument("--units", metavar="N", type=parse_seed, default=UNITS, help=f"of each kind, at most; default: {UNITS}")
     command.add_argument("--out", metavar="FILE.safetensors", type=Path, help="write the numbers of the map there")
     shared: dict[str, tuple[str, Callable[[str], object], str]] = {
         "seed": ("N", parse_seed, "of splits and prompts"),
@@ -82,13 +82,6 @@ def _add_cache(cache: argparse.ArgumentParser) -> None:
         "--older-than", metavar="DAYS", type=parse_amount, help="recordings and derived organisms not used for so long"
     )
     pruning.add_argument("--max-size", metavar="GB", type=parse_amount, help="the least recently used, until no more are left")
-
-
-def parse_units(text: str) -> int:
-    """A positive whole number."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a positive whole number")
-    return int(text)
 
 
 def parse_amount(text: str) -> float:

@@ -80,7 +80,7 @@ class Kind:
     found: Found
     """All that the tokenizer allows."""
     pairs: tuple[PromptPair, ...]
-    """Those that were asked."""
+    """Those that were asked; none where there are too few."""
     answers: Patched
     """Clean and corrupt logits of those; nothing is patched yet."""
     form: Form
@@ -102,7 +102,9 @@ class Kind:
     def told(self) -> list[str]:
         """In a line or two."""
         lines = [self.found.told()]
-        if self.pairs:
+        if not self.pairs:
+            lines.append(f"not asked: {LEAST_UNITS} units needed")
+        else:
             gap = mean_gap(self.answers, self.pairs)
             lines.append(f"{self.right.n} units asked: right {_words(self.right, 3)}, clean gap {_words(gap, 2)} logits")
             if not self.known:
@@ -110,16 +112,18 @@ class Kind:
         return lines
 
 
-def drawn(request: Request, progress: "Callable[[str], Progress | None]", shades: bool) -> Iterator[str]:
+def drawn(request: Request, progress: "Callable[[str], Progress]", shades: bool) -> Iterator[str]:
     """Lines for people, each when it is known; with request.out the numbers are in a file before the last.
 
     shades: whether the output can show them. Raises InputError, and Unmeasurable where the model knows too little.
     """
     tables = _tables(request.kind)
     _check_place(request.out)
-    check_device(request.device)
+    if request.units < LEAST_UNITS:
+        raise InputError(f"--units {request.units}", f"{LEAST_UNITS} or more", "ask more of each kind")
     if request.device == TENSOR_PARALLEL:
         raise InputError(f"--device {TENSOR_PARALLEL}", "one process", "use --device map to spread a model over GPUs and CPU")
+    check_device(request.device)
     device = pick_device(request.device)
     pool = Pool(device, pick_dtype(request.dtype, device))
     with _store(request.cache) as folder:
@@ -129,9 +133,9 @@ def drawn(request: Request, progress: "Callable[[str], Progress | None]", shades
         yield from _row("asked", [f"{request.form}, seed {request.seed}, {pool.dtype} on {device}"])
         tokens = partial(encode, pool.tokenizer(point))
         found = {table.kind: table_pairs(table, tokens, request.form, request.seed) for table in tables}
-        if sum(of.units for of in found.values()) < LEAST_UNITS:
+        if max(of.units for of in found.values()) < LEAST_UNITS:
             counts = ". ".join(f"{kind}: {of.told()}" for kind, of in found.items())
-            raise Unmeasurable(f"{point.spec}: {counts}; {LEAST_UNITS} units needed")
+            raise Unmeasurable(f"{point.spec}: {counts}; {LEAST_UNITS} units of a kind needed")
         kinds = recorder.at_one_batch(lambda: {kind: _asked(recorder, point, of, request) for kind, of in found.items()})
         for name, kind in kinds.items():
             yield from _row(name, kind.told())
@@ -155,9 +159,11 @@ def _tables(names: list[str] | None) -> list[FactTable]:
 
 
 def _check_place(out: Path | None) -> None:
-    """Raise InputError where no file can be written, before anything is measured."""
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise InputError(f"--out {out}: a folder, or in none", "a file in a folder that exists", "make the folder")
+    """Raise InputError where no file can go, before anything is measured; a device would be replaced by one."""
+    if out is not None and not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: no folder {out.parent}", "a file in a folder that exists", "make the folder")
+    if out is not None and out.exists() and not out.is_file():
+        raise InputError(f"--out {out}: there already, and no file", "a file's name", "name another")
 
 
 @contextmanager
@@ -171,14 +177,14 @@ def _store(cache: str | None) -> Iterator[Path]:
 
 
 def _asked(recorder: Recorder, point: Checkpoint, found: Found, request: Request) -> Kind:
-    """The first units of a kind, and what the model answers to them; found pairs come in an order that the seed drew."""
-    units = list(dict.fromkeys(pair.unit for pair in found.pairs))[: request.units]
+    """The first units of a kind, in the order that the seed drew, and what the model answers to them."""
+    units = list(dict.fromkeys(pair.unit for pair in found.pairs))[: request.units if found.units >= LEAST_UNITS else 0]
     pairs = tuple(pair for pair in found.pairs if pair.unit in units)
     d = np.zeros((2, 0), dtype=np.float32)
     if pairs:
         prompts = [list(pair.clean) for pair in pairs] + [list(pair.corrupt) for pair in pairs]
-        ends = [len(prompt) - 1 for prompt in prompts]
-        logits = recorder.logits(point, Prompts(prompts, ends, [pair.answers for pair in pairs] * 2))
+        answers: list[tuple[int, ...]] = [pair.answers for pair in pairs]
+        logits = recorder.logits(point, Prompts(prompts, [len(prompt) - 1 for prompt in prompts], answers * 2))
         d = (logits[:, 0] - logits[:, 1]).reshape(2, -1)
     nothing = np.zeros((len(pairs), 0, 0), dtype=np.float32)
     return Kind(found, pairs, Patched(nothing, *d), request.form)
