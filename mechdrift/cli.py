@@ -12,7 +12,7 @@ from typing import NoReturn
 from mechdrift.errors import InputError, Unmeasurable
 
 BAD, USAGE_ERROR = 1, 4  # as pytest's
-UNITS = 40  # of a kind on a map: an interval on its accuracy, and a minute on one core for a model of 0.1B weights
+UNITS = 40  # of a kind on a map: two minutes on one core for a model of 0.1B weights
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,14 +8,14 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-SHADES = (" \N{MIDDLE DOT} ", *(shade * 3 for shade in "\u2591\u2592\u2593\u2588"))
-STEP = 0.2  # from a shade to the next
+BLANK = "\N{MIDDLE DOT}"
+SHADES = {0.1: "\u2591" * 3, 0.3: "\u2592" * 3, 0.5: "\u2593" * 3, 0.7: "\u2588" * 3}  # from which value on
 
 
 def can_shade(encoding: str | None) -> bool:
     """Whether an output of this encoding has the shades."""
     try:
-        "".join(SHADES).encode(encoding or "ascii")
+        "".join([BLANK, *SHADES.values()]).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True
@@ -25,9 +25,7 @@ def legend(shades: bool) -> str:
     """What a cell shows, where 1 is all of it."""
     if not shades:
         return "per cent"
-    return f"{SHADES[0].strip()} under {STEP / 2:.1f}" + "".join(
-        f"  {shade} from {(level - 0.5) * STEP:.1f}" for level, shade in enumerate(SHADES) if level
-    )
+    return f"{BLANK} under {min(SHADES)}" + "".join(f"  {shade} from {start}" for start, shade in SHADES.items())
 
 
 def heat_map(columns: "Sequence[str]", values: "np.ndarray", shades: bool) -> list[str]:
@@ -48,8 +46,8 @@ def heat_map(columns: "Sequence[str]", values: "np.ndarray", shades: bool) -> li
 
 
 def _shade(value: float) -> str:
-    """The nearest step's, the darkest also for what is beyond."""
-    return SHADES[min(max(int(value / STEP + 0.5), 0), len(SHADES) - 1)]
+    reached = [start for start in SHADES if value >= start]
+    return SHADES[reached[-1]] if reached else f" {BLANK} "
 
 
 def _per_cent(value: float) -> str:
