@@ -60,13 +60,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def drawn(cache: Path) -> Drawn:
     """A map of organism:base, on an output that has no shades."""
-    out, told = cache / "map.safetensors", io.BytesIO()
+    out, screen = cache / "map.safetensors", io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", io.TextIOWrapper(told, encoding="ascii"))
+        patch.setattr(sys, "stdout", screen)
         arguments = ["--kind", KIND, "--units", str(UNITS), "--cache", str(cache), "--out", str(out)]
         assert main(["map", "organism:base", *arguments]) == 0
+    screen.seek(0)
     with safe_open(out, framework="np") as file:
-        return Drawn(told.getvalue().decode().splitlines(), {name: file.get_tensor(name) for name in NUMBERS}, file.metadata())
+        return Drawn(screen.read().splitlines(), {name: file.get_tensor(name) for name in NUMBERS}, file.metadata())
 
 
 def pairs_asked() -> list[PromptPair]:
