@@ -1,19 +1,31 @@
 """The command `mechdrift`."""
 
 import argparse
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import NoReturn
 
-from mechdrift.errors import InputError
+from mechdrift.errors import InputError, Unmeasurable
 
 BAD, USAGE_ERROR = 1, 4  # as pytest's
+UNITS = 40  # of a kind on a map: two minutes on one core for a model of 0.1B weights
+
+
+class Parser(argparse.ArgumentParser):
+    """What cannot be parsed is one line and exit code 4, as all that cannot be used."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say so and leave."""
+        self.exit(USAGE_ERROR, f"mechdrift: {message}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """All subcommands."""
-    top = argparse.ArgumentParser(prog="mechdrift", description="Beside `pytest --base X --post Y`.")
+    top = Parser(prog="mechdrift", description="Beside `pytest --base X --post Y`.")
     commands = top.add_subparsers(dest="command", required=True)
     organisms = commands.add_parser(
         "organisms", help="list the checkpoints whose truth is known, or build one", description="List or build the organisms."
@@ -23,8 +35,35 @@ def parser() -> argparse.ArgumentParser:
         "--build", metavar="NAME", help="train an organism that is not shipped, from its recipe, on this machine"
     )
     organisms.add_argument("--out", metavar="DIR", help="with --build: write it there instead of into the cache")
+    _add_map(commands.add_parser("map", help="show where a checkpoint keeps what it knows", description=_map.__doc__))
     _add_cache(commands.add_parser("cache", help="show, verify or prune what runs keep", description="Recordings on disk."))
     return top
+
+
+def _add_map(command: argparse.ArgumentParser) -> None:
+    """`mechdrift map SPEC`; what pytest has too has pytest's name and default."""
+    from mechdrift.options import DEFAULTS, parse_batch, parse_device, parse_dtype, parse_seed
+    from mechdrift.prompts.pairs import FORMS
+
+    command.set_defaults(run=_map)
+    command.add_argument("spec", metavar="SPEC", help="the checkpoint, as after pytest's --base")
+    command.add_argument("--form", choices=FORMS, default=FORMS[0], help=f"how pairs ask; default: {FORMS[0]}")
+    command.add_argument("--kind", metavar="NAME", nargs="+", action="extend", help="fact tables; default: all that it knows")
+    command.add_argument("--units", metavar="N", type=parse_seed, default=UNITS, help=f"of each kind, at most; default: {UNITS}")
+    command.add_argument("--out", metavar="FILE.safetensors", type=Path, help="write the numbers of the map there")
+    shared: dict[str, tuple[str, Callable[[str], object], str]] = {
+        "seed": ("N", parse_seed, "of splits and prompts"),
+        "device": ("DEVICE", parse_device, "auto, cpu, cuda, cuda:N, or map (over all GPUs, then the CPU)"),
+        "dtype": ("DTYPE", parse_dtype, "auto, float32, bfloat16 or float16"),
+        "batch": ("TOKENS", parse_batch, "padded tokens a forward"),
+        "cache": ("DIR|off", str, "where recordings are kept"),
+    }
+    for name, (metavar, parse, what) in shared.items():
+        default = DEFAULTS[f"--mechdrift-{name}"]
+        what += f"; default: {'your cache folder' if default is None else default}"
+        command.add_argument(
+            f"--{name}", f"--mechdrift-{name}", dest=name, metavar=metavar, type=parse, default=default, help=what
+        )
 
 
 def _add_cache(cache: argparse.ArgumentParser) -> None:
@@ -66,6 +105,25 @@ def _organisms(options: argparse.Namespace) -> int:
     return 0
 
 
+def _map(options: argparse.Namespace) -> int:
+    """Show at which tokens and blocks a checkpoint keeps what it knows, by activation patching."""
+    from mechdrift.knowledge_map import Request, drawn
+    from mechdrift.report.heat_map import can_shade
+    from mechdrift.report.terminal import progress_line
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # names of files and facts may hold what the output cannot show
+    request = Request(**{field.name: getattr(options, field.name) for field in fields(Request)})
+
+    def write(text: str) -> None:
+        if sys.stderr.isatty():
+            print(text, end="", file=sys.stderr, flush=True)
+
+    for line in drawn(request, lambda label: progress_line(label, write), can_shade(sys.stdout.encoding)):
+        print(line, flush=True)
+    return 0
+
+
 def _folder(options: argparse.Namespace) -> Path:
     """The cache that is meant; the default one is made, so that an unused one is empty and no error."""
     from mechdrift.engine.store import default_folder
@@ -102,13 +160,13 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code: 0, 1 for a bad cache, or 4 for input that cannot be used, with one line."""
+    """Run a subcommand; returns the exit code: 0, 1 for a bad cache, or 4 for what cannot be used or measured, with one line."""
     try:
         options = parser().parse_args(arguments)
         code = int(options.run(options))
         sys.stdout.flush()
         return code
-    except InputError as error:
+    except (InputError, Unmeasurable) as error:
         print(f"mechdrift: {error}", file=sys.stderr)
         return USAGE_ERROR
     except BrokenPipeError:  # `mechdrift organisms | head`: what is left to say has no reader, at exit neither

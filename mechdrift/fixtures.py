@@ -1,12 +1,11 @@
 """What suites are given. Everything is session-scoped and lazy: a fixture that no test asks for costs nothing."""
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mechdrift.report import text
+from mechdrift.report import terminal, text
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from mechdrift.run import ComparingRun
 
 RECORDER = pytest.StashKey["Recorder"]()
-QUIET_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -128,15 +126,10 @@ def progress_line(config: pytest.Config, label: str) -> "Progress":
     """One line on work that takes longer than two seconds; silent in workers and where there is no terminal."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     capture = config.pluginmanager.get_plugin("capturemanager")
-    started = time.monotonic()
 
-    def say(done: int, total: int) -> None:
-        passed = time.monotonic() - started
-        if reporter is None or capture is None or not reporter.isatty or passed < QUIET_SECONDS:
-            return
-        left = passed * (total - done) / done
-        line = f"mechdrift: {text.printable(label)}: {done}/{total}, {left:.0f} s to go" if done < total else ""
-        with capture.global_and_fixture_disabled():
-            reporter.write(f"\r{line:<78}\r" if not line else f"\r{line:<78}", flush=True)
+    def write(line: str) -> None:
+        if reporter is not None and capture is not None and reporter.isatty:
+            with capture.global_and_fixture_disabled():
+                reporter.write(line, flush=True)
 
-    return say
+    return terminal.progress_line(label, write)

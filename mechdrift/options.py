@@ -187,7 +187,9 @@ def settings_of(config: pytest.Config) -> Settings | None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise pytest.UsageError(f"mechdrift: --stage {twice[0]} is given twice; expected one of each name; rename one")
     record = get("--mechdrift-record")
-    if record is not None and (os.path.isdir(record) or not os.path.isdir(Path(record).absolute().parent)):
+    # What is there is replaced, so it may not be a folder, nor a device.
+    taken = record is not None and os.path.exists(record) and not os.path.isfile(record)
+    if record is not None and (taken or not os.path.isdir(Path(record).absolute().parent)):
         raise pytest.UsageError(
             f"mechdrift: --mechdrift-record {record}: expected a file in a folder that exists; make the folder"
         )

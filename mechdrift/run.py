@@ -180,11 +180,9 @@ class ComparingRun:
             temporary = TemporaryDirectory(prefix="mechdrift-")
             self.config.add_cleanup(temporary.cleanup)
             return Path(temporary.name)
-        if self.settings.cache:
-            return Path(self.settings.cache).expanduser().absolute()
-        from mechdrift.engine.store import default_folder
+        from mechdrift.engine.store import folder_of
 
-        return default_folder()
+        return folder_of(self.settings.cache)
 
     def pytest_report_header(self) -> list[str]:
         """What is compared, and how."""
@@ -194,7 +192,7 @@ class ComparingRun:
         assert self.post
         device = pick_device(self.settings.device)
         chain = {"base": self.base} | {f"stage {name}": point for name, point in self.stages.items()} | {"post": self.post}
-        lines = [f"mechdrift: {name} {_described(point)}" for name, point in chain.items()]
+        lines = [f"mechdrift: {name} {text.described(point)}" for name, point in chain.items()]
         if self.stages:
             lines.append("mechdrift: stages are checked and recorded; no finding asks about them yet")
         cache = "off" if self.settings.cache == OFF or self.settings.device == "tp" else self.store_folder
@@ -397,15 +395,6 @@ def row_properties(row: Row) -> list[tuple[str, object]]:
     limit = row["limit"] or {}
     values = {name: row[name] for name in names} | {side: limit.get(side) for side in ("at_least", "at_most")}
     return [(f"mechdrift.{name}", text.printable(str(value))) for name, value in values.items() if value is not None]
-
-
-def _described(checkpoint: "Checkpoint") -> str:
-    """One checkpoint in the header."""
-    size = f"{checkpoint.layers} blocks x {checkpoint.width}, {checkpoint.parameters / 1e6:,.1f}M weights"
-    told = {"hub": f"hub commit {checkpoint.commit}, ", "folder": "a folder, ", "file": "a file, ", "adapter": "adapted, "}
-    taken = told.get(checkpoint.source, "")
-    rounded = f", {checkpoint.quantised}" if checkpoint.quantised else ""
-    return text.printable(f"{checkpoint.spec} ({taken}{checkpoint.model_type}{rounded}, {size}, {checkpoint.short})")
 
 
 def _identity(checkpoint: "Checkpoint | None") -> dict[str, Any]:

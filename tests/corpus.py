@@ -738,6 +738,12 @@ CASES = (
         "expected a file in a folder that exists",
     ),
     Case(
+        "place",
+        "a record that is a device",
+        typed(*PAIR, "--mechdrift-record", os.devnull),
+        "expected a file in a folder that exists",
+    ),
+    Case(
         "place", "a record that is a folder", typed(*PAIR, "--mechdrift-record", "."), "expected a file in a folder that exists"
     ),
     Case(

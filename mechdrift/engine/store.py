@@ -30,6 +30,11 @@ def default_folder() -> Path:
     return user_cache_path("mechdrift")
 
 
+def folder_of(given: str | None) -> Path:
+    """The folder that was named for recordings, or the default one."""
+    return Path(given).expanduser().absolute() if given else default_folder()
+
+
 class BadEntry(Exception):
     """A file of an entry that is not what was written."""
 

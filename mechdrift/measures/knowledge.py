@@ -100,6 +100,18 @@ def answered(model: Patched, form: Form) -> PerPair:
     return np.asarray(((model.clean > 0).astype(float) + (model.corrupt < 0)) / 2)
 
 
+def share_right(model: Patched, pairs: Sequence[PromptPair], form: Form) -> Proportion:
+    """Share of the pairs that one model answers right, over units, in [0, 1]."""
+    hits = _by_unit(answered(model, form), pairs)
+    return Proportion(sum(_mean(values) for values in hits.values()), len(hits))
+
+
+def mean_gap(model: Patched, pairs: Sequence[PromptPair]) -> Normal:
+    """Mean of d_clean - d_corrupt of one model, over units, in logits."""
+    gaps = np.array([_mean(values) for values in _by_unit(model.gap, pairs).values()])
+    return ratio_of_means(gaps, np.ones(len(gaps)))
+
+
 def kept_pairs(base: Patched, post: Patched, pairs: Sequence[PromptPair], form: Form = "judged") -> Kept:
     """Keep what both answer right."""
     right = [answered(model, form) == 1.0 for model in (base, post)]
@@ -534,8 +546,7 @@ def _own_and_transferred(read: KnowledgeReadings, across: Transferred, direction
 
 def require_knowledge(read: KnowledgeReadings) -> None:
     """Raise Unmeasurable, with n and the gap, unless base answers well enough to have something to lose."""
-    hits = _by_unit(answered(read.base, read.form), read.pairs)
-    evidence = Proportion(sum(_mean(values) for values in hits.values()), len(hits))
+    evidence = share_right(read.base, read.pairs, read.form)
     if not evidence.interval().low > ACCURACY_MINIMUM:
         low, high = evidence.interval()
         raise Unmeasurable(
@@ -578,6 +589,22 @@ def _by_unit(values: PerPair, pairs: Sequence[PromptPair]) -> dict[tuple[str, st
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
+
+
+def centre_of_mass(maps: Maps, part: str) -> Normal:
+    """The block around which a part of the prompt matters to one model, in 0..layers-1.
+
+    Centre of mass over blocks of the recovery summed over the part's tokens, as in depth_shift. Raises Unmeasurable where the
+    part carries nothing.
+    """
+    gain = maps.of_part(part)
+    mass = _mass(gain, maps.gaps)
+    if not _carries(mass):
+        raise Unmeasurable(
+            f"carries {_words(mass)} of the recovery, summed over blocks; more than {MASS_MINIMUM:g} needed; n = {mass.n} units"
+        )
+    centre, left_out = _centre(gain)
+    return Normal(centre, jackknife_error(left_out), len(left_out))
 
 
 def _centre(gain: Float[np.ndarray, "unit layer"]) -> tuple[float, PerUnit]:

@@ -1,5 +1,6 @@
 """The table at the end of a run."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ from mechdrift.report.text import interval, limit, printable
 
 Row = dict[str, Any]
 COLOURS = {"held": "green", "drifted": "red", "error": "red", "undecided": "yellow", "unmeasurable": "yellow", "reported": "cyan"}
+QUIET_SECONDS = 2.0
 HEADS = ("finding", "role", "verdict", "estimate [90% interval]", "limit", "n", "site")
 
 
@@ -38,3 +40,18 @@ def summary(rows: list[Row]) -> str:
     gates = [row["verdict"] for row in rows if row["role"] == "gate"]
     counts = [f"{gates.count(verdict)} {verdict}" for verdict in COLOURS if verdict in gates]
     return f"{len(gates)} gated rows: {', '.join(counts)}" if gates else "no gated rows"
+
+
+def progress_line(label: str, write: Callable[[str], None]) -> Callable[[int, int], None]:
+    """One line, written again and again, on work that takes longer than two seconds; gone when that is done."""
+    started = time.monotonic()
+
+    def say(done: int, total: int) -> None:
+        passed = time.monotonic() - started
+        if passed < QUIET_SECONDS:
+            return
+        left = passed * (total - done) / done
+        line = f"mechdrift: {printable(label)}: {done}/{total}, {left:.0f} s to go" if done < total else ""
+        write(f"\r{line:<78}" + ("" if line else "\r"))
+
+    return say

@@ -1,6 +1,9 @@
 """Rows in words: one number, one limit, one failure."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechdrift.checkpoints.resolve import Checkpoint
 
 Row = dict[str, Any]
 
@@ -8,6 +11,15 @@ Row = dict[str, Any]
 def printable(text: str) -> str:
     """Text without control characters: names come from files and models, and could move a terminal's cursor."""
     return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def described(checkpoint: "Checkpoint") -> str:
+    """One checkpoint, as it was taken."""
+    size = f"{checkpoint.layers} blocks x {checkpoint.width}, {checkpoint.parameters / 1e6:,.1f}M weights"
+    told = {"hub": f"hub commit {checkpoint.commit}, ", "folder": "a folder, ", "file": "a file, ", "adapter": "adapted, "}
+    taken = told.get(checkpoint.source, "")
+    rounded = f", {checkpoint.quantised}" if checkpoint.quantised else ""
+    return printable(f"{checkpoint.spec} ({taken}{checkpoint.model_type}{rounded}, {size}, {checkpoint.short})")
 
 
 def number(value: float | None) -> str:

@@ -1,13 +1,19 @@
-"""Real models, from packages that carry them: a model against itself, and against a LoRA of itself."""
+"""Real models, from packages that carry them: a model against itself, against a LoRA of itself, and where it knows cities."""
 
 import csv
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from real_models import PACKAGES, gguf_of
+from safetensors import safe_open
 
 from mechdrift.prompts.statements import shipped_statements
 
@@ -105,3 +111,31 @@ def test_a_lora_of_a_real_model_is_compared_through_its_adapter(
     assert "error" not in {row["verdict"] for row in record["rows"]}
     assert record["inputs"]["identical"] is False
     assert record["inputs"]["post"]["digests"].keys() == {"weights", "adapter", "adapter_config"}
+
+
+def test_where_a_real_model_knows_cities(file_of: Callable[[str], Path], tmp_path: Path) -> None:
+    """The command of the README, on a model that judges at chance and knows where cities lie all the same."""
+    file, out = file_of("SmolLM2-135M-Instruct"), tmp_path / "cities.safetensors"
+    program = "import sys; from mechdrift.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "map", str(file), "--form", "cloze", "--kind", "cities"]
+    done = subprocess.run(
+        [*command, "--cache", "off", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    mapped = re.search(r"^map +(\d+) pairs in (\d+) units, answered right$", done.stdout, re.MULTILINE)
+    assert mapped, done.stdout
+    assert int(mapped[1]) >= 50
+    with safe_open(out, framework="np") as told:
+        recovery, columns, units = told.get_tensor("recovery"), json.loads(told.metadata()["columns"]), told.metadata()["units"]
+    assert len(json.loads(units)) == int(mapped[2])
+    assert np.isfinite(recovery).all()
+    # What must be, whatever the model: the logits see the last block's output at the last token, and nothing else of it.
+    last = columns.index("last")
+    np.testing.assert_allclose(recovery[-1], np.eye(len(columns))[last], atol=1e-3)
+    # What is known of such models (Meng et al. 2022): the subject's last token early, the prompt's last token late.
+    assert recovery[: len(recovery) // 3, columns.index("subject[-1]")].max() > 0.5 > recovery[: len(recovery) // 3, last].max()
+    assert "███" in done.stdout

@@ -8,7 +8,8 @@ import pytest
 HOUSE = Path(__file__).parents[2] / "mechdrift"
 ROOMS = ["checkpoints", "prompts", "engine", "measures", "verdict", "report"]
 GROUND = {"stats", "errors"}
-DOORS = {"checkpoints": {"data"}}  # organism:NAME is a spec, and planted drifts are derived when they are asked for
+# organism:NAME is a spec, and planted drifts are derived when they are asked for; how strict a verdict is depends on how many are asked.
+DOORS = {"checkpoints": {"data"}, "verdict": {"findings"}}
 
 
 def imported(path: Path) -> set[str]:
