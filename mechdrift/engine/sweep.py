@@ -34,8 +34,8 @@ class Sweep:
     corrupt: "Tensor"
     """[pair], of the corrupt prompt as it is."""
     cells: int
-    """Cells that were run. The rest cannot differ from the corrupt prompt: the last block's, but at the last token, and within one
-    model those of tokens before the first that differs."""
+    """Cells that were run. The rest cannot differ from the corrupt prompt: the last block's, but at the last token, and within
+    one model those of tokens before the first that differs."""
     tokens: int
     """How many times a block was run on a token, everything counted."""
 
@@ -82,7 +82,12 @@ class Pairs:
 
     def take(self, chosen: Sequence[int]) -> "Pairs":
         """Those of these indices."""
-        return Pairs(*([of[index] for index in chosen] for of in (self.corrupt, self.clean, self.answers, self.first)))
+        return Pairs(
+            [self.corrupt[index] for index in chosen],
+            [self.clean[index] for index in chosen],
+            [self.answers[index] for index in chosen],
+            [self.first[index] for index in chosen],
+        )
 
 
 def sweep(
@@ -97,8 +102,8 @@ def sweep(
 ) -> Sweep:
     """Every cell of every pair, each token run only where a patch can have changed it.
 
-    corrupt[k] and clean[k]: token ids, equally many, the same before first[k]; every token from there on is swept, those before the
-    first that differs by the corrupt prompt's own value, unless another model's activations change it. answers[k]:
+    corrupt[k] and clean[k]: token ids, equally many, the same before first[k]; every token from there on is swept. Within one
+    model tokens before the first that differs have the corrupt prompt's value and are not run. answers[k]:
     ids of (correct, other). source: activations to patch with instead of the model's own, [pair, layer, column, d_model] as
     record_columns gives them, for instance another model's on the clean prompts. budget_bytes bounds what a pass takes beside the
     weights, whatever the number of pairs; one column of one pair is the least there is. progress is told of pairs.

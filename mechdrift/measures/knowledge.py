@@ -6,7 +6,7 @@ ones. Recovery, gain over clean minus corrupt, is a ratio of means and never bin
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -200,6 +200,10 @@ class KnowledgeReadings:
     """How the pairs ask; it decides what a right answer is."""
     found: str = ""
     """How many pairs there were and why others fell out, in words."""
+    site_rule: str = SITE_RULE
+    """How columns were chosen."""
+    by_hand: dict[str, str] = field(default_factory=dict)
+    """What else was chosen by hand; part of a row's key."""
 
     def __post_init__(self) -> None:
         """Raise Unmeasurable where there is nothing to read."""
@@ -594,9 +598,9 @@ def _drift(
         unit=unit,
         better=better,
         site=site,
-        site_rule=SITE_RULE if site == SITE else "last token of the prompt",
+        site_rule=read.site_rule if site == SITE else "last token of the prompt",
         data=read.data,
-        parameters={"form": read.form} | (parameters or {}),
+        parameters={"form": read.form} | read.by_hand | (parameters or {}),
         note=note,
         items=tuple(items),
         post_lacks=post_lacks,

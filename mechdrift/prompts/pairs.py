@@ -130,7 +130,6 @@ class Found:
         if self.units < units:
             raise Unmeasurable(f"{self.told()}; {units} units needed")
 
-
     def within(self, context: int | None) -> "Found":
         """Those whose prompts fit into a context of so many tokens; None: any length."""
         if context is None:
@@ -380,9 +379,7 @@ def _restated(
     return [joined[number] for number in sorted(joined)]
 
 
-def _joined(
-    spoken: Sequence[tuple[Fact, str]], encode: Encode, dropped: "Counter[str]", context: str
-) -> list[_Join]:
+def _joined(spoken: Sequence[tuple[Fact, str]], encode: Encode, dropped: "Counter[str]", context: str) -> list[_Join]:
     """Facts two by two, each entity once: of one token layout up to the object, with objects that can be exchanged.
 
     Those with the fewest partners choose first, and choose whom the fewest want: with objects as colours, the two most frequent
@@ -553,7 +550,9 @@ def _found(laid: Sequence["_Laid | str"], named: Sequence[_Named], split: Split,
         if isinstance(layout, str):
             dropped[layout] += 1
         else:
-            pairs.append(PromptPair(*layout, unit=name.unit, kind=name.kind, split=split, words=name.words, entities=name.entities))
+            pairs.append(
+                PromptPair(*layout, unit=name.unit, kind=name.kind, split=split, words=name.words, entities=name.entities)
+            )
     return Found(tuple(pairs), entities, dict(dropped))
 
 
