@@ -161,7 +161,7 @@ def add_options(parser: pytest.Parser) -> None:
     add(
         "--mechdrift-hand-set",
         metavar="NAME|FILE.toml",
-        help="fix layers, positions and coefficients by hand, to repeat a published procedure; default: by rule",
+        help="fix layers, positions, coefficients and pairs by hand, to repeat a published procedure; default: by rule",
     )
     add(
         "--mechdrift-device",

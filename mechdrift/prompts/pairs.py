@@ -453,13 +453,14 @@ def read_pairs(path: Path, seed: int = 0) -> list[WrittenPair]:
     if not rows:
         raise InputError(f"pairs file {path}: no rows", "one pair a row", "fill the file")
     read: dict[str, list[tuple[str, str, tuple[str, str] | None, str]]] = defaultdict(list)
-    kinds: dict[str, str] = {}
+    kinds: dict[tuple[bool, str], str] = {}
     for number, row in rows:
         where = f"pairs file {path}, line {number}"
         kind, cells = _written(row, where, path.stem)
-        if kinds.setdefault(cells[-1], kind) != kind:
+        *_, answers, entity = cells
+        if (first := kinds.setdefault((answers is None, entity), kind)) != kind:
             raise InputError(
-                f"{where}: entity {cells[-1]!r} is of kind {kinds[cells[-1]]!r} and of kind {kind!r}",
+                f"{where}: entity {entity!r} is of kind {first!r} and of kind {kind!r}",
                 "one kind for all rows about an entity",
                 "give them one kind, or name the entities apart",
             )
