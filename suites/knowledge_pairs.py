@@ -74,9 +74,10 @@ class Asking:
                     count = sum(one.split == split for one in of_kind)
                     found.append(Found((), count, {str(error): count}))
         else:
+            # Other splits only tell what base knows; pairs of entities have more units for that.
+            pairing = self.hand_set.knowledge_pairs if split == "test" else HandSet.knowledge_pairs
             for table in fact_tables():
                 for negated in (False, True):
                     if (NEGATED * negated) + table.kind in kinds:
-                        pairing = self.hand_set.knowledge_pairs
                         found.append(table_pairs(table, tokens, self.form, self.seed, split, negated, pairing, start))
         return put_together(found).within(self.context)

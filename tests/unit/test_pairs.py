@@ -353,7 +353,7 @@ def test_read_pairs_of_both_sorts(tmp_path: Path) -> None:
 
 
 def test_rows_that_share_an_entity_or_a_text_are_one_unit_and_in_one_split(tmp_path: Path) -> None:
-    """a - b by their entity, b - c by the false statement, d alone."""
+    """Towns A and B by their entity, B and C by the false statement, D alone."""
     path = tmp_path / "mine.csv"
     rows = ["A is big.,X is big.,town", "B is big.,Y is big.,town", "C is big.,Y is big.,", "D is big.,Z is big.,"]
     rows += [f"E{n} is big.,F{n} is big.," for n in range(6)]
@@ -420,7 +420,7 @@ def test_a_bad_pairs_file_is_named_with_its_line(tmp_path: Path, text: str, mess
 def test_a_jsonl_cell_that_is_no_text_is_named(tmp_path: Path, value: str) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(f'{{"clean": {value}, "corrupt": "B."}}\n', encoding="utf-8")
-    with pytest.raises(InputError, match="line 1: clean (is|holds the character)"):
+    with pytest.raises(InputError, match=r"line 1: clean (is|holds the character)"):
         read_pairs(path)
 
 
