@@ -96,7 +96,7 @@ class PromptPair:
     words: tuple[str, str]
     """The two statements or prompts without their examples, for the reader."""
     entities: tuple[str, ...] = ()
-    """What it is about."""
+    """What it is about; of a table's pair the clean side's first."""
 
     @property
     def sampled(self) -> tuple[str, str]:
@@ -221,8 +221,8 @@ def table_pairs(
     for fact, partner, its_form, unit in join(spoken, encode, dropped, "\n" if form == "judged" else ""):
         right, wrong = (_Sentence.of(of, its_form, fact.object) for of in (fact, partner))
         # A negated sentence is true of the one of whom the plain one is false.
-        both = (wrong, right) if negated else (right, wrong)
-        drafts.append(_Draft(*both, (fact.object, partner.object), unit, (fact.entity, partner.entity)))
+        about, other, both = (partner, fact, (wrong, right)) if negated else (fact, partner, (right, wrong))
+        drafts.append(_Draft(*both, (fact.object, partner.object), unit, (about.entity, other.entity)))
     if form == "judged":
         examples = [s for s in table_statements(table, seed, negated) if s.split == "fit"]
         sides = _judged([(d.clean.text, d.corrupt.text, d.unit, table.kind) for d in drafts], examples, seed, split)
