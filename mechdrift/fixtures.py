@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mechdrift.engine.recordings import Recorder
     from mechdrift.hand_set import HandSet
     from mechdrift.measures.drift import Drift
+    from mechdrift.prompts.pairs import WrittenPair
     from mechdrift.prompts.statements import Statement
     from mechdrift.run import ComparingRun
 
@@ -48,6 +49,12 @@ def mechdrift_pair(pytestconfig: pytest.Config) -> Pair:
 def mechdrift_statements(pytestconfig: pytest.Config) -> "tuple[Statement, ...]":
     """The statements of the run: shipped, or the user's."""
     return _run(pytestconfig).statements
+
+
+@pytest.fixture(scope="session")
+def mechdrift_pairs(pytestconfig: pytest.Config) -> "tuple[WrittenPair, ...]":
+    """The user's pairs of prompts; none where the shipped tables' are asked."""
+    return _run(pytestconfig).pairs
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mechdrift.errors import InputError
+from mechdrift.prompts.pairs import Pairing, Start
 
 HAND_SET = "hand-set"
 POSITIONS = ("object_last", "period")
 LENGTHS = ("of the steered model", "of the direction's model")
+PAIRINGS, STARTS = get_args(Pairing), get_args(Start)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ class HandSet:
     """Tokens at which it is added."""
     steering_length: str = LENGTHS[0]
     """Whose mean difference gives the length of a transferred direction."""
+    knowledge_pairs: Pairing = "entities"
+    """How the entities of a table are joined."""
+    knowledge_positions: Start = "difference"
+    """Where the columns of a knowledge map begin."""
+    knowledge_negated: bool = False
+    """Whether negated statements are judged too, as kinds of their own."""
 
     def require_layers(self, layers: int) -> None:
         """Raise InputError for a block that a model of so many blocks does not have."""
@@ -63,18 +71,12 @@ def load_hand_set(name: str | None) -> HandSet:
         values = tomllib.loads(raw.decode())
     except ValueError as error:
         raise InputError(f"hand-set {name}: {error}", "TOML", "mend the file") from error
-    checks: dict[str, Callable[[Any], bool]] = {
-        "truth_layer": lambda value: _is_number(value, int),
-        "steering_layers": lambda value: _is_list(value) and all(_is_number(one, int) for one in value),
-        "steering_coefficient": lambda value: _is_number(value, int | float) and value > 0,
-        "steering_positions": lambda value: _is_list(value) and all(one in POSITIONS for one in value),
-        "steering_length": lambda value: value in LENGTHS,
-    }
     for key, value in values.items():
-        if key not in checks:
-            raise InputError(f"hand-set {name}: key {key!r}", f"only {', '.join(checks)}", "mend the file")
-        if not checks[key](value):
-            raise InputError(f"hand-set {name}: {key} = {value!r}", _expected(key), "mend the file")
+        if key not in CHECKS:
+            raise InputError(f"hand-set {name}: key {key!r}", f"only {', '.join(CHECKS)}", "mend the file")
+        fits, expected = CHECKS[key]
+        if not fits(value):
+            raise InputError(f"hand-set {name}: {key} = {value!r}", expected, "mend the file")
     fixed: dict[str, Any] = {
         key: tuple(sorted(set(value))) if isinstance(value, list) else value for key, value in values.items()
     }
@@ -89,12 +91,20 @@ def _is_number(value: object, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _expected(key: str) -> str:
-    """What a key takes."""
-    return {
-        "truth_layer": "a block number",
-        "steering_layers": "a list of block numbers",
-        "steering_coefficient": "a positive number",
-        "steering_positions": f"a list of {' and '.join(POSITIONS)}",
-        "steering_length": f"one of {', '.join(LENGTHS)}",
-    }[key]
+# Of each key: what fits, and that in words.
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "truth_layer": (lambda value: _is_number(value, int), "a block number"),
+    "steering_layers": (
+        lambda value: _is_list(value) and all(_is_number(one, int) for one in value),
+        "a list of block numbers",
+    ),
+    "steering_coefficient": (lambda value: _is_number(value, int | float) and value > 0, "a positive number"),
+    "steering_positions": (
+        lambda value: _is_list(value) and all(one in POSITIONS for one in value),
+        f"a list of {' and '.join(POSITIONS)}",
+    ),
+    "steering_length": (lambda value: value in LENGTHS, f"one of {', '.join(LENGTHS)}"),
+    "knowledge_pairs": (lambda value: value in PAIRINGS, f"one of {', '.join(PAIRINGS)}"),
+    "knowledge_positions": (lambda value: value in STARTS, f"one of {', '.join(STARTS)}"),
+    "knowledge_negated": (lambda value: isinstance(value, bool), "true or false"),
+}

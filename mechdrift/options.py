@@ -71,6 +71,8 @@ class Settings:
     """Families or findings; empty: all."""
     statements: str | None
     """The user's own statements."""
+    pairs: str | None
+    """The user's own pairs of prompts."""
     hand_set: str | None
     """File of choices that are made by hand instead of by rule."""
     device: str
@@ -101,6 +103,7 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-profile": "base-to-post",
     "--mechdrift-only": None,
     "--mechdrift-statements": None,
+    "--mechdrift-pairs": None,
     "--mechdrift-hand-set": None,
     "--mechdrift-device": "auto",
     "--mechdrift-dtype": "auto",
@@ -151,9 +154,14 @@ def add_options(parser: pytest.Parser) -> None:
         help="your own statements, CSV or JSONL: statement,label[,entity,value,kind,negated]",
     )
     add(
+        "--mechdrift-pairs",
+        metavar="FILE",
+        help="your own pairs for knowledge maps, CSV or JSONL: clean,corrupt[,correct,other,entity,kind]",
+    )
+    add(
         "--mechdrift-hand-set",
         metavar="NAME|FILE.toml",
-        help="fix layers, positions and coefficients by hand, to repeat a published procedure; default: by rule",
+        help="fix layers, positions, coefficients and pairs by hand, to repeat a published procedure; default: by rule",
     )
     add(
         "--mechdrift-device",
@@ -200,6 +208,7 @@ def settings_of(config: pytest.Config) -> Settings | None:
         profile=get("--mechdrift-profile"),
         only=tuple(get("--mechdrift-only") or ()),
         statements=get("--mechdrift-statements"),
+        pairs=get("--mechdrift-pairs"),
         hand_set=get("--mechdrift-hand-set"),
         device=get("--mechdrift-device"),
         dtype=get("--mechdrift-dtype"),

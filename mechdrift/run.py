@@ -20,6 +20,7 @@ from mechdrift.verdict.limits import Profile, load_profile
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
+    from mechdrift.prompts.pairs import WrittenPair
     from mechdrift.prompts.statements import Statement
 
 RUN = pytest.StashKey["ComparingRun"]()
@@ -87,6 +88,8 @@ class ComparingRun:
     stages: "dict[str, Checkpoint]" = field(default_factory=dict)
     """By name, in order; on the controller only, since no finding asks about them."""
     statements: "tuple[Statement, ...]" = ()
+    pairs: "tuple[WrittenPair, ...]" = ()
+    """The user's; none where the shipped tables' are asked."""
     store_folder: Path | None = None
     rows: dict[str, Row] = field(default_factory=dict)
     """By label."""
@@ -128,7 +131,7 @@ class ComparingRun:
             self._resolve()
 
     def _resolve(self) -> None:
-        """Choose the store, resolve the checkpoints, read the statements."""
+        """Choose the store, resolve the checkpoints, read what is asked."""
         from mechdrift.checkpoints.chat import check_tokenizer
         from mechdrift.checkpoints.identity import Memory
         from mechdrift.checkpoints.resolve import Resolver
@@ -150,7 +153,7 @@ class ComparingRun:
             if note := vocabulary_note(self.base, self.post):
                 self.warnings.append(note)
             self.hand_set.require_layers(min(self.base.layers, self.post.layers))
-            self.read_statements()
+            self.read_prompts()
         except InputError as error:
             raise pytest.UsageError(f"mechdrift: {error}") from error
 
@@ -162,12 +165,14 @@ class ComparingRun:
             return nullcontext()
         return capture.global_and_fixture_disabled()
 
-    def read_statements(self) -> None:
-        """The user's statements, or the shipped ones."""
+    def read_prompts(self) -> None:
+        """The user's statements, or the shipped ones; the user's pairs. Raises InputError."""
+        from mechdrift.prompts.pairs import read_pairs
         from mechdrift.prompts.statements import read_statements, shipped_statements
 
         seed, path = self.settings.seed, self.settings.statements
         self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
+        self.pairs = tuple(read_pairs(Path(self.settings.pairs), seed) if self.settings.pairs else ())
 
     def _choose_store(self) -> Path:
         """The folder of the store; for `off` one that lives as long as the run.
@@ -340,6 +345,7 @@ class ComparingRun:
                 "batch_tokens": self.settings.batch,
                 "seed": self.settings.seed,
                 "statements": self.settings.statements or "shipped",
+                "pairs": self.settings.pairs or "shipped",
                 "hand_set": self.hand_set.told(),
                 "identity_shortcut": self.settings.identity_shortcut,
             },

@@ -75,4 +75,4 @@ def take_over(run: "ComparingRun") -> None:
     told = run.config.workerinput[KEY]  # type: ignore[attr-defined]
     run.base, run.post = (Checkpoint(**point | {"folder": Path(point["folder"])}) for point in told["checkpoints"])
     run.store_folder = Path(told["store"])
-    run.read_statements()
+    run.read_prompts()

@@ -7,6 +7,7 @@ import pytest
 from mechdrift.engine.recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
+from mechdrift.prompts.pairs import WrittenPair
 from mechdrift.prompts.statements import Statement
 
 
@@ -20,6 +21,12 @@ def pair(mechdrift_pair: Pair) -> Pair:
 def statements(mechdrift_statements: Sequence[Statement]) -> Sequence[Statement]:
     """True and false statements, split by entity."""
     return mechdrift_statements
+
+
+@pytest.fixture(scope="session")
+def pairs(mechdrift_pairs: Sequence[WrittenPair]) -> Sequence[WrittenPair]:
+    """The user's pairs of prompts; none where the shipped tables' are asked."""
+    return mechdrift_pairs
 
 
 @pytest.fixture(scope="session")

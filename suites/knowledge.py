@@ -3,24 +3,23 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.recordings import Prompts, Recorder
-from mechdrift.engine.sites import encode
 from mechdrift.engine.sweep import Pairs, Sweep
 from mechdrift.engine.sweeps import Columns, record_clean, sweep_through
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
+from mechdrift.hand_set import HAND_SET, HandSet
 from mechdrift.measures.drift import Drift
-from mechdrift.measures.knowledge import KnowledgeReadings, Patched, Transferred
+from mechdrift.measures.knowledge import SITE_RULE, KnowledgeReadings, Patched, Transferred
 from mechdrift.measures.truthfulness import ACCURACY_MINIMUM
-from mechdrift.prompts.pairs import FORMS, Form, PromptPair, table_pairs
-from mechdrift.prompts.statements import Split, fact_tables
+from mechdrift.prompts.pairs import FORMS, Form, PromptPair, WrittenPair
 from mechdrift.stats import Proportion
+from mechdrift.suites.knowledge_pairs import Asking
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, knowledge"
 MEASURES = "mechdrift.measures.knowledge"
@@ -99,20 +98,29 @@ class Knowledge:
         return replace(drift, note=f"{drift.note}; pairs: {self.asked}")
 
 
-def read_knowledge(pair: Pair, recordings: Recorder, form: Form, seed: int) -> Knowledge:
+def read_knowledge(
+    pair: Pair,
+    recordings: Recorder,
+    form: Form,
+    seed: int,
+    written: Sequence[WrittenPair] = (),
+    hand_set: HandSet = HandSet(),  # noqa: B008 - it is frozen
+) -> Knowledge:
     """Sweep both models over the same pairs, and each with the other's activations.
 
-    Pairs are of all kinds that base knows in this form, by its choose split. Raises Unmeasurable where the two tokenizers give
-    other pairs, or there are none.
+    Pairs are of all kinds that base knows in this form, by its choose split; written: the user's instead of the tables'. Raises
+    Unmeasurable where the two tokenizers give other pairs, or there are none.
     """
-    tables = [table.kind for table in fact_tables()]
-    known = [kind for kind in tables if _known(recordings, pair.base, form, seed, kind)] or tables
-    possible = _pairs(recordings, pair.base, form, seed, known, "test")
-    asked = a_fair_share(possible)
-    if asked != a_fair_share(_pairs(recordings, pair.post, form, seed, known, "test")):
+    asking = Asking.of(pair, form, seed, written, hand_set)
+    known = [kind for kind in asking.kinds if _known(recordings, pair.base, asking, kind)] or asking.kinds
+    found = asking.found(recordings, pair.base, known, "test")
+    # What the user wrote, or joined by hand, is asked as a whole.
+    chosen = tuple if written or asking.by_hand else a_fair_share
+    asked = chosen(found.pairs)
+    if asked != chosen(asking.found(recordings, pair.post, known, "test").pairs):
         raise Unmeasurable("base and post read the pairs as other tokens: compare checkpoints of one tokenizer")
     if not asked:
-        raise Unmeasurable(f"no {form} pairs of equal token layout")
+        raise Unmeasurable(f"no {form} pairs: {found.told()}")
     prompts = _prompts(asked)
     own: dict[str, Patched] = {}
     clean: dict[str, Columns] = {}
@@ -128,8 +136,10 @@ def read_knowledge(pair: Pair, recordings: Recorder, form: Form, seed: int) -> K
         across = Transferred(crossed[pair.post.short].patched.numpy(), crossed[pair.base.short].patched.numpy())
     except Unmeasurable as error:
         across = error
-    read = KnowledgeReadings(own[pair.base.short], own[pair.post.short], asked, form)
-    return Knowledge(read, across, _by_kind(tables, possible, asked))
+    by_hand = asking.by_hand
+    rule = HAND_SET if by_hand else SITE_RULE
+    read = KnowledgeReadings(own[pair.base.short], own[pair.post.short], asked, form, found.told(), rule, by_hand)
+    return Knowledge(read, across, _by_kind(asking.kinds, found.pairs, asked))
 
 
 def a_fair_share(pairs: Sequence[PromptPair]) -> tuple[PromptPair, ...]:
@@ -137,14 +147,12 @@ def a_fair_share(pairs: Sequence[PromptPair]) -> tuple[PromptPair, ...]:
 
     A sweep costs by the pair, and an interval is narrow enough long before the tables are used up.
     """
-    units: dict[str, list[str]] = {}
-    for pair in pairs:
-        of_kind = units.setdefault(pair.kind, [])
-        if pair.unit not in of_kind:
-            of_kind.append(pair.unit)
-    ranked = sorted((rank, kind, unit) for kind, of_kind in units.items() for rank, unit in enumerate(of_kind))
-    chosen = {(kind, unit) for _, kind, unit in ranked[:UNITS]}
-    return tuple(pair for pair in pairs if (pair.kind, pair.unit) in chosen)
+    units: dict[str, list[tuple[str, str]]] = {}
+    for table, unit in dict.fromkeys(pair.sampled for pair in pairs):
+        units.setdefault(table, []).append((table, unit))
+    ranked = sorted((rank, unit) for of_table in units.values() for rank, unit in enumerate(of_table))
+    chosen = {unit for _, unit in ranked[:UNITS]}
+    return tuple(pair for pair in pairs if pair.sampled in chosen)
 
 
 def _by_kind(kinds: Sequence[str], possible: Sequence[PromptPair], asked: Sequence[PromptPair]) -> str:
@@ -154,15 +162,6 @@ def _by_kind(kinds: Sequence[str], possible: Sequence[PromptPair], asked: Sequen
     return ", ".join(f"{kind} {taken[kind]} of {given[kind]}" for kind in kinds if given[kind]) + (
         f"; none of {', '.join(left_out)}" if left_out else ""
     )
-
-
-def _pairs(
-    recordings: Recorder, point: Checkpoint, form: Form, seed: int, kinds: Sequence[str], split: Split
-) -> tuple[PromptPair, ...]:
-    """The pairs of some kinds as the checkpoint's tokenizer reads them."""
-    tokens = partial(encode, recordings.pool.tokenizer(point))
-    tables = [table for table in fact_tables() if table.kind in kinds]
-    return tuple(pair for table in tables for pair in table_pairs(table, tokens, form, seed, split).pairs)
 
 
 def _prompts(pairs: Sequence[PromptPair]) -> Pairs:
@@ -178,9 +177,9 @@ def _patched(sweep: Sweep) -> Patched:
     return Patched(sweep.patched.numpy(), sweep.clean.numpy(), sweep.corrupt.numpy())
 
 
-def _known(recordings: Recorder, base: Checkpoint, form: Form, seed: int, kind: str) -> bool:
+def _known(recordings: Recorder, base: Checkpoint, asking: Asking, kind: str) -> bool:
     """Whether base answers a kind's choose split well enough: as judged_kinds decides for statements."""
-    asked = _pairs(recordings, base, form, seed, [kind], "choose")
+    asked = asking.found(recordings, base, [kind], "choose").pairs
     if not asked:
         return False
     prompts = [list(pair.clean) for pair in asked] + [list(pair.corrupt) for pair in asked]

@@ -3,15 +3,16 @@
 Asked in two forms: `judged`, as published, and `cloze`, for models that know what they cannot judge.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from mechdrift.engine.recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
+from mechdrift.hand_set import HandSet
 from mechdrift.measures import knowledge as measures
 from mechdrift.measures.drift import Drift
-from mechdrift.prompts.pairs import FORMS, Form
+from mechdrift.prompts.pairs import FORMS, Form, WrittenPair
 from mechdrift.suites.knowledge import Knowledge, read_knowledge
 
 MEASURES: dict[str, Callable[[Knowledge], Drift]] = {
@@ -35,12 +36,18 @@ def readings() -> dict[Form, Knowledge]:
 
 @pytest.fixture
 def measured(
-    request: pytest.FixtureRequest, pair: Pair, recordings: Recorder, readings: dict[Form, Knowledge], seed: int
+    request: pytest.FixtureRequest,
+    pair: Pair,
+    recordings: Recorder,
+    readings: dict[Form, Knowledge],
+    pairs: Sequence[WrittenPair],
+    hand_set: HandSet,
+    seed: int,
 ) -> Drift:
     """One measure in one form."""
     name, form = request.param
     if form not in readings:
-        readings[form] = recordings.at_one_batch(lambda: read_knowledge(pair, recordings, form, seed))
+        readings[form] = recordings.at_one_batch(lambda: read_knowledge(pair, recordings, form, seed, pairs, hand_set))
     return readings[form].noted(MEASURES[name](readings[form]))
 
 

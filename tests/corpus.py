@@ -546,6 +546,17 @@ CASES = (
         file("statements", "own.jsonl", '{"statement": [1], "label": 1}\n'),
         "has no period",
     ),
+    Case("bad data file", "no such pairs", typed(*PAIR, "--mechdrift-pairs", "none.csv"), "none.csv: not found; expected a CSV"),
+    Case("bad data file", "no pair", file("pairs", "own.csv", "clean,corrupt\n"), "pairs file own.csv: no rows"),
+    Case(
+        "bad data file",
+        "a pair with a NUL",
+        file("pairs", "own.csv", b"clean,corrupt\nA\x00.,B.\n"),
+        "line 2: clean holds the character",
+    ),
+    Case(
+        "bad data file", "half an answer", file("pairs", "own.csv", "clean,corrupt,correct,other\nA,B,c,\n"), "two different ans"
+    ),
     Case("bad data file", "a profile that is not TOML", file("profile", "own.toml", "rows ="), "profile own.toml"),
     Case("bad data file", "a profile that is not UTF-8", file("profile", "own.toml", b"# \xe9\n[rows]\n"), "profile own.toml"),
     Case(

@@ -115,6 +115,12 @@ def load_config(checkpoint: Checkpoint) -> "PreTrainedConfig":
     return _config(checkpoint.folder, checkpoint.gguf, checkpoint.short)
 
 
+def context_of(checkpoint: Checkpoint) -> int | None:
+    """The longest prompt, in tokens, that the model was made for; None where its config does not say."""
+    longest = getattr(load_config(checkpoint).get_text_config(decoder=True), "max_position_embeddings", None)
+    return int(longest) if longest else None
+
+
 def require_known(checkpoint: Checkpoint, prompts: Iterable[Sequence[int]]) -> None:
     """Raise InputError for a token that the model has no embedding for. A token that no prompt holds may be one too many."""
     known = int(load_config(checkpoint).get_text_config(decoder=True).vocab_size)

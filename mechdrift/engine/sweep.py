@@ -35,7 +35,8 @@ class Sweep:
     corrupt: "Tensor"
     """[pair], of the corrupt prompt as it is."""
     cells: int
-    """Cells that were run. The rest cannot differ from the corrupt prompt: the last block's, but at the last token."""
+    """Cells that were run. The rest cannot differ from the corrupt prompt: the last block's, but at the last token, and within
+    one model those of tokens before the first that differs."""
     tokens: int
     """How many times a block was run on a token, everything counted."""
 
@@ -67,6 +68,14 @@ class Pairs:
         """Tokens that are swept."""
         return len(self.corrupt[pair]) - self.first[pair]
 
+    def from_difference(self) -> "Pairs":
+        """The same pairs, swept from the first token that differs; from the last where none does."""
+        first = []
+        for corrupt, clean, start in zip(self.corrupt, self.clean, self.first, strict=True):
+            last = len(corrupt) - 1
+            first.append(next((place for place in range(start, last) if corrupt[place] != clean[place]), last))
+        return Pairs(self.corrupt, self.clean, self.answers, first)
+
     @property
     def widest(self) -> int:
         """Tokens that are swept of the pair with the most."""
@@ -94,7 +103,8 @@ def sweep(
 ) -> Sweep:
     """Every cell of every pair, each token run only where a patch can have changed it.
 
-    corrupt[k] and clean[k]: token ids, equally many, the same before first[k]; every token from there on is swept. answers[k]:
+    corrupt[k] and clean[k]: token ids, equally many, the same before first[k]; every token from there on is swept. Within one
+    model tokens before the first that differs have the corrupt prompt's value and are not run. answers[k]:
     ids of (correct, other). source: activations to patch with instead of the model's own, [pair, layer, column, d_model] as
     record_columns gives them, for instance another model's on the clean prompts. budget_bytes bounds what a pass takes beside the
     weights, whatever the number of pairs; one column of one pair is the least there is. progress is told of pairs.
@@ -106,25 +116,29 @@ def sweep(
     depth = len(blocks(model))
     _check_source(model, pairs, source)
     found = _empty(pairs, depth)
+    run_pairs = pairs.from_difference() if source is None else pairs
+    skipped = torch.tensor(run_pairs.first) - torch.tensor(pairs.first)
     cells = tokens = done = 0
     with torch.inference_mode():
-        for tracks in _passes(pairs, depth, max(1, budget_bytes // bytes_per_token(model, max(map(len, corrupt))))):
-            packing = Packing(corrupt, first, tracks)
-            values, run = _run(model, pairs, packing, source)
+        for tracks in _passes(run_pairs, depth, max(1, budget_bytes // bytes_per_token(model, max(map(len, corrupt))))):
+            packing = Packing(corrupt, run_pairs.first, tracks)
+            values, run = _run(model, run_pairs, packing, source)
             count, width = len(packing.pairs), len(packing.tracks)
             found.corrupt[packing.pairs], found.clean[packing.pairs] = values[:count], values[count : 2 * count]
             of_pair = torch.tensor([track.pair for track in packing.tracks])
-            column = torch.tensor([track.column for track in packing.tracks])
+            column = torch.tensor([track.column for track in packing.tracks]) + skipped[of_pair]
             found.patched[of_pair, :-1, column] = values[2 * count : 2 * count + (depth - 1) * width].view(depth - 1, width).T
             found.patched[of_pair, -1, column] = found.corrupt[of_pair]
             ends = packing.single
             found.patched[of_pair[ends], -1, column[ends]] = values[2 * count + (depth - 1) * width :]
             cells += len(values) - 2 * count
             tokens += run
-            finished = sum(track.column == pairs.width(track.pair) - 1 for track in tracks)
+            finished = sum(track.column == run_pairs.width(track.pair) - 1 for track in tracks)
             done += finished
             if progress is not None and finished:
                 progress(done, len(corrupt))
+    for pair, width in enumerate(skipped.tolist()):
+        found.patched[pair, :, :width] = found.corrupt[pair]
     return Sweep(found.patched, found.clean, found.corrupt, cells, tokens)
 
 

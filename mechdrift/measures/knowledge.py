@@ -6,7 +6,7 @@ ones. Recovery, gain over clean minus corrupt, is a ratio of means and never bin
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Better, CellMap, Drift, Item, SitePoint
-from mechdrift.prompts.pairs import LAST, SUBJECT, Form, PromptPair, is_knowledge, part_of
+from mechdrift.prompts.pairs import KNOWLEDGE, LAST, SUBJECT, Form, PromptPair, is_knowledge, part_of
 from mechdrift.stats import (
     Evidence,
     Normal,
@@ -81,8 +81,8 @@ class Kept:
 
     @cached_property
     def units(self) -> list[tuple[str, str]]:
-        """(kind, unit) of those kept, sorted."""
-        return sorted({(pair.kind, pair.unit) for pair, keep in zip(self.pairs, self.mask, strict=True) if keep})
+        """(table, unit) of those kept, sorted."""
+        return sorted({pair.sampled for pair, keep in zip(self.pairs, self.mask, strict=True) if keep})
 
     def note(self) -> str:
         """In words."""
@@ -160,8 +160,9 @@ class Maps:
         return np.asarray(rows - rows.mean(1, keepdims=True))
 
     def of_part(self, part: str) -> Float[np.ndarray, "unit layer"]:
-        """Gain summed over a part's tokens. Raises Unmeasurable where no column belongs to it."""
-        chosen = [i for i, name in enumerate(self.columns) if part_of(name) == part]
+        """Gain summed over a part's tokens; the subject of a user's pairs is what they differ in. Raises Unmeasurable if none."""
+        parts = (SUBJECT, KNOWLEDGE) if part == SUBJECT else (part,)
+        chosen = [i for i, name in enumerate(self.columns) if part_of(name) in parts]
         if not chosen:
             raise Unmeasurable(f"no column belongs to the {part}")
         return np.asarray(np.nansum(self.gains[:, :, chosen], 2))
@@ -185,7 +186,7 @@ def maps_of(model: Patched, kept: Kept) -> Maps:
         gains = model.d[number, :, : len(pair.columns)].astype(np.float64) - model.corrupt[number]
         if not np.isfinite(gains).all():
             raise Unmeasurable(f"patched logits of {pair.words[0]!r} are not all numbers")
-        unit = row[pair.kind, pair.unit]
+        unit = row[pair.sampled]
         gaps[unit] += model.gap[number]
         pairs[unit] += 1
         for name in set(pair.columns):
@@ -198,7 +199,7 @@ def maps_of(model: Patched, kept: Kept) -> Maps:
 
 def _in_order(names: set[str]) -> list[str]:
     """Columns as they stand in a prompt: parts in order, tokens counted from a part's last."""
-    parts = ["before", SUBJECT, "knowledge", "between", "object", "rest", "others", LAST]
+    parts = ["before", SUBJECT, KNOWLEDGE, "between", "object", "rest", "others", LAST]
 
     def place(name: str) -> tuple[int, int]:
         part, _, number = name.partition("[")
@@ -216,6 +217,12 @@ class KnowledgeReadings:
     pairs: tuple[PromptPair, ...]
     form: Form
     """How the pairs ask; it decides what a right answer is."""
+    found: str = ""
+    """How many pairs there were and why others fell out, in words."""
+    site_rule: str = SITE_RULE
+    """How columns were chosen."""
+    by_hand: dict[str, str] = field(default_factory=dict)
+    """What else was chosen by hand; part of a row's key."""
 
     def __post_init__(self) -> None:
         """Raise Unmeasurable where there is nothing to read."""
@@ -267,7 +274,7 @@ def accuracy(read: KnowledgeReadings) -> Drift:
         0.0,
         "accuracy, post minus base",
         read,
-        f"base {means[0]:.3f}, post {means[1]:.3f}",
+        f"base {means[0]:.3f}, post {means[1]:.3f}{_told(read)}",
         items,
         site="logits @ last",
     )
@@ -280,7 +287,7 @@ def clean_gap(read: KnowledgeReadings) -> Drift:
     Unmeasurable where base does not know.
     """
     require_knowledge(read)
-    units = sorted({(pair.kind, pair.unit) for pair in read.pairs})
+    units = sorted({pair.sampled for pair in read.pairs})
     gaps = [_by_unit(model.gap, read.pairs) for model in (read.base, read.post)]
     before, after = (np.array([_mean(of[unit]) for unit in units]) for of in gaps)
     items = [
@@ -420,19 +427,25 @@ def _carries(mass: Normal) -> bool:
 def published(read: KnowledgeReadings) -> Drift:
     """The published comparison: Pearson r of the two binned mean maps, all columns, on the same pairs, whether known or not.
 
-    1 = same binned map; higher is better. Reported: it hardly sees a map that moved by a block, nor one without any subject
-    or object (docs/design/knowledge.md). The largest differences of binned cells are in the note. Interval: jackknife of a
-    binned map, rough. Raises Unmeasurable where base does not know, or a map is flat. Source: Du et al. 2025, claim 1, code.
+    1 = same binned map; higher is better. A mean over pairs, however many a unit has. Reported: it hardly sees a map that moved
+    by a block, nor one without any subject or object (docs/design/knowledge.md). The largest differences of binned cells are in
+    the note. Interval: jackknife over units of a binned map, rough. Units too few to tell whether base knows, as where pairs link
+    all entities, have an estimate without an interval, which is unmeasurable and never held. Raises Unmeasurable where base does
+    not know, or a map is flat. Source: Du et al. 2025, claim 1, code.
     """
-    require_knowledge(read)
-    asked = replace(read.kept, mask=np.ones(len(read.pairs), dtype=bool))
+    units = {unit: number for number, unit in enumerate(sorted({pair.sampled for pair in read.pairs}))}
+    enough = _can_tell(len(units))
+    if enough:
+        require_knowledge(read)
+    # Every pair a row of the maps: in order, whatever it is about.
+    rows = tuple(replace(pair, kind="", unit=f"{number:09d}") for number, pair in enumerate(read.pairs))
+    asked = replace(read.kept, pairs=rows, mask=np.ones(len(rows), dtype=bool))
     base, post = (maps.of("all") for maps in read.maps_over(asked))
-    if len(base.gaps) < 2:
-        raise Unmeasurable("one unit: no jackknife of the binned maps")
+    unit_of = np.array([units[pair.sampled] for pair in read.pairs])
     knowledge = np.array([is_knowledge(name) for name in base.columns])
 
     def mean_maps(left_out: int | None) -> tuple[Map, Map]:
-        keep = np.arange(len(base.gaps)) != left_out
+        keep = unit_of != left_out
         first, second = (binned(Maps(maps.columns, maps.gains[keep], maps.gaps[keep]).recovery()) for maps in (base, post))
         return first, second
 
@@ -440,16 +453,17 @@ def published(read: KnowledgeReadings) -> Drift:
     estimate = _correlation(*whole)
     if not np.isfinite(estimate):
         raise Unmeasurable("a binned map has the same value everywhere")
-    out = np.array([_correlation(*mean_maps(unit)) for unit in range(len(base.gaps))])
+    error = jackknife_error(np.array([_correlation(*mean_maps(unit)) for unit in range(len(units))])) if enough else float("inf")
     apart = np.abs(whole[0] - whole[1])
     of_knowledge = f"{apart[:, knowledge].max():.2f}" if knowledge.any() else "none"
     return _drift(
         "knowledge.published",
-        Normal(estimate, jackknife_error(out), len(out)),
+        Normal(estimate, error, len(units)),
         1.0,
         "Pearson r of binned maps",
         read,
-        f"plug-in, as published; largest difference {apart.max():.2f}, on knowledge columns {of_knowledge}",
+        f"plug-in, as published; largest difference {apart.max():.2f}, on knowledge columns {of_knowledge}"
+        + ("" if enough else f"; no interval from {len(units)} units"),
         (),
     )
 
@@ -547,12 +561,24 @@ def _own_and_transferred(read: KnowledgeReadings, across: Transferred, direction
 def require_knowledge(read: KnowledgeReadings) -> None:
     """Raise Unmeasurable, with n and the gap, unless base answers well enough to have something to lose."""
     evidence = share_right(read.base, read.pairs, read.form)
+    if not _can_tell(evidence.n):
+        raise Unmeasurable(f"{evidence.n} units: too few to tell whether base knows, even if it answered all{_told(read)}")
     if not evidence.interval().low > ACCURACY_MINIMUM:
         low, high = evidence.interval()
         raise Unmeasurable(
             f"base answers {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the {read.form} prompts right, more than "
-            f"{ACCURACY_MINIMUM:g} needed; clean gap {read.base.gap.mean():.2f} logits; n = {evidence.n} units"
+            f"{ACCURACY_MINIMUM:g} needed; clean gap {read.base.gap.mean():.2f} logits; n = {evidence.n} units{_told(read)}"
         )
+
+
+def _can_tell(units: int) -> bool:
+    """Whether a base that answers all would be known to know."""
+    return Proportion(units, units).interval().low > ACCURACY_MINIMUM
+
+
+def _told(read: KnowledgeReadings) -> str:
+    """What is known of how the pairs came about, to be put behind something."""
+    return f"; {read.found}" if read.found else ""
 
 
 def _require_map(strength: float, units: int, who: str = "base") -> None:
@@ -580,10 +606,10 @@ def _lost(name: str, read: KnowledgeReadings, absolute: Drift) -> Drift:
 
 
 def _by_unit(values: PerPair, pairs: Sequence[PromptPair]) -> dict[tuple[str, str], list[float]]:
-    """Values of the pairs grouped by (kind, unit)."""
+    """Values of the pairs grouped by (table, unit)."""
     grouped: dict[tuple[str, str], list[float]] = {}
     for pair, value in zip(pairs, values, strict=True):
-        grouped.setdefault((pair.kind, pair.unit), []).append(float(value))
+        grouped.setdefault(pair.sampled, []).append(float(value))
     return grouped
 
 
@@ -650,9 +676,9 @@ def _drift(
         unit=unit,
         better=better,
         site=site,
-        site_rule=SITE_RULE if site == SITE else "last token of the prompt",
+        site_rule=read.site_rule if site == SITE else "last token of the prompt",
         data=read.data,
-        parameters={"form": read.form} | (parameters or {}),
+        parameters={"form": read.form} | read.by_hand | (parameters or {}),
         note=note,
         items=tuple(items),
         post_lacks=post_lacks,

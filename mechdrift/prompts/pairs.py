@@ -5,9 +5,12 @@ told apart by the characters that they hold, so the rule is the same for every t
 """
 
 import hashlib
+import random
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,16 +28,23 @@ from mechdrift.prompts.statements import (
 
 Form = Literal["judged", "cloze"]
 FORMS: tuple[Form, ...] = ("judged", "cloze")
+Pairing = Literal["entities", "statements"]
+"""Of a table: each entity used once, or every true statement with a false one, which may recur (as published)."""
+Start = Literal["difference", "statement"]
+"""Where columns begin: at the first token that differs, or with the last statement (as published)."""
+NEGATED = "neg_"  # before a table's kind: the published name of its negated statements
 Encode = Callable[[list[str]], tuple[list[list[int]], list[list[tuple[int, int]]]]]
 """Token ids and character offsets of texts: `mechdrift.engine.sites.encode` with a tokenizer."""
 
 SUBJECT, OBJECT, KNOWLEDGE, OTHERS, LAST = "subject", "object", "knowledge", "others", "last"
 
 NO_PARTNER = "no other subject of the same token layout, with another object, left in the split"
+NO_FALSE_STATEMENT = "no false statement of the same form, object and token layout in the split"
 LENGTHS_DIFFER = "clean and corrupt prompt differ in length"
 DIFFER_ELSEWHERE = "tokens differ outside the subject"
 SAME_TOKENS = "clean and corrupt prompt are the same tokens"
 NOT_TOLD_APART = "no single token distinguishes the two answers"
+LONGER = "longer than the context of {context} tokens"
 
 
 class Span(NamedTuple):
@@ -58,6 +68,8 @@ class Asked:
     """Where the subject stands; None where that is not known."""
     object: Span | None = None
     """Where the object stands; None where it is the answer, or not known."""
+    start: int = 0
+    """The character with which the last statement begins: examples stand before it."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +83,25 @@ class PromptPair:
     answers: tuple[int, int]
     """Token ids: right after the clean prompt, and right after the corrupt one."""
     first: int
-    """The first position at which the prompts differ: where columns begin."""
+    """Where columns begin: the first position at which the prompts differ, or the first token of the last statement."""
     columns: tuple[str, ...]
     """A name for each position from there on: `subject[-1]` is the subject's last token, `last` the prompt's; user's pairs have
     `knowledge`, for all tokens that differ, `others` and `last`."""
     unit: str
-    """The entity or the two entities: the unit of sampling. No entity is in two units of a kind."""
+    """The entities that pairs link, directly or through others: the unit of sampling. No entity is in two units of a table."""
     kind: str
     """The data set."""
     split: Split
     """Of all its entities."""
     words: tuple[str, str]
     """The two statements or prompts without their examples, for the reader."""
+    entities: tuple[str, ...] = ()
+    """What it is about; of a table's pair the clean side's first."""
+
+    @property
+    def sampled(self) -> tuple[str, str]:
+        """Table and unit: a table's negated statements are about the same entities as the others."""
+        return self.kind.removeprefix(NEGATED), self.unit
 
 
 @dataclass(frozen=True)
@@ -99,7 +118,7 @@ class Found:
     @property
     def units(self) -> int:
         """Independent units among the pairs."""
-        return len({(pair.kind, pair.unit) for pair in self.pairs})
+        return len({pair.sampled for pair in self.pairs})
 
     def told(self) -> str:
         """In one line."""
@@ -110,6 +129,54 @@ class Found:
         """Raise Unmeasurable, with the counts, unless there are so many units."""
         if self.units < units:
             raise Unmeasurable(f"{self.told()}; {units} units needed")
+
+    def within(self, context: int | None) -> "Found":
+        """Those whose prompts fit into a context of so many tokens; None: any length."""
+        if context is None:
+            return self
+        kept = tuple(pair for pair in self.pairs if len(pair.clean) <= context)
+        longer = {LONGER.format(context=context): len(self.pairs) - len(kept)}
+        return replace(self, pairs=kept, dropped=self.dropped | {reason: count for reason, count in longer.items() if count})
+
+
+def put_together(found: Sequence[Found]) -> Found:
+    """Pairs of several kinds, in units that share no entity."""
+    dropped: Counter[str] = Counter()
+    for one in found:
+        dropped.update(one.dropped)
+    pairs = linked([pair for one in found for pair in one.pairs])
+    return Found(pairs, sum(one.entities for one in found), dict(dropped))
+
+
+def linked(pairs: Sequence[PromptPair]) -> tuple[PromptPair, ...]:
+    """The same pairs in units that share no entity: all entities of a table that pairs link are one. A unit's stay together."""
+    of = components([{(pair.sampled[0], entity) for entity in pair.entities} for pair in pairs])
+    names: dict[int, set[str]] = defaultdict(set)
+    for number, pair in zip(of, pairs, strict=True):
+        names[number] |= {*pair.entities}
+    place = {number: order for order, number in enumerate(dict.fromkeys(of))}
+    together = sorted(zip(of, pairs, strict=True), key=lambda one: place[one[0]])
+    return tuple(replace(pair, unit=_unit_name(names[number])) for number, pair in together)
+
+
+def _unit_name(entities: Collection[str]) -> str:
+    """Of no other unit, since no entity is in two."""
+    first = " / ".join(sorted(entities)[:2])
+    return f"{first} and {len(entities) - 2} more" if len(entities) > 2 else first
+
+
+def components(groups: Sequence[Collection[Hashable]]) -> list[int]:
+    """Of each group a number: the same for groups that share a member, directly or through others."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    numbers: dict[Hashable, int] = {}
+    links = [(row, numbers.setdefault(member, len(numbers))) for row, group in enumerate(groups) for member in group]
+    size = len(groups) + len(numbers)
+    rows, columns = [row for row, _ in links], [len(groups) + number for _, number in links]
+    graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(size, size))
+    return [int(number) for number in connected_components(graph, directed=False)[1][: len(groups)]]
 
 
 def is_knowledge(column: str) -> bool:
@@ -123,15 +190,25 @@ def part_of(column: str) -> str:
 
 
 def table_pairs(
-    table: FactTable, encode: Encode, form: Form = "judged", seed: int = 0, split: Split = "test", negated: bool = False
+    table: FactTable,
+    encode: Encode,
+    form: Form = "judged",
+    seed: int = 0,
+    split: Split = "test",
+    negated: bool = False,
+    pairing: Pairing = "entities",
+    start: Start = "difference",
 ) -> Found:
     """Pairs of a table's split.
 
-    Entities are joined two by two, each used once: of the same sentence form, with as many tokens and the same tokens around
-    them, and another object. Each two give two pairs, one for either object ("A is in the country of A" / "B is in the country
-    of A", and with B's); where a table says itself what is false, only the pairs that it says. judged: the statement after four
-    examples, the same on both sides; negated statements too. cloze: the statement up to the object, and into it as far as the two
-    objects begin alike. Raises Unmeasurable where there are no examples to judge by.
+    pairing: `entities` joins entities two by two, each used once: of the same sentence form, with as many tokens and the same
+    tokens around them, and another object. Each two give two pairs, one for either object ("A is in the country of A" / "B is in
+    the country of A", and with B's); where a table says itself what is false, only the pairs that it says. `statements` joins
+    every true statement with a false one of the table, of the same form, object and token layout, drawn by the seed; false ones
+    may recur, and entities that pairs link are one unit.
+    judged: the statement after four examples, the same on both sides; negated statements too, of kind neg_*. cloze: the
+    statement up to the object, and into it as far as the two objects begin alike. start: where columns begin. Raises
+    Unmeasurable where there are no examples to judge by.
     """
     splits = split_entities((fact.entity for fact in table.facts), seed)
     # As in table_statements, every fact is asked in one form, by turns.
@@ -140,14 +217,12 @@ def table_pairs(
     spoken.sort(key=lambda one: hashlib.sha256(f"{seed}/{one[0].entity}/{one[0].subject}".encode()).digest())
     dropped: Counter[str] = Counter()
     drafts = []
-    for (one, its_form), (other, _) in _joined(spoken, encode, dropped, "\n" if form == "judged" else ""):
-        for fact, partner in ((one, other), (other, one)):
-            if _is_false_of(partner, fact.object):
-                right, wrong = (_Sentence.of(of, its_form, fact.object) for of in (fact, partner))
-                unit = f"{one.entity} / {other.entity}"
-                # A negated sentence is true of the one of whom the plain one is false.
-                both = (wrong, right) if negated else (right, wrong)
-                drafts.append(_Draft(*both, (fact.object, partner.object), unit))
+    join = _joined if pairing == "entities" else partial(_restated, lies=_lies(table, seed, split), negated=negated, seed=seed)
+    for fact, partner, its_form, unit in join(spoken, encode, dropped, "\n" if form == "judged" else ""):
+        right, wrong = (_Sentence.of(of, its_form, fact.object) for of in (fact, partner))
+        # A negated sentence is true of the one of whom the plain one is false.
+        about, other, both = (partner, fact, (wrong, right)) if negated else (fact, partner, (right, wrong))
+        drafts.append(_Draft(*both, (fact.object, partner.object), unit, (about.entity, other.entity)))
     if form == "judged":
         examples = [s for s in table_statements(table, seed, negated) if s.split == "fit"]
         sides = _judged([(d.clean.text, d.corrupt.text, d.unit, table.kind) for d in drafts], examples, seed, split)
@@ -157,8 +232,10 @@ def table_pairs(
         ]
     else:
         sides = [(draft.clean.asked(draft.objects), draft.corrupt.asked(draft.objects)) for draft in drafts]
-    named = [_Named(draft.unit, table.kind, (draft.clean.text, draft.corrupt.text)) for draft in drafts]
-    return _found(_lay_out(sides, encode), named, split, len({fact.entity for fact, _ in spoken}), dropped)
+    kind = NEGATED + table.kind if negated else table.kind
+    named = [_Named(draft.unit, kind, (draft.clean.text, draft.corrupt.text), draft.entities) for draft in drafts]
+    found = _found(_lay_out(sides, encode, start), named, split, len({fact.entity for fact, _ in spoken}), dropped)
+    return found if pairing == "entities" else replace(found, pairs=linked(found.pairs))
 
 
 @dataclass(frozen=True)
@@ -201,6 +278,8 @@ class _Draft(NamedTuple):
     objects: tuple[str, str]
     """Of the clean and of the corrupt subject."""
     unit: str
+    """It draws the order of the examples."""
+    entities: tuple[str, str]
 
 
 class _Named(NamedTuple):
@@ -209,6 +288,7 @@ class _Named(NamedTuple):
     unit: str
     kind: str
     words: tuple[str, str]
+    entities: tuple[str, ...]
 
 
 def _judged(
@@ -221,13 +301,17 @@ def _judged(
     ]
     prompts = judgement_prompts([*examples, *(s for both in statements for s in both)], seed, split)
     answers = ANSWERS[True], ANSWERS[False]
-    return [(Asked(prompts[clean], answers), Asked(prompts[corrupt], answers)) for clean, corrupt in statements]
+
+    def asked(statement: Statement) -> Asked:
+        prompt = prompts[statement]
+        return Asked(prompt, answers, start=len(prompt) - len(SUFFIX) - len(statement.text))
+
+    return [(asked(clean), asked(corrupt)) for clean, corrupt in statements]
 
 
 def _placed(asked: Asked, sentence: _Sentence) -> Asked:
     """A judged prompt with the places of what its last statement names."""
-    start = len(asked.text) - len(SUFFIX) - len(sentence.text)
-    subject, object_ = (Span(start + span.start, start + span.end) for span in (sentence.subject, sentence.object))
+    subject, object_ = (Span(asked.start + span.start, asked.start + span.end) for span in (sentence.subject, sentence.object))
     return replace(asked, subject=subject, object=object_)
 
 
@@ -236,16 +320,17 @@ def _is_false_of(fact: Fact, value: str) -> bool:
     return fact.false_object == value if fact.false_object else fact.object != value
 
 
-def _joined(
-    spoken: Sequence[tuple[Fact, str]], encode: Encode, dropped: "Counter[str]", context: str
-) -> list[tuple[tuple[Fact, str], tuple[Fact, str]]]:
-    """Facts two by two, each entity once: of one token layout up to the object, with objects that can be exchanged.
+class _Join(NamedTuple):
+    """A fact and one of whom its object is false."""
 
-    Those with the fewest partners choose first, and choose whom the fewest want: with objects as colours, the two most frequent
-    ones meet, so as few as can be are left over.
-    """
-    import numpy as np
+    fact: Fact
+    partner: Fact
+    form: str
+    unit: str
 
+
+def _layouts(spoken: Sequence[tuple[Fact, str]], encode: Encode, context: str) -> list[list[int]]:
+    """Indices of facts of one token layout up to the object, with the same tokens around the subject."""
     stems = [_Sentence.of(fact, form, fact.object) for fact, form in spoken]
     ids, offsets = encode([context + sentence.stem.rstrip() for sentence in stems])
     classes: dict[tuple[tuple[str, ...], tuple[int, ...]], list[int]] = defaultdict(list)
@@ -254,9 +339,57 @@ def _joined(
         parts = tuple(_part(place, span, None) for place in offsets[number])
         around = tuple(token for token, part in zip(ids[number], parts, strict=True) if part != SUBJECT)
         classes[parts, around].append(number)
+    return list(classes.values())
+
+
+def _lies(table: FactTable, seed: int, split: Split) -> dict[Fact, str]:
+    """The object of each fact's false statement in table_statements."""
+    splits = split_entities((fact.entity for fact in table.facts), seed)
+    facts = [fact for fact in table.facts if splits[fact.entity] == split]
+    false = [statement for statement in table_statements(table, seed) if statement.split == split and not statement.label]
+    return {fact: statement.value for fact, statement in zip(facts, false, strict=True)}
+
+
+def _restated(
+    spoken: Sequence[tuple[Fact, str]],
+    encode: Encode,
+    dropped: "Counter[str]",
+    context: str,
+    lies: dict[Fact, str],
+    negated: bool,
+    seed: int,
+) -> list[_Join]:
+    """Every fact's true statement with a false one that names the same object, drawn by the seed: false ones may recur."""
+    joined: dict[int, _Join] = {}
+    for members in _layouts(spoken, encode, context):
+        facts = [spoken[number][0] for number in members]
+        for number, fact in zip(members, facts, strict=True):
+            # What a negated statement denies truly is the lie, and falsely the fact's object.
+            partners = [
+                other
+                for other in facts
+                if other.entity != fact.entity and (lies[fact] == other.object if negated else fact.object == lies[other])
+            ]
+            if partners:
+                partner = random.Random(f"{seed}/{fact.entity}/{fact.subject}").choice(partners)
+                both = (partner, fact) if negated else (fact, partner)
+                joined[number] = _Join(*both, spoken[number][1], f"{fact.entity} / {partner.entity}")
+    if alone := len(spoken) - len(joined):
+        dropped[NO_FALSE_STATEMENT] += alone
+    return [joined[number] for number in sorted(joined)]
+
+
+def _joined(spoken: Sequence[tuple[Fact, str]], encode: Encode, dropped: "Counter[str]", context: str) -> list[_Join]:
+    """Facts two by two, each entity once: of one token layout up to the object, with objects that can be exchanged.
+
+    Those with the fewest partners choose first, and choose whom the fewest want: with objects as colours, the two most frequent
+    ones meet, so as few as can be are left over.
+    """
+    import numpy as np
+
     joined = []
     used: set[str] = set()
-    for members in classes.values():
+    for members in _layouts(spoken, encode, context):
         facts = [spoken[number][0] for number in members]
         possible = np.array(
             [[a.entity != b.entity and (_is_false_of(b, a.object) or _is_false_of(a, b.object)) for b in facts] for a in facts]
@@ -276,7 +409,11 @@ def _joined(
     if alone := len({fact.entity for fact, _ in spoken} - used):
         dropped[NO_PARTNER] += alone
     order = {id(fact): number for number, (fact, _) in enumerate(spoken)}
-    return sorted(joined, key=lambda two: order[id(two[0][0])])
+    pairs = []
+    for (first, form), (second, _) in sorted(joined, key=lambda two: order[id(two[0][0])]):
+        both = (first, second), (second, first)
+        pairs += [_Join(a, b, form, f"{first.entity} / {second.entity}") for a, b in both if _is_false_of(b, a.object)]
+    return pairs
 
 
 @dataclass(frozen=True)
@@ -290,11 +427,16 @@ class WrittenPair:
     answers: tuple[str, str] | None
     """What the two prompts should continue with; None where statements are to be judged."""
     entity: str
-    """What it is about: the unit of sampling."""
+    """What it is about: the unit of sampling. Rows that share an entity or a text are about one."""
     kind: str
     """The data set it belongs to."""
     split: Split
     """Of its entity; fit: examples for judging."""
+
+    @property
+    def form(self) -> Form:
+        """How it asks."""
+        return "cloze" if self.answers else "judged"
 
 
 def read_pairs(path: Path, seed: int = 0) -> list[WrittenPair]:
@@ -302,49 +444,89 @@ def read_pairs(path: Path, seed: int = 0) -> list[WrittenPair]:
 
     Columns: `clean` and `corrupt` are needed. With `correct` and `other` they are prompts, and those their continuations with the
     space that belongs there; without, they are a true and a false statement, to be judged. `entity` (default: the clean text)
-    and `kind` (default: the file's name) are optional. Raises InputError, with the line, for anything else.
+    and `kind` (default: the file's name) are optional. Rows of a kind that share an entity or a text, directly or through others,
+    have one entity and one split. Raises InputError, with the line, for anything else.
     """
     if not path.is_file():
-        raise InputError(f"pairs file {path}: not found", "a CSV or JSONL file", "check the path")
+        raise InputError(f"pairs file {path}: not found", "a CSV or JSONL file", "check --mechdrift-pairs")
     rows = read_rows(path, "pairs file")
     if not rows:
         raise InputError(f"pairs file {path}: no rows", "one pair a row", "fill the file")
     read: dict[str, list[tuple[str, str, tuple[str, str] | None, str]]] = defaultdict(list)
+    kinds: dict[tuple[bool, str], str] = {}
     for number, row in rows:
         where = f"pairs file {path}, line {number}"
-        if missing := {"clean", "corrupt"} - row.keys():
+        kind, cells = _written(row, where, path.stem)
+        *_, answers, entity = cells
+        if (first := kinds.setdefault((answers is None, entity), kind)) != kind:
             raise InputError(
-                f"{where}: no {' and no '.join(sorted(missing))}",
-                "columns clean,corrupt[,correct,other,entity,kind]",
-                "name the columns so",
+                f"{where}: entity {entity!r} is of kind {first!r} and of kind {kind!r}",
+                "one kind for all rows about an entity",
+                "give them one kind, or name the entities apart",
             )
-        if None in row:
-            raise InputError(f"{where}: more cells than columns", "one cell a column", "quote what holds a comma")
-        clean, corrupt = (str(row[name] or "").strip() for name in ("clean", "corrupt"))
-        if not clean or not corrupt or clean == corrupt:
-            raise InputError(f"{where}: clean {clean!r}, corrupt {corrupt!r}", "two different texts", "mend the line")
-        correct, other = (str(row.get(name) or "") for name in ("correct", "other"))
-        if bool(correct) != bool(other) or (correct and correct == other):
-            raise InputError(f"{where}: correct {correct!r}, other {other!r}", "two different answers, or none", "mend the line")
-        if not correct and (bad := [text for text in (clean, corrupt) if not text.endswith(".")]):
-            raise InputError(
-                f"{where}: {bad[0][-20:]!r} has no period at its end",
-                "a sentence ending in '.', or columns correct,other",
-                "mend the line",
-            )
-        answers = (correct, other) if correct else None
-        read[str(row.get("kind") or path.stem)].append((clean, corrupt, answers, str(row.get("entity") or clean)))
+        read[kind].append(cells)
     pairs = []
     for kind, group in sorted(read.items()):
-        splits = split_entities((entity for *_, entity in group), seed)
-        pairs += [WrittenPair(*cells, kind=kind, split=splits[cells[-1]]) for cells in group]
+        of = components([{("entity", entity), clean, corrupt} for clean, corrupt, _, entity in group])
+        names: dict[int, str] = {}
+        for number, cells in zip(of, group, strict=True):
+            names[number] = min(names.get(number, cells[-1]), cells[-1])
+        splits = split_entities(names.values(), seed)
+        pairs += [
+            WrittenPair(*cells[:3], entity=names[number], kind=kind, split=splits[names[number]])
+            for number, cells in zip(of, group, strict=True)
+        ]
     return pairs
 
 
-def written_pairs(pairs: Sequence[WrittenPair], encode: Encode, seed: int = 0, split: Split = "test") -> Found:
+def _written(row: dict[str, object], where: str, name: str) -> tuple[str, tuple[str, str, tuple[str, str] | None, str]]:
+    """Kind, and (clean, corrupt, answers, entity), of a row of the user's; name: of the kind, where the row has none."""
+    if missing := {"clean", "corrupt"} - row.keys():
+        raise InputError(
+            f"{where}: no {' and no '.join(sorted(missing))}",
+            "columns clean,corrupt[,correct,other,entity,kind]",
+            "name the columns so",
+        )
+    if None in row:
+        raise InputError(f"{where}: more cells than columns", "one cell a column", "quote what holds a comma")
+    cells = {column: _cell(row, column, where) for column in ("clean", "corrupt", "correct", "other", "entity", "kind")}
+    clean, corrupt = cells["clean"].strip(), cells["corrupt"].strip()
+    if not clean or not corrupt or clean == corrupt:
+        raise InputError(f"{where}: clean {clean!r}, corrupt {corrupt!r}", "two different texts", "mend the line")
+    correct, other = cells["correct"], cells["other"]
+    if bool(correct) != bool(other) or (correct and correct == other):
+        raise InputError(f"{where}: correct {correct!r}, other {other!r}", "two different answers, or none", "mend the line")
+    if not correct:
+        for text in (clean, corrupt):
+            if not text.endswith("."):
+                raise InputError(
+                    f"{where}: {text[-20:]!r} has no period at its end",
+                    "a sentence ending in '.', or columns correct,other",
+                    "mend the line",
+                )
+            if len(text.splitlines()) > 1 or "\t" in text:
+                raise InputError(f"{where}: {text[:40]!r} is no single line", "one sentence, without tabs", "mend the line")
+    return cells["kind"] or name, (clean, corrupt, (correct, other) if correct else None, cells["entity"] or clean)
+
+
+def _cell(row: dict[str, object], column: str, where: str) -> str:
+    """A cell's text; empty where there is none. Line breaks and tabs may belong to a prompt, other control characters to none."""
+    value = row.get(column)
+    if not isinstance(value, str | int | float | None) or isinstance(value, bool):
+        raise InputError(f"{where}: {column} is {str(value)[:40]!r}", "text", "mend the line")
+    text = "" if value is None else str(value)
+    if bad := [character for character in text if character not in "\n\r\t" and unicodedata.category(character) in ("Cc", "Cs")]:
+        raise InputError(f"{where}: {column} holds the character {bad[0]!r}", "printable text", "take it out")
+    return text
+
+
+def written_pairs(
+    pairs: Sequence[WrittenPair], encode: Encode, seed: int = 0, split: Split = "test", start: Start = "difference"
+) -> Found:
     """The user's pairs of a split that this tokenizer gives one layout; columns are knowledge, others and last.
 
-    Raises Unmeasurable where statements are to be judged and a kind has no examples for it in its fit split.
+    start: where columns begin. Raises Unmeasurable where statements are to be judged and a kind has no examples for it in its
+    fit split.
     """
     chosen = [pair for pair in pairs if pair.split == split]
     examples = [
@@ -358,8 +540,8 @@ def written_pairs(pairs: Sequence[WrittenPair], encode: Encode, seed: int = 0, s
     sides = [
         (Asked(pair.clean, pair.answers), Asked(pair.corrupt, pair.answers)) if pair.answers else next(judged) for pair in chosen
     ]
-    named = [_Named(pair.entity, pair.kind, (pair.clean, pair.corrupt)) for pair in chosen]
-    return _found(_lay_out(sides, encode), named, split, len(chosen), Counter())
+    named = [_Named(pair.entity, pair.kind, (pair.clean, pair.corrupt), (pair.entity,)) for pair in chosen]
+    return _found(_lay_out(sides, encode, start), named, split, len(chosen), Counter())
 
 
 def _found(laid: Sequence["_Laid | str"], named: Sequence[_Named], split: Split, entities: int, dropped: "Counter[str]") -> Found:
@@ -369,7 +551,9 @@ def _found(laid: Sequence["_Laid | str"], named: Sequence[_Named], split: Split,
         if isinstance(layout, str):
             dropped[layout] += 1
         else:
-            pairs.append(PromptPair(*layout, unit=name.unit, kind=name.kind, split=split, words=name.words))
+            pairs.append(
+                PromptPair(*layout, unit=name.unit, kind=name.kind, split=split, words=name.words, entities=name.entities)
+            )
     return Found(tuple(pairs), entities, dict(dropped))
 
 
@@ -383,7 +567,7 @@ class _Laid(NamedTuple):
     columns: tuple[str, ...]
 
 
-def _lay_out(sides: Sequence[tuple[Asked, Asked]], encode: Encode) -> list[_Laid | str]:
+def _lay_out(sides: Sequence[tuple[Asked, Asked]], encode: Encode, start: Start) -> list[_Laid | str]:
     """Each pair's tokens, or why it has none. Prompts are encoded together with both answers, so spaces fall as they will."""
     asked = [side for both in sides for side in both]
     whole = [side.text + answer + side.after for side in asked for answer in side.answers]
@@ -392,7 +576,7 @@ def _lay_out(sides: Sequence[tuple[Asked, Asked]], encode: Encode) -> list[_Laid
     for at, (clean, corrupt) in zip(range(0, len(whole), 4), sides, strict=True):
         right = _prompt(clean, ids[at : at + 2], offsets[at : at + 2])
         wrong = _prompt(corrupt, ids[at + 2 : at + 4], offsets[at + 2 : at + 4])
-        laid.append(NOT_TOLD_APART if right is None or wrong is None else _aligned(right, wrong))
+        laid.append(NOT_TOLD_APART if right is None or wrong is None else _aligned(right, wrong, start))
     return laid
 
 
@@ -402,6 +586,8 @@ class _Read(NamedTuple):
     ids: tuple[int, ...]
     parts: tuple[str, ...] | None
     answers: tuple[int, int]
+    start: int
+    """The token with which the last statement begins."""
 
 
 def _prompt(side: Asked, ids: list[list[int]], offsets: list[list[tuple[int, int]]]) -> _Read | None:
@@ -417,7 +603,8 @@ def _prompt(side: Asked, ids: list[list[int]], offsets: list[list[tuple[int, int
     parts = None
     if side.subject is not None:
         parts = tuple(_part(place, side.subject, side.object) for place in offsets[0][:parting])
-    return _Read(tuple(ids[0][:parting]), parts, (ids[0][parting], ids[1][parting]))
+    begins = next(token for token, (_, end) in enumerate(offsets[0]) if end > side.start)
+    return _Read(tuple(ids[0][:parting]), parts, (ids[0][parting], ids[1][parting]), begins)
 
 
 def _part(place: tuple[int, int], subject: Span, object_: Span | None) -> str:
@@ -432,7 +619,7 @@ def _part(place: tuple[int, int], subject: Span, object_: Span | None) -> str:
     return "between" if object_ is None or start < object_.start else "rest"
 
 
-def _aligned(clean: _Read, corrupt: _Read) -> _Laid | str:
+def _aligned(clean: _Read, corrupt: _Read, start: Start) -> _Laid | str:
     """The pair, if it differs in the subject only."""
     if len(clean.ids) != len(corrupt.ids):
         return LENGTHS_DIFFER
@@ -444,6 +631,8 @@ def _aligned(clean: _Read, corrupt: _Read) -> _Laid | str:
     if clean.answers != corrupt.answers:
         return NOT_TOLD_APART
     first, end = differing[0], len(clean.ids)
+    if start == "statement":
+        first = min(first, clean.start)
     if clean.parts is None:
         names = [KNOWLEDGE if i in differing else OTHERS for i in range(end)]
     else:

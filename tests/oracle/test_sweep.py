@@ -40,15 +40,18 @@ class Case:
         return [len(prompt) - start for prompt, start in zip(self.corrupt, self.first, strict=True)]
 
 
-def case(*shapes: tuple[int, int], seed: int = 0) -> Case:
-    """Pairs of random tokens, each of a length and a first token."""
+def case(*shapes: tuple[int, int], seed: int = 0, same: int = 0) -> Case:
+    """Pairs of random tokens, each of a length and a first token; beyond that so many more are the same."""
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(count: int) -> list[int]:
         return torch.randint(2, 258, (count,), generator=generator).tolist()
 
     corrupt = [tokens(length) for length, _ in shapes]
-    clean = [prompt[:start] + tokens(len(prompt) - start) for prompt, (_, start) in zip(corrupt, shapes, strict=True)]
+    clean = [
+        prompt[: start + same] + tokens(max(0, len(prompt) - start - same))
+        for prompt, (_, start) in zip(corrupt, shapes, strict=True)
+    ]
     answers = [(tokens(1)[0], tokens(1)[0]) for _ in shapes]
     return Case(corrupt, clean, answers, [start for _, start in shapes])
 
@@ -79,13 +82,38 @@ shapes = st.lists(
 
 @pytest.mark.parametrize("family", VARIANTS)
 @settings(max_examples=8, deadline=None)
-@given(shapes=shapes, seed=st.integers(0, 99), across=st.booleans(), room=st.sampled_from([1, 60, 10**6]))
-def test_fast_equals_naive(family: str, shapes: list[tuple[int, int]], seed: int, across: bool, room: int) -> None:
-    """Whatever the lengths, the first tokens, the batch and the budget; with the model's own activations or another's."""
-    model, pairs = model_of(family), case(*shapes, seed=seed)
+@given(
+    shapes=shapes,
+    seed=st.integers(0, 99),
+    same=st.sampled_from([0, 0, 1, 4]),
+    across=st.booleans(),
+    room=st.sampled_from([1, 60, 10**6]),
+)
+def test_fast_equals_naive(family: str, shapes: list[tuple[int, int]], seed: int, same: int, across: bool, room: int) -> None:
+    """Whatever the lengths, the first tokens, the batch and the budget; with the model's own activations or another's.
+
+    Also where sweeping begins before the prompts differ.
+    """
+    model, pairs = model_of(family), case(*shapes, seed=seed, same=same)
     source = record_columns(model_of(family, 5), pairs.clean, pairs.first) if across else None
     budget = room * bytes_per_token(model, max(map(len, pairs.corrupt)))
     assert_same(run(sweep, model, pairs, budget_bytes=budget, source=source), run(sweep_naive, model, pairs, source=source))
+
+
+def test_columns_before_the_first_token_that_differs_are_not_run_unless_another_models_are_patched_in() -> None:
+    """Only the columns from there on are cells; the rest is the corrupt prompt's value to the bit."""
+    model, late, early = model_of("llama"), MIXED, replace(MIXED, first=[2, 4, 1, 0])
+    found, expected = run(sweep, model, early), run(sweep, model, late)
+    assert (found.cells, found.tokens) == (expected.cells, expected.tokens)
+    for pair, before in enumerate((2, 2, 2, 0)):
+        assert (found.patched[pair, :, :before] == found.corrupt[pair]).all()
+        width = late.widths[pair]
+        torch.testing.assert_close(found.patched[pair, :, before : before + width], expected.patched[pair, :, :width])
+        assert found.patched[pair, :, before + width :].isnan().all()
+    source = record_columns(model_of("llama", 5), early.clean, early.first)
+    across = run(sweep, model, early, source=source)
+    assert across.cells == sum(2 * width + 1 for width in early.widths)
+    assert (across.patched[0, :2, :2] - across.corrupt[0]).abs().min() > 1e-4
 
 
 @pytest.mark.parametrize("family", VARIANTS)

@@ -12,6 +12,8 @@ from mechdrift.measures.drift import Drift
 from mechdrift.measures.knowledge import KnowledgeReadings, Patched, Transferred, binned, kept_pairs, maps_of
 from mechdrift.prompts.pairs import PromptPair
 from mechdrift.stats import Proportion, cross_fitted_slope
+from mechdrift.verdict.decide import decide
+from mechdrift.verdict.limits import load_profile
 
 LAYERS, UNITS, GAP = 16, 60, 8.0
 COLUMNS = ("subject[-2]", "subject[-1]", "between[-1]", "object[-1]", "rest[-1]", "last")
@@ -221,16 +223,58 @@ def test_other_numbers_of_blocks_and_no_pairs_are_named() -> None:
         knowledge.depth_shift(readings(BASE, BASE), "knowledge")
 
 
-@pytest.mark.parametrize("units", [1, 2, 3])
+@pytest.mark.parametrize("units", [1, 3, 6])
 def test_few_units_are_a_reason_and_not_an_exception(units: int) -> None:
-    few = PAIRS[: 2 * units]
-    small = Patched(BASE.d[: 2 * units], BASE.clean[: 2 * units], BASE.corrupt[: 2 * units])
-    for measure in (knowledge.location, knowledge.depth_shift):
-        with pytest.raises(Unmeasurable):
-            measure(readings(small, small, few))
-    one = Patched(BASE.d[:2], BASE.clean[:2], BASE.corrupt[:2])
-    with pytest.raises(Unmeasurable, match="right"):
-        knowledge.published(readings(one, one, PAIRS[:2]))
+    """Nothing can be said of base from six, however well it answers; of seven it can."""
+    few, small = PAIRS[: 2 * units], Patched(BASE.d[: 2 * units], BASE.clean[: 2 * units], BASE.corrupt[: 2 * units])
+    read = replace(readings(small, small, few), found="so many dropped")
+    for measure in (knowledge.accuracy, knowledge.clean_gap, knowledge.location, knowledge.depth_shift):
+        with pytest.raises(Unmeasurable, match=f"{units} units: too few to tell whether base knows.*; so many dropped"):
+            measure(read)
+    seven = Patched(BASE.d[:14], BASE.clean[:14], BASE.corrupt[:14])
+    assert knowledge.accuracy(readings(seven, seven, PAIRS[:14])).evidence.n == 7
+
+
+def test_published_r_of_one_unit_stands_without_an_interval_and_is_never_held() -> None:
+    """As where pairs link all entities: the published number, and no word on how sure it is."""
+    post = sweep(as_published(), seed=1)
+    one = tuple(replace(p, unit="all") for p in PAIRS)
+    found = knowledge.published(readings(BASE, post, one))
+    assert found.estimate == pytest.approx(knowledge.published(readings(BASE, post)).estimate)
+    assert found.interval == (-np.inf, np.inf)
+    assert "no interval from 1 units" in found.note
+    decision = decide(found, load_profile("base-to-post"))
+    assert (decision.verdict, decision.needed_n) == ("unmeasurable", None)
+
+
+def test_published_maps_are_means_over_pairs_whatever_their_units() -> None:
+    """Half of the pairs are one unit and have another map: they count by their number, as in mean maps made by hand."""
+    half = len(PAIRS) // 2
+    moved = np.concatenate([sweep(as_published(), seed=1).d[:half], sweep(as_published(3), seed=1).d[half:]])
+    post = replace(sweep(as_published(), seed=1), d=moved)
+    uneven = tuple(replace(p, unit="large") if number >= half else p for number, p in enumerate(PAIRS))
+    gains = [(of.d.astype(float) - of.corrupt[:, None, None]).mean(0) for of in (BASE, post)]
+    by_hand = stats.pearsonr(*(binned(gain).ravel() for gain in gains)).statistic
+    assert knowledge.published(readings(BASE, post, uneven)).estimate == pytest.approx(by_hand)
+
+
+def test_negated_statements_of_an_entity_are_of_its_unit() -> None:
+    """Twice as many pairs are not twice as many units."""
+    twice = Patched(*(np.concatenate([of, of]) for of in (BASE.d, BASE.clean, BASE.corrupt)))
+    both = (*PAIRS, *(replace(p, kind="neg_cities") for p in PAIRS))
+    read = readings(twice, twice, both)
+    assert (knowledge.accuracy(read).evidence.n, len(read.kept.units)) == (UNITS, UNITS)
+    assert read.data == "cities+neg_cities"
+
+
+def test_the_subject_of_a_users_pairs_is_what_they_differ_in() -> None:
+    """The same tokens under another name are as deep."""
+    names = ("knowledge", "others", "others", "others", "others", "last")
+    plain = ("subject[-1]", *COLUMNS[2:-1], "rest[-2]", "last")
+    post = sweep(as_published(2), seed=1)
+    of = [knowledge.depth_shift(readings(BASE, post, tuple(replace(p, columns=c) for p in PAIRS))) for c in (names, plain)]
+    assert of[0].estimate == pytest.approx(of[1].estimate)
+    assert of[0].estimate > 0.05
 
 
 def test_binning_is_the_published_one() -> None:

@@ -17,8 +17,19 @@ from mechdrift.engine.sites import encode
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.prompts import pairs as module
 from mechdrift.prompts.judgement import SUFFIX
-from mechdrift.prompts.pairs import FORMS, Encode, Form, Found, is_knowledge, read_pairs, table_pairs, written_pairs
-from mechdrift.prompts.statements import Fact, FactTable, fact_tables, split_entities
+from mechdrift.prompts.pairs import (
+    FORMS,
+    Encode,
+    Form,
+    Found,
+    is_knowledge,
+    linked,
+    put_together,
+    read_pairs,
+    table_pairs,
+    written_pairs,
+)
+from mechdrift.prompts.statements import Fact, FactTable, fact_tables, split_entities, table_statements
 
 TABLES = {table.kind: table for table in fact_tables()}
 TOKENIZERS = ("bytes", "organism", "wordpiece", "unigram")
@@ -168,6 +179,92 @@ def test_cloze_answers_are_the_tokens_that_follow(name: str) -> None:
         assert tuple(other[: len(pair.corrupt) + 1]) == (*pair.corrupt, pair.answers[0])
 
 
+@pytest.mark.parametrize("negated", [False, True])
+@pytest.mark.parametrize("kind", ["cities", "spanish_words", "numbers"])
+def test_as_published_every_true_statement_is_joined_with_a_false_one_of_the_same_object(kind: str, negated: bool) -> None:
+    """Objects are those of the table's own statements; false ones recur, and no true one does."""
+    table, read = TABLES[kind], reading("organism")
+    got = table_pairs(table, read, negated=negated, pairing="statements", start="statement")
+    said = [s for s in table_statements(table, 0, negated) if s.split == "test"]
+    trues, falses = (Counter(pair.words[side] for pair in got.pairs) for side in (0, 1))
+    assert set(trues.values()) == {1}
+    assert kind != "cities" or max(falses.values()) > 1
+    forms = table.negated_forms if negated else table.forms
+
+    def sentences(entity: str, value: str) -> set[str]:
+        return {fact.sentence(form, value) for fact in table.facts if fact.entity == entity for form in forms}
+
+    for pair in got.pairs:
+        values = [{s.value for s in said if s.entity == pair.entities[side] and s.label is not bool(side)} for side in (0, 1)]
+        assert any(
+            all(pair.words[side] in sentences(pair.entities[side], value) for side in (0, 1))
+            for value in set.intersection(*values)
+        )
+    assert {pair.kind for pair in got.pairs} == {f"neg_{kind}" if negated else kind}
+    entities = {s.entity for s in said}
+    assert len(got.pairs) + sum(got.dropped.values()) == sum(fact.entity in entities for fact in table.facts)
+
+
+def test_entities_that_recur_are_in_one_unit() -> None:
+    """Against a search by hand: from every pair on through all that share an entity with it."""
+    got = table_pairs(TABLES["cities"], reading("organism"), pairing="statements")
+    assert len(got.pairs) > got.units > 10
+    left = list(got.pairs)
+    while left:
+        reached, grown = set(left[0].entities), True
+        while grown:
+            more = reached.union(*(pair.entities for pair in left if reached & {*pair.entities}))
+            grown, reached = more != reached, more
+        inside = [pair for pair in left if reached & {*pair.entities}]
+        assert len({pair.unit for pair in inside}) == 1
+        left = [pair for pair in left if pair not in inside]
+        assert inside[0].unit not in {pair.unit for pair in left}
+    assert got.pairs == table_pairs(TABLES["cities"], reading("organism"), pairing="statements").pairs
+    assert linked(got.pairs) == got.pairs
+
+
+def test_negated_statements_share_the_units_of_the_others() -> None:
+    both = [table_pairs(TABLES["numbers"], reading("organism"), negated=negated) for negated in (False, True)]
+    got = put_together(both)
+    assert len(got.pairs) == sum(len(one.pairs) for one in both)
+    assert {pair.kind for pair in got.pairs} == {"numbers", "neg_numbers"}
+    of: dict[str, set[tuple[str, str]]] = {}
+    for pair in got.pairs:
+        for entity in pair.entities:
+            of.setdefault(entity, set()).add(pair.sampled)
+    assert all(len(units) == 1 for units in of.values())
+    assert got.units < sum(one.units for one in both)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_columns_from_the_statements_first_token(name: str, form: Form) -> None:
+    """The same pairs; what comes before is the statement up to the subject, and no example."""
+    early = table_pairs(TABLES["inventors"], reading(name), form, start="statement").pairs
+    late = found(name, "inventors", form).pairs
+    assert len(early) == len(late) > 20
+    for one, other in zip(early, late, strict=True):
+        assert (one.clean, one.corrupt, one.unit) == (other.clean, other.corrupt, other.unit)
+        assert one.columns[other.first - one.first :] == other.columns
+        before = [column for column in one.columns if column.startswith("before")]
+        assert before == [f"before[-{n}]" for n in range(len(before), 0, -1)]
+        ids = list(one.clean[one.first : one.first + len(before)])
+        text = tokenizer(name).decode(ids, skip_special_tokens=True).strip()
+        start = one.words[0].partition(one.entities[0])[0]
+        assert text.replace(" ", "") in (start.replace(" ", ""), "")  # WordPiece puts a space before a quote
+        assert "TRUE" not in text
+
+
+def test_prompts_beyond_the_context_are_counted() -> None:
+    got = found("bytes", "cities", "cloze")
+    lengths = sorted(len(pair.clean) for pair in got.pairs)
+    context = lengths[len(lengths) // 2]
+    short = got.within(context)
+    assert max(len(pair.clean) for pair in short.pairs) == context
+    assert short.dropped[f"longer than the context of {context} tokens"] == len(got.pairs) - len(short.pairs) > 0
+    assert got.within(None) == got.within(10**6) == got
+
+
 def table(*facts: tuple[str, str], form: str = "The city of {subject} is in {object}.") -> FactTable:
     """A small table; seeds put all of it into the test split by asking for whole ones."""
     return FactTable("small", (form,), (form.replace(" is ", " is not "),), tuple(Fact(s, o, entity=s) for s, o in facts), {})
@@ -255,6 +352,27 @@ def test_read_pairs_of_both_sorts(tmp_path: Path) -> None:
     assert all(is_knowledge(column) == (column == "knowledge") for column in towns.columns)
 
 
+def test_rows_that_share_an_entity_or_a_text_are_one_unit_and_in_one_split(tmp_path: Path) -> None:
+    """Towns A and B by their entity, B and C by the false statement, D alone."""
+    path = tmp_path / "mine.csv"
+    rows = ["A is big.,X is big.,town", "B is big.,Y is big.,town", "C is big.,Y is big.,", "D is big.,Z is big.,"]
+    rows += [f"E{n} is big.,F{n} is big.," for n in range(6)]
+    path.write_text("\n".join(["clean,corrupt,entity", *rows]), encoding="utf-8")
+    for seed in range(5):
+        read = read_pairs(path, seed)
+        assert len({pair.entity for pair in read[:3]}) == len({pair.split for pair in read[:3]}) == 1
+        assert len({pair.entity for pair in read}) == 8
+
+
+def test_a_prompt_of_several_lines_is_one_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    rows = [f'"Q:\tWhere is A{n}?\nA:","Q:\tWhere is B{n}?\nA:", x, y' for n in range(5)]
+    path.write_text("\n".join(["clean,corrupt,correct,other", *rows]), encoding="utf-8")
+    got = written_pairs(read_pairs(path), reading("bytes"), start="statement")
+    assert len(got.pairs) == 3
+    assert all(pair.first == 0 or pair.columns[0] == "others" for pair in got.pairs)
+
+
 def test_written_pairs_of_other_lengths_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(
@@ -281,6 +399,11 @@ def test_written_pairs_of_other_lengths_are_counted(tmp_path: Path) -> None:
         ("clean,corrupt,correct,other\nA,B, x, x\n", "two different answers, or none"),
         ("clean,corrupt\nA.,B\n", "'B' has no period at its end"),
         ("clean,corrupt\n\xff.,B.\n", "UTF-8"),
+        ('clean,corrupt\n"A\nis.",B.\n', "line 3: 'A\\\\nis.' is no single line; expected one sentence"),
+        ("clean,corrupt\nA\tis.,B.\n", "is no single line; expected one sentence, without tabs"),
+        ("clean,corrupt\nA\x00.,B.\n", r"clean holds the character '\\x00'; expected printable text"),
+        ("clean,corrupt,correct,other\nA,B, \x1b[2J, y\n", "correct holds the character"),
+        ("clean,corrupt,kind\nA.,B.,x\nA.,C.,y\n", "line 3: entity 'A.' is of kind 'x' and of kind 'y'"),
     ],
 )
 def test_a_bad_pairs_file_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
@@ -291,6 +414,14 @@ def test_a_bad_pairs_file_is_named_with_its_line(tmp_path: Path, text: str, mess
     assert "pairs file" in str(error.value)
     with pytest.raises(InputError, match="not found"):
         read_pairs(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("value", ["[1]", "true", '{"a": 1}', '"\\ud800."'])
+def test_a_jsonl_cell_that_is_no_text_is_named(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(f'{{"clean": {value}, "corrupt": "B."}}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"line 1: clean (is|holds the character)"):
+        read_pairs(path)
 
 
 def test_judged_pairs_need_examples(tmp_path: Path) -> None:

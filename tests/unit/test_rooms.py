@@ -8,7 +8,7 @@ import pytest
 HOUSE = Path(__file__).parents[2] / "mechdrift"
 ROOMS = ["checkpoints", "prompts", "engine", "measures", "verdict", "report"]
 GROUND = {"stats", "errors"}
-# organism:NAME is a spec, and planted drifts are derived when they are asked for; how strict a verdict is depends on how many are asked.
+# organism:NAME is a spec, and planted drifts are derived when they are asked for; a verdict's level goes by what is asked.
 DOORS = {"checkpoints": {"data"}, "verdict": {"findings"}}
 
 
