@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from mechdrift.engine.recordings import Recorder
     from mechdrift.hand_set import HandSet
     from mechdrift.measures.drift import Drift
-    from mechdrift.prompts.pairs import WrittenPair
     from mechdrift.prompts.statements import Statement
+    from mechdrift.prompts.written_pairs import WrittenPair
     from mechdrift.run import ComparingRun
 
 RECORDER = pytest.StashKey["Recorder"]()

@@ -22,21 +22,13 @@ from mechdrift.engine.store import Store, folder_of
 from mechdrift.engine.sweep import Pairs
 from mechdrift.engine.sweeps import sweep_through
 from mechdrift.errors import InputError, Unmeasurable
-from mechdrift.measures.knowledge import (
-    ACCURACY_MINIMUM,
-    Kept,
-    Maps,
-    Patched,
-    answered,
-    centre_of_mass,
-    kept_pairs,
-    maps_of,
-    mean_gap,
-    share_right,
-)
+from mechdrift.measures.knowledge import ACCURACY_MINIMUM
+from mechdrift.measures.knowledge_depth import centre_of_mass
+from mechdrift.measures.knowledge_maps import Kept, Maps, Patched, answered, kept_pairs, maps_of, mean_gap, share_right
 from mechdrift.options import OFF
-from mechdrift.prompts.pairs import LAST, OBJECT, SUBJECT, Form, Found, PromptPair, part_of, table_pairs
+from mechdrift.prompts.pairs import LAST, OBJECT, SUBJECT, Form, Found, PromptPair, part_of
 from mechdrift.prompts.statements import FactTable, fact_tables
+from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.report import text
 from mechdrift.report.heat_map import heat_map, legend
 from mechdrift.stats import Evidence, Proportion

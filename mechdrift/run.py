@@ -20,8 +20,8 @@ from mechdrift.verdict.limits import Profile, load_profile
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
-    from mechdrift.prompts.pairs import WrittenPair
     from mechdrift.prompts.statements import Statement
+    from mechdrift.prompts.written_pairs import WrittenPair
 
 RUN = pytest.StashKey["ComparingRun"]()
 ROW = pytest.StashKey[Row]()
@@ -167,8 +167,8 @@ class ComparingRun:
 
     def read_prompts(self) -> None:
         """The user's statements, or the shipped ones; the user's pairs. Raises InputError."""
-        from mechdrift.prompts.pairs import read_pairs
         from mechdrift.prompts.statements import read_statements, shipped_statements
+        from mechdrift.prompts.written_pairs import read_pairs
 
         seed, path = self.settings.seed, self.settings.statements
         self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))

@@ -7,8 +7,8 @@ import pytest
 from mechdrift.engine.recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
-from mechdrift.prompts.pairs import WrittenPair
 from mechdrift.prompts.statements import Statement
+from mechdrift.prompts.written_pairs import WrittenPair
 
 
 @pytest.fixture(scope="session")

@@ -15,62 +15,64 @@ from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HAND_SET, HandSet
 from mechdrift.measures.drift import Drift
-from mechdrift.measures.knowledge import SITE_RULE, KnowledgeReadings, Patched, Transferred
+from mechdrift.measures.knowledge_maps import SITE_RULE, KnowledgeReadings, Patched
+from mechdrift.measures.knowledge_transfer import Transferred
 from mechdrift.measures.truthfulness import ACCURACY_MINIMUM
-from mechdrift.prompts.pairs import FORMS, Form, PromptPair, WrittenPair
+from mechdrift.prompts.pairs import FORMS, Form, PromptPair
+from mechdrift.prompts.written_pairs import WrittenPair
 from mechdrift.stats import Proportion
 from mechdrift.suites.knowledge_pairs import Asking
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, knowledge"
-MEASURES = "mechdrift.measures.knowledge"
+MEASURES = "mechdrift.measures"
 UNITS = 160  # that are swept, two pairs each as a rule; the published procedure has 238 pairs
 
 FINDINGS = tuple(
-    Finding(f"knowledge.{name}", claim, source, f"{MEASURES}:{measure}", needs="base", rows=len(FORMS))
+    Finding(f"knowledge.{name}", claim, source, f"{MEASURES}.{measure}", needs="base", rows=len(FORMS))
     for name, claim, source, measure in (
         (
             "location",
             "What the model knows is read at the same tokens and blocks before and after post-training.",
             f"{DU}, claim 1, on the tokens that carry it and across disjoint entities",
-            "location",
+            "knowledge:location",
         ),
         (
             "depth_shift",
             "What the model knows is as deep in the network after post-training as before.",
             "ours, beside the location",
-            "depth_shift",
+            "knowledge_depth:depth_shift",
         ),
         (
             "accuracy",
             "The post model answers what the base model answered.",
             f"{DU}; the absolute row beside the maps",
-            "accuracy",
+            "knowledge:accuracy",
         ),
         (
             "clean_gap",
             "The post model tells the two answers apart by as wide a margin as the base model.",
             f"{DU}; the absolute row beside the maps",
-            "clean_gap",
+            "knowledge:clean_gap",
         ),
-        ("location_all", "The whole map, last token included, is what it was.", f"{DU}, claim 1", "location"),
-        ("published", "The binned maps are what they were.", f"{DU}, claim 1, as published", "published"),
+        ("location_all", "The whole map, last token included, is what it was.", f"{DU}, claim 1", "knowledge:location"),
+        ("published", "The binned maps are what they were.", f"{DU}, claim 1, as published", "knowledge:published"),
         (
             "recovery_forward",
             "The base model's representations bring back the post model's answer as well as its own do.",
             f"{DU}, claim 1, forward patching",
-            "cross_recovery",
+            "knowledge_transfer:cross_recovery",
         ),
         (
             "recovery_backward",
             "The post model's representations bring back the base model's answer as well as its own do.",
             f"{DU}, claim 1, backward patching",
-            "cross_recovery",
+            "knowledge_transfer:cross_recovery",
         ),
         (
             "recovery_asymmetry",
             "Representations work as well in one direction as in the other.",
             f"{DU}, claim 1; published is that backward works less",
-            "asymmetry",
+            "knowledge_transfer:asymmetry",
         ),
     )
 )

@@ -11,8 +11,10 @@ from mechdrift.engine.sites import encode
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HandSet
-from mechdrift.prompts.pairs import NEGATED, Form, Found, WrittenPair, put_together, table_pairs, written_pairs
+from mechdrift.prompts.pairs import NEGATED, Form, Found, put_together
 from mechdrift.prompts.statements import Split, fact_tables
+from mechdrift.prompts.table_pairs import table_pairs
+from mechdrift.prompts.written_pairs import WrittenPair, written_pairs
 
 COLUMNS = {"judged": "clean,corrupt", "cloze": "clean,corrupt,correct,other"}
 OTHER: dict[Form, Form] = {"judged": "cloze", "cloze": "judged"}

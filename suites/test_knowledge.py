@@ -10,21 +10,22 @@ import pytest
 from mechdrift.engine.recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
-from mechdrift.measures import knowledge as measures
+from mechdrift.measures import knowledge, knowledge_depth, knowledge_transfer
 from mechdrift.measures.drift import Drift
-from mechdrift.prompts.pairs import FORMS, Form, WrittenPair
+from mechdrift.prompts.pairs import FORMS, Form
+from mechdrift.prompts.written_pairs import WrittenPair
 from mechdrift.suites.knowledge import Knowledge, read_knowledge
 
 MEASURES: dict[str, Callable[[Knowledge], Drift]] = {
-    "location": lambda read: measures.location(read.read),
-    "location_all": lambda read: measures.location(read.read, "all"),
-    "depth_shift": lambda read: measures.depth_shift(read.read),
-    "accuracy": lambda read: measures.accuracy(read.read),
-    "clean_gap": lambda read: measures.clean_gap(read.read),
-    "published": lambda read: measures.published(read.read),
-    "recovery_forward": lambda read: measures.cross_recovery(read.read, read.transferred, "forward"),
-    "recovery_backward": lambda read: measures.cross_recovery(read.read, read.transferred, "backward"),
-    "recovery_asymmetry": lambda read: measures.asymmetry(read.read, read.transferred),
+    "location": lambda read: knowledge.location(read.read),
+    "location_all": lambda read: knowledge.location(read.read, "all"),
+    "depth_shift": lambda read: knowledge_depth.depth_shift(read.read),
+    "accuracy": lambda read: knowledge.accuracy(read.read),
+    "clean_gap": lambda read: knowledge.clean_gap(read.read),
+    "published": lambda read: knowledge.published(read.read),
+    "recovery_forward": lambda read: knowledge_transfer.cross_recovery(read.read, read.transferred, "forward"),
+    "recovery_backward": lambda read: knowledge_transfer.cross_recovery(read.read, read.transferred, "backward"),
+    "recovery_asymmetry": lambda read: knowledge_transfer.asymmetry(read.read, read.transferred),
 }
 
 

@@ -11,8 +11,10 @@ import pytest
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.sites import encode
-from mechdrift.prompts.pairs import FORMS, Form, read_pairs, table_pairs
+from mechdrift.prompts.pairs import FORMS, Form
 from mechdrift.prompts.statements import fact_tables
+from mechdrift.prompts.table_pairs import table_pairs
+from mechdrift.prompts.written_pairs import read_pairs
 
 PAIR = ("organism:base", "organism:instruct")
 ROWS = ("knowledge.accuracy", "knowledge.clean_gap", "knowledge.recovery_forward")

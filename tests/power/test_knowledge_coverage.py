@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mechdrift.measures import knowledge
-from mechdrift.measures.knowledge import KnowledgeReadings, Patched
+from mechdrift.measures import knowledge, knowledge_depth
+from mechdrift.measures.knowledge_maps import KnowledgeReadings, Patched
 from mechdrift.prompts.pairs import PromptPair
 
 UNITS, LAYERS, RUNS = 60, 12, 100
@@ -44,7 +44,7 @@ def simulate(shift: float, noise: float, seed: int) -> dict[str, tuple[float, fl
             )
         )
         read = KnowledgeReadings(base, post, PAIRS, "judged")
-        for name, row in (("location", knowledge.location(read)), ("depth", knowledge.depth_shift(read, "object"))):
+        for name, row in (("location", knowledge.location(read)), ("depth", knowledge_depth.depth_shift(read, "object"))):
             low, high = row.interval
             found[name].append((row.estimate, low <= truth[name] <= high))
     return {

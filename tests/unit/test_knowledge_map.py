@@ -27,9 +27,11 @@ from mechdrift.cli import main
 from mechdrift.engine.sites import encode
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.knowledge_map import save
-from mechdrift.measures.knowledge import Maps, Patched, centre_of_mass, kept_pairs, maps_of, mean_gap, share_right
-from mechdrift.prompts.pairs import PromptPair, table_pairs
+from mechdrift.measures.knowledge_depth import centre_of_mass
+from mechdrift.measures.knowledge_maps import Maps, Patched, kept_pairs, maps_of, mean_gap, share_right
+from mechdrift.prompts.pairs import PromptPair
 from mechdrift.prompts.statements import fact_tables
+from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.report import terminal
 from mechdrift.report.heat_map import heat_map
 from mechdrift.stats import Proportion

@@ -7,9 +7,11 @@ import pytest
 from scipy import stats
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures import knowledge
+from mechdrift.measures import knowledge, knowledge_depth, knowledge_transfer
 from mechdrift.measures.drift import Drift
-from mechdrift.measures.knowledge import KnowledgeReadings, Patched, Transferred, binned, kept_pairs, maps_of
+from mechdrift.measures.knowledge import binned
+from mechdrift.measures.knowledge_maps import KnowledgeReadings, Patched, kept_pairs, maps_of
+from mechdrift.measures.knowledge_transfer import Transferred
 from mechdrift.prompts.pairs import PromptPair
 from mechdrift.stats import Proportion, cross_fitted_slope
 from mechdrift.verdict.decide import decide
@@ -68,7 +70,7 @@ def rows(read: KnowledgeReadings) -> list[Drift]:
         knowledge.clean_gap(read),
         knowledge.location(read),
         knowledge.location(read, "all"),
-        *(knowledge.depth_shift(read, part) for part in ("subject", "object", "last")),
+        *(knowledge_depth.depth_shift(read, part) for part in ("subject", "object", "last")),
         knowledge.published(read),
     ]
 
@@ -111,7 +113,7 @@ def test_a_map_that_moved_by_whole_blocks(shift: int) -> None:
     assert found.interval.high < 0.90
     assert knowledge.location(read, "all").estimate > found.estimate
     for part in ("subject", "object"):
-        centre = knowledge.depth_shift(read, part)
+        centre = knowledge_depth.depth_shift(read, part)
         assert centre.estimate * LAYERS == pytest.approx(shift, abs=0.25)
         assert abs(centre.estimate) > 0.05
 
@@ -124,8 +126,8 @@ def test_deleted_subject_and_object_are_seen_where_the_published_comparison_is_b
     assert on_knowledge.sibling is not None
     assert on_knowledge.sibling.measure == "knowledge.accuracy"
     assert knowledge.published(read).estimate > 0.75
-    assert knowledge.depth_shift(read, "subject").post_lacks
-    assert not knowledge.depth_shift(read, "last").post_lacks
+    assert knowledge_depth.depth_shift(read, "subject").post_lacks
+    assert not knowledge_depth.depth_shift(read, "last").post_lacks
 
 
 def test_an_object_alone_deleted_lowers_the_knowledge_columns() -> None:
@@ -145,7 +147,13 @@ def test_a_scaled_map_is_in_the_same_place_and_the_gap_says_that_it_shrank() -> 
 
 def test_without_knowledge_in_base_nothing_is_measured() -> None:
     noise = sweep(np.zeros((LAYERS, len(COLUMNS))), noise=1.0, gap=0.0)
-    for measure in (knowledge.accuracy, knowledge.clean_gap, knowledge.location, knowledge.depth_shift, knowledge.published):
+    for measure in (
+        knowledge.accuracy,
+        knowledge.clean_gap,
+        knowledge.location,
+        knowledge_depth.depth_shift,
+        knowledge.published,
+    ):
         with pytest.raises(Unmeasurable, match=r"base answers 0\.\d+ .* of the judged prompts right.*n = 60 units"):
             measure(readings(noise, BASE))
 
@@ -155,7 +163,7 @@ def test_without_a_map_in_base_its_location_is_not_measured() -> None:
     with pytest.raises(Unmeasurable, match="base has no location map"):
         knowledge.location(readings(flat, BASE))
     with pytest.raises(Unmeasurable, match=r"the subject carries .* of base's recovery"):
-        knowledge.depth_shift(readings(flat, BASE))
+        knowledge_depth.depth_shift(readings(flat, BASE))
 
 
 @pytest.mark.parametrize("left", [0.0, 1.0])
@@ -164,7 +172,7 @@ def test_what_post_forgot_is_a_drift_and_not_unmeasurable(left: float) -> None:
     chance = sweep(np.zeros((LAYERS, len(COLUMNS))), noise=1.0, gap=0.0, seed=3)
     forgot = replace(chance, clean=chance.clean + 9 * np.float32(left), corrupt=chance.corrupt + 9 * np.float32(left))
     read = readings(BASE, forgot)
-    for row in (knowledge.location(read), knowledge.location(read, "all"), knowledge.depth_shift(read)):
+    for row in (knowledge.location(read), knowledge.location(read, "all"), knowledge_depth.depth_shift(read)):
         assert row.post_lacks
         assert row.sibling is not None
         assert row.sibling.interval.high < -0.10
@@ -220,7 +228,7 @@ def test_other_numbers_of_blocks_and_no_pairs_are_named() -> None:
     with pytest.raises(Unmeasurable, match="no pairs"):
         readings(BASE, BASE, ())
     with pytest.raises(Unmeasurable, match="no column belongs to the knowledge"):
-        knowledge.depth_shift(readings(BASE, BASE), "knowledge")
+        knowledge_depth.depth_shift(readings(BASE, BASE), "knowledge")
 
 
 @pytest.mark.parametrize("units", [1, 3, 6])
@@ -228,7 +236,7 @@ def test_few_units_are_a_reason_and_not_an_exception(units: int) -> None:
     """Nothing can be said of base from six, however well it answers; of seven it can."""
     few, small = PAIRS[: 2 * units], Patched(BASE.d[: 2 * units], BASE.clean[: 2 * units], BASE.corrupt[: 2 * units])
     read = replace(readings(small, small, few), found="so many dropped")
-    for measure in (knowledge.accuracy, knowledge.clean_gap, knowledge.location, knowledge.depth_shift):
+    for measure in (knowledge.accuracy, knowledge.clean_gap, knowledge.location, knowledge_depth.depth_shift):
         with pytest.raises(Unmeasurable, match=f"{units} units: too few to tell whether base knows.*; so many dropped"):
             measure(read)
     seven = Patched(BASE.d[:14], BASE.clean[:14], BASE.corrupt[:14])
@@ -272,7 +280,7 @@ def test_the_subject_of_a_users_pairs_is_what_they_differ_in() -> None:
     names = ("knowledge", "others", "others", "others", "others", "last")
     plain = ("subject[-1]", *COLUMNS[2:-1], "rest[-2]", "last")
     post = sweep(as_published(2), seed=1)
-    of = [knowledge.depth_shift(readings(BASE, post, tuple(replace(p, columns=c) for p in PAIRS))) for c in (names, plain)]
+    of = [knowledge_depth.depth_shift(readings(BASE, post, tuple(replace(p, columns=c) for p in PAIRS))) for c in (names, plain)]
     assert of[0].estimate == pytest.approx(of[1].estimate)
     assert of[0].estimate > 0.05
 
@@ -301,13 +309,13 @@ def test_transferred_recovery_is_relative_to_the_targets_own() -> None:
     backward = read.base.corrupt[:, None, None] + 0.75 * base_gap * as_published()
     noise = np.random.default_rng(5).normal(size=(2, *forward.shape)) * 0.3
     across = Transferred((forward + noise[0]).astype(np.float32), (backward + noise[1]).astype(np.float32))
-    ahead, back = (knowledge.cross_recovery(read, across, way) for way in ("forward", "backward"))
-    apart = knowledge.asymmetry(read, across)
+    ahead, back = (knowledge_transfer.cross_recovery(read, across, way) for way in ("forward", "backward"))
+    apart = knowledge_transfer.asymmetry(read, across)
     for row, truth in ((ahead, 1.0), (back, 0.75), (apart, 0.25)):
         assert row.estimate == pytest.approx(truth, abs=0.02)
         assert row.interval.low - 0.01 <= truth <= row.interval.high + 0.01
     assert "as published" in apart.note
-    same = knowledge.asymmetry(read, Transferred(read.post.d, read.base.d))
+    same = knowledge_transfer.asymmetry(read, Transferred(read.post.d, read.base.d))
     assert same.estimate == pytest.approx(0.0, abs=1e-9)
     assert "unlike published" in same.note
 

@@ -15,8 +15,10 @@ from mechdrift.engine.sites import encode
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HandSet, load_hand_set
-from mechdrift.prompts.pairs import Form, read_pairs, table_pairs
+from mechdrift.prompts.pairs import Form
 from mechdrift.prompts.statements import fact_tables
+from mechdrift.prompts.table_pairs import table_pairs
+from mechdrift.prompts.written_pairs import read_pairs
 from mechdrift.suites.knowledge_pairs import Asking
 
 BASE = resolve("organism:base")

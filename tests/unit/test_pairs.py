@@ -15,21 +15,13 @@ from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.sites import encode
 from mechdrift.errors import InputError, Unmeasurable
-from mechdrift.prompts import pairs as module
+from mechdrift.prompts import pair_layout
+from mechdrift.prompts import table_pairs as table_pairs_module
 from mechdrift.prompts.judgement import SUFFIX
-from mechdrift.prompts.pairs import (
-    FORMS,
-    Encode,
-    Form,
-    Found,
-    is_knowledge,
-    linked,
-    put_together,
-    read_pairs,
-    table_pairs,
-    written_pairs,
-)
+from mechdrift.prompts.pairs import FORMS, Encode, Form, Found, is_knowledge, linked, put_together
 from mechdrift.prompts.statements import Fact, FactTable, fact_tables, split_entities, table_statements
+from mechdrift.prompts.table_pairs import table_pairs
+from mechdrift.prompts.written_pairs import read_pairs, written_pairs
 
 TABLES = {table.kind: table for table in fact_tables()}
 TOKENIZERS = ("bytes", "organism", "wordpiece", "unigram")
@@ -141,7 +133,7 @@ def test_no_entity_is_in_two_units_and_none_of_another_split(kind: str) -> None:
     assert all(count == 1 and splits[entity] == "test" for entity, count in taken.items())
     assert all(count <= 2 for count in Counter(pair.unit for pair in got.pairs).values())
     assert got.entities == sum(split == "test" for split in splits.values())
-    assert len(taken) + got.dropped.get(module.NO_PARTNER, 0) == got.entities
+    assert len(taken) + got.dropped.get(table_pairs_module.NO_PARTNER, 0) == got.entities
 
 
 def test_most_entities_of_a_large_table_find_a_partner() -> None:
@@ -299,7 +291,7 @@ def test_an_object_that_begins_another_is_told_apart_by_no_token() -> None:
     """`Guinea.` and `Guineas.`: what follows the shared beginning of the one is not part of it."""
     got = all_of(table(("Lodz", "Guinea"), ("Pune", "Guineas")))
     assert names(got) == set()
-    assert got.dropped[module.NOT_TOLD_APART] == 2
+    assert got.dropped[pair_layout.NOT_TOLD_APART] == 2
 
 
 def test_what_two_objects_begin_with_alike_goes_into_the_prompt() -> None:
@@ -380,7 +372,7 @@ def test_written_pairs_of_other_lengths_are_counted(tmp_path: Path) -> None:
     )
     got = written_pairs(read_pairs(path), reading("bytes"))
     assert got.pairs == ()
-    assert got.dropped == {module.LENGTHS_DIFFER: 3}
+    assert got.dropped == {pair_layout.LENGTHS_DIFFER: 3}
     with pytest.raises(
         Unmeasurable, match="0 pairs in 0 units of 3 entities; 3 dropped: clean and corrupt prompt differ in length"
     ):

@@ -1,0 +1,145 @@
+"""The user's own pairs."""
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mechdrift.errors import InputError
+from mechdrift.prompts.pair_layout import Asked, Named, found_pairs, judged, lay_out
+from mechdrift.prompts.pairs import Encode, Form, Found, Start, components
+from mechdrift.prompts.statements import (
+    Split,
+    Statement,
+    read_rows,
+    split_entities,
+)
+
+
+@dataclass(frozen=True)
+class WrittenPair:
+    """A pair of the user's."""
+
+    clean: str
+    """A true statement, or a prompt where answers are given."""
+    corrupt: str
+    """A false statement with the same token layout, or a prompt."""
+    answers: tuple[str, str] | None
+    """What the two prompts should continue with; None where statements are to be judged."""
+    entity: str
+    """What it is about: the unit of sampling. Rows that share an entity or a text are about one."""
+    kind: str
+    """The data set it belongs to."""
+    split: Split
+    """Of its entity; fit: examples for judging."""
+
+    @property
+    def form(self) -> Form:
+        """How it asks."""
+        return "cloze" if self.answers else "judged"
+
+
+def read_pairs(path: Path, seed: int = 0) -> list[WrittenPair]:
+    """The user's own pairs, from CSV or JSONL.
+
+    Columns: `clean` and `corrupt` are needed. With `correct` and `other` they are prompts, and those their continuations with the
+    space that belongs there; without, they are a true and a false statement, to be judged. `entity` (default: the clean text)
+    and `kind` (default: the file's name) are optional. Rows of a kind that share an entity or a text, directly or through others,
+    have one entity and one split. Raises InputError, with the line, for anything else.
+    """
+    if not path.is_file():
+        raise InputError(f"pairs file {path}: not found", "a CSV or JSONL file", "check --mechdrift-pairs")
+    rows = read_rows(path, "pairs file")
+    if not rows:
+        raise InputError(f"pairs file {path}: no rows", "one pair a row", "fill the file")
+    read: dict[str, list[tuple[str, str, tuple[str, str] | None, str]]] = defaultdict(list)
+    kinds: dict[tuple[bool, str], str] = {}
+    for number, row in rows:
+        where = f"pairs file {path}, line {number}"
+        kind, cells = _written(row, where, path.stem)
+        *_, answers, entity = cells
+        if (first := kinds.setdefault((answers is None, entity), kind)) != kind:
+            raise InputError(
+                f"{where}: entity {entity!r} is of kind {first!r} and of kind {kind!r}",
+                "one kind for all rows about an entity",
+                "give them one kind, or name the entities apart",
+            )
+        read[kind].append(cells)
+    pairs = []
+    for kind, group in sorted(read.items()):
+        of = components([{("entity", entity), clean, corrupt} for clean, corrupt, _, entity in group])
+        names: dict[int, str] = {}
+        for number, cells in zip(of, group, strict=True):
+            names[number] = min(names.get(number, cells[-1]), cells[-1])
+        splits = split_entities(names.values(), seed)
+        pairs += [
+            WrittenPair(*cells[:3], entity=names[number], kind=kind, split=splits[names[number]])
+            for number, cells in zip(of, group, strict=True)
+        ]
+    return pairs
+
+
+def _written(row: dict[str, object], where: str, name: str) -> tuple[str, tuple[str, str, tuple[str, str] | None, str]]:
+    """Kind, and (clean, corrupt, answers, entity), of a row of the user's; name: of the kind, where the row has none."""
+    if missing := {"clean", "corrupt"} - row.keys():
+        raise InputError(
+            f"{where}: no {' and no '.join(sorted(missing))}",
+            "columns clean,corrupt[,correct,other,entity,kind]",
+            "name the columns so",
+        )
+    if None in row:
+        raise InputError(f"{where}: more cells than columns", "one cell a column", "quote what holds a comma")
+    cells = {column: _cell(row, column, where) for column in ("clean", "corrupt", "correct", "other", "entity", "kind")}
+    clean, corrupt = cells["clean"].strip(), cells["corrupt"].strip()
+    if not clean or not corrupt or clean == corrupt:
+        raise InputError(f"{where}: clean {clean!r}, corrupt {corrupt!r}", "two different texts", "mend the line")
+    correct, other = cells["correct"], cells["other"]
+    if bool(correct) != bool(other) or (correct and correct == other):
+        raise InputError(f"{where}: correct {correct!r}, other {other!r}", "two different answers, or none", "mend the line")
+    if not correct:
+        for text in (clean, corrupt):
+            if not text.endswith("."):
+                raise InputError(
+                    f"{where}: {text[-20:]!r} has no period at its end",
+                    "a sentence ending in '.', or columns correct,other",
+                    "mend the line",
+                )
+            if len(text.splitlines()) > 1 or "\t" in text:
+                raise InputError(f"{where}: {text[:40]!r} is no single line", "one sentence, without tabs", "mend the line")
+    return cells["kind"] or name, (clean, corrupt, (correct, other) if correct else None, cells["entity"] or clean)
+
+
+def _cell(row: dict[str, object], column: str, where: str) -> str:
+    """A cell's text; empty where there is none. Line breaks and tabs may belong to a prompt, other control characters to none."""
+    value = row.get(column)
+    if not isinstance(value, str | int | float | None) or isinstance(value, bool):
+        raise InputError(f"{where}: {column} is {str(value)[:40]!r}", "text", "mend the line")
+    text = "" if value is None else str(value)
+    if bad := [character for character in text if character not in "\n\r\t" and unicodedata.category(character) in ("Cc", "Cs")]:
+        raise InputError(f"{where}: {column} holds the character {bad[0]!r}", "printable text", "take it out")
+    return text
+
+
+def written_pairs(
+    pairs: Sequence[WrittenPair], encode: Encode, seed: int = 0, split: Split = "test", start: Start = "difference"
+) -> Found:
+    """The user's pairs of a split that this tokenizer gives one layout; columns are knowledge, others and last.
+
+    start: where columns begin. Raises Unmeasurable where statements are to be judged and a kind has no examples for it in its
+    fit split.
+    """
+    chosen = [pair for pair in pairs if pair.split == split]
+    examples = [
+        Statement(text, label, pair.entity, pair.kind, pair.split)
+        for pair in pairs
+        if pair.answers is None and pair.split == "fit"
+        for text, label in ((pair.clean, True), (pair.corrupt, False))
+    ]
+    unasked = [(pair.clean, pair.corrupt, pair.entity, pair.kind) for pair in chosen if pair.answers is None]
+    prompts = iter(judged(unasked, examples, seed, split))
+    sides = [
+        (Asked(pair.clean, pair.answers), Asked(pair.corrupt, pair.answers)) if pair.answers else next(prompts) for pair in chosen
+    ]
+    named = [Named(pair.entity, pair.kind, (pair.clean, pair.corrupt), (pair.entity,)) for pair in chosen]
+    return found_pairs(lay_out(sides, encode, start), named, split, len(chosen), Counter())
