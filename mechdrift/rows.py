@@ -48,7 +48,7 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
         "high": drift.interval.high,
         "confidence": CONFIDENCE,
         "null": drift.null,
-        "floor": {"low": floor.low, "high": floor.high},
+        "floor": {"low": floor.low, "high": floor.high} if floor else None,
         "n": drift.evidence.n,
         "evidence": {"kind": drift.evidence.kind, **asdict(drift.evidence)},  # type: ignore[call-overload]
         "unit": drift.unit,

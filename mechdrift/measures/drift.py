@@ -54,8 +54,9 @@ class Drift:
     """Name of the finding's measure, as registered."""
     evidence: Evidence
     """The estimate with its interval and p-values."""
-    null: float
-    """The estimate's value were nothing changed: 1 for similarities and ratios, 0 for differences."""
+    null: float | None
+    """The estimate's value were nothing changed: 1 for similarities and ratios, 0 for differences; None for a quantity of one model
+    alone, which is judged whatever it was before."""
     unit: str
     """What the estimate is counted in."""
     better: Better
@@ -92,13 +93,17 @@ class Drift:
         return self.evidence.interval()
 
     @property
-    def floor(self) -> Interval:
+    def floor(self) -> Interval | None:
         """What the estimate would be with no change, at this resolution: null -+ the interval's half width."""
+        if self.null is None:
+            return None
         half = (self.interval.high - self.interval.low) / 2
         return Interval(self.null - half, self.null + half)
 
     def of_identical(self) -> "Drift":
-        """The drift between a checkpoint and itself: exactly the null, by content, not by measurement."""
+        """The drift between a checkpoint and itself: exactly the null, by content, not by measurement; as measured without one."""
+        if self.null is None:
+            return self
         items = tuple(replace(item, contribution=0.0) for item in self.items)
         note = "identical checkpoints: exact by short cut"
         return replace(self, evidence=Normal(self.null, 0.0, self.evidence.n), note=note, items=items)

@@ -51,9 +51,9 @@ def decide(drift: Drift, profile: Profile) -> Decision:
     if p_value < LEVEL / m:
         return Decision("drifted", f"p of a respected limit {p_value:.2g}, under {LEVEL / m:.2g}", p_value)
     errors_needed = normal_quantile(0.5 + CONFIDENCE / 2) + normal_quantile(1 - LEVEL / (2 * m))
-    room = _room(drift, limit)
+    room = _room(drift.null, limit) if drift.null is not None else 0.0
     error = _standard_error(drift)
-    # A limit at or beyond no change demands a change: there is no room that n would have to support.
+    # A limit at or beyond no change demands a change: there is no room that n would have to support. Nor where no change is known.
     if 0 < room < errors_needed * error:
         needed = _scaled(drift, (errors_needed * error / room) ** 2)
         at_this = f"limit {limit} is {room / error:.1f} standard errors from no change, {errors_needed:.1f} needed"
@@ -90,9 +90,9 @@ def _standard_error(drift: Drift) -> float:
     return (high - low) / 2 / normal_quantile(0.5 + CONFIDENCE / 2)
 
 
-def _room(drift: Drift, limit: Limit) -> float:
+def _room(null: float, limit: Limit) -> float:
     """Distance between no change and the nearest bound; negative where no change would break the limit."""
-    return min(drift.null - bound if side == "at_least" else bound - drift.null for side, bound in _bounds(limit))
+    return min(null - bound if side == "at_least" else bound - null for side, bound in _bounds(limit))
 
 
 def _scaled(drift: Drift, factor: float) -> int | None:

@@ -14,7 +14,7 @@ from mechdrift.verdict.limits import Limit, Profile, Rule
 ORDER = {"drifted": 0, "undecided": 1, "held": 2}
 
 
-def drift(estimate: float, error: float, null: float = 1.0, n: int = 100, **more: object) -> Drift:
+def drift(estimate: float, error: float, null: float | None = 1.0, n: int = 100, **more: object) -> Drift:
     fields: dict[str, object] = {"unit": "u", "better": "higher", "site": "s", "site_rule": "r", "data": "d"}
     return Drift(measure="m", evidence=Normal(estimate, error, n), null=null, **fields | more)  # type: ignore[arg-type]
 
@@ -47,6 +47,15 @@ def test_one_sided_limit(estimate: float, error: float, verdict: str) -> None:
 @pytest.mark.parametrize(("estimate", "verdict"), [(0.0, "held"), (0.049, "undecided"), (0.07, "drifted"), (-0.07, "drifted")])
 def test_two_sided_limit(estimate: float, verdict: str) -> None:
     assert decide(drift(estimate, 0.005, null=0.0), profile(-0.05, 0.05)).verdict == verdict
+
+
+def test_a_quantity_of_one_model_is_judged_as_it_is() -> None:
+    """No change is known of it: no limit is too fine, and nothing of it is known without measuring."""
+    for error, verdict in ((0.01, "held"), (0.05, "held"), (0.06, "undecided")):
+        assert decide(drift(0.89, error, null=None), profile(at_least=0.8)).verdict == verdict
+    bad = drift(0.5, 0.01, null=None)
+    assert decide(bad.of_identical(), profile(at_least=0.8)).verdict == "drifted"
+    assert bad.floor is None
 
 
 def test_more_gates_need_stronger_evidence() -> None:

@@ -79,7 +79,7 @@ def test_the_same_sweep_has_not_moved() -> None:
     """With the short cut exactly, without it to rounding."""
     for row in rows(readings(BASE, BASE)):
         assert row.estimate == pytest.approx(row.null, abs=1e-6), row.measure
-        assert max(abs(end - row.null) for end in row.interval) < 1e-6 or row.measure == "knowledge.accuracy"
+        assert row.interval == pytest.approx((row.null, row.null), abs=1e-6) or row.measure == "knowledge.accuracy"
         assert row.of_identical().estimate == row.null
         assert not row.post_lacks
 
@@ -97,6 +97,7 @@ def test_noise_alone_does_not_move_a_map() -> None:
     for row in rows(readings(BASE, sweep(as_published(), seed=1))):
         low, high = row.interval
         slack = 0.03 if row.measure == "knowledge.published" else 0.01
+        assert row.null is not None
         assert low - slack <= row.null <= high + slack, (row.measure, row.interval)
 
 
@@ -352,6 +353,7 @@ def test_items_add_up_to_what_moved() -> None:
     for row in rows(readings(BASE, sweep(as_published(1), seed=1))):
         if row.items:
             total = sum(item.contribution for item in row.items)
+            assert row.null is not None
             assert total == pytest.approx(row.estimate - row.null, abs=2e-3), row.measure
 
 
