@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 from tiny import tiny_tokenizer, write_tiny
 
 # Shapes in the measures' signatures are checked while their tests run.
 install_import_hook(["mechdrift.measures", "mechdrift.stats"], "shape_checker.check")
+
+settings.register_profile("mechdrift", deadline=None)  # a busy machine is no failure
+settings.load_profile("mechdrift")
 
 pytest_plugins = ["pytester"]
 

@@ -81,7 +81,7 @@ shapes = st.lists(
 
 
 @pytest.mark.parametrize("family", VARIANTS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     shapes=shapes,
     seed=st.integers(0, 99),

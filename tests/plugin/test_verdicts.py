@@ -67,7 +67,9 @@ def test_a_turned_copy_shows_the_cosine_of_its_angle(
     assert run.verdicts()["truth.clean_gap"] == "held"
     assert run.rows["truth.probe_accuracy"]["verdict"] == "held"
     assert run.code == (0 if set(gates(run)) == {"held"} else 1)
-    assert all(row["verdict"] in ("held", "reported") for name, row in run.rows.items() if name.startswith("knowledge."))
+    # Where knowledge lies is no matter of coordinates; whether representations work in the other model is.
+    located = [row for name, row in run.rows.items() if name.startswith("knowledge.") and row["role"] == "gate"]
+    assert {row["verdict"] for row in located} == {"held"}
 
 
 def test_a_failed_gate_says_by_how_much_against_which_limit_from_which_n(
@@ -96,7 +98,7 @@ def test_identical_checkpoints_are_exactly_no_change(compare: Callable[..., Any]
     assert run.code == 0
     assert run.record["inputs"]["identical"]
     for row in run.rows.values():
-        assert row["verdict"] == "held"
+        assert row["verdict"] == ("held" if row["limit"] else "reported")
         assert row["estimate"] == row["low"] == row["high"] == row["null"]
         assert "identical checkpoints" in row["note"]
 

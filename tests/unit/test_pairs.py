@@ -309,7 +309,7 @@ def test_too_few_units_are_a_reason_with_counts() -> None:
 WORDS = st.text(alphabet="abcdeé", min_size=1, max_size=5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     facts=st.dictionaries(WORDS, st.sampled_from(["un", "uno", "dos", "tres"]), min_size=5, max_size=25), seed=st.integers(0, 9)
 )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
@@ -20,7 +20,6 @@ BATCH_TOKENS = 24
 NUMBER = 40
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.integers(1, 30), max_size=60), st.integers(1, 80))
 def test_a_part_by_itself_falls_into_the_batches_of_the_whole(lengths: list[int], batch_tokens: int) -> None:
     again = []
