@@ -20,7 +20,7 @@ TOP = 20  # tokens that are compared at each step: the engine's likeliest
 TOLERANCE = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.6}
 CLEAR = 2.0  # an intervention must move some log-probability by this many times what the engines differ by without one
 
-Found = Sequence[tuple[Sequence[int], Sequence[dict[str, float]]]]  # of each prompt, tokens and log-probabilities step by step
+Found = Sequence[tuple[Sequence[int], Sequence[dict[int, float]]]]  # of each prompt, tokens and log-probabilities step by step
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class VllmGenerator:
         """Put the arm on the engine's model and hold what it says then against transformers."""
         ask({"intervene": told(checkpoint, arm, hooks=self._hooks(checkpoint, [arm]))})
         replies = _reply(ask, prompts, canary.STEPS, [], canary.TOP)
-        found = [
+        found: canary.Found = [
             (reply["tokens"], [{int(token): value for token, value in step.items()} for step in reply["log_probs"]])
             for reply in replies
         ]
@@ -88,7 +88,9 @@ class VllmGenerator:
             "trust_remote_code": False,
         }
         if taken := sorted(needed.keys() & self.options.keys()):
-            raise InputError(f"--mechdrift-vllm-args: {', '.join(taken)}", "options that mechdrift does not set", "leave them out")
+            raise InputError(
+                f"--mechdrift-vllm-args: {', '.join(taken)}", "options that mechdrift does not set", "leave them out"
+            )
         chosen, environment = _on(device)
         engine = {"max_model_len": longest, **chosen, **self.options, **needed}
         return {"cpu": device == "cpu", "engine": engine}, environment
@@ -147,7 +149,7 @@ def _reply(
 
 
 def _on(device: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """vLLM's arguments and environment for a device: of GPUs, the share of their memory that is free now."""
+    """Arguments and environment for a device: of GPUs, the share of their memory that is free now."""
     import torch
 
     if device == "cpu":

@@ -92,7 +92,8 @@ def _decoder(model: Any, name: str, count: int) -> Any:
 
 def _embeddings(decoder: Any) -> list[Any]:
     """What makes the stream's first state, of tokens and, in some families, of positions."""
-    return [module for name, module in decoder.named_children() if type(module).__name__.endswith("Embedding")]
+    found = decoder.children()  # rotary embeddings have no weight
+    return [module for module in found if type(module).__name__.endswith("Embedding") and hasattr(module, "weight")]
 
 
 def _blocks(decoder: Any, told: dict[str, Any]) -> list[Any]:

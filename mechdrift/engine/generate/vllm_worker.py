@@ -10,6 +10,7 @@ import queue
 import signal
 import sys
 import threading
+from functools import partial
 from typing import Any, TextIO
 
 from mechdrift.engine.generate.vllm_model import intervene
@@ -29,8 +30,8 @@ def main() -> None:
                 engine = _start(question)
                 _say(out, {})
             elif "intervene" in question:
-                told = question["intervene"]
-                _say(out, {"how": engine.apply_model(lambda model: intervene(model, told))[0]})
+                engine.apply_model(partial(intervene, told=question["intervene"]))
+                _say(out, {})
             else:
                 _say(out, {"replies": _reply(engine, **question["reply"])})
         except Exception as error:  # told in one line, whatever it is
@@ -63,7 +64,7 @@ def _keep_weights_plain() -> None:
     import torch
     from vllm.model_executor.layers import utils
 
-    def plain(layer: Any, remove_weight: bool) -> None:
+    def plain(layer: Any, **_how: Any) -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = plain
