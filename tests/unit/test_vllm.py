@@ -139,7 +139,7 @@ def test_what_vllm_cannot_be_given_is_refused(tmp_path: Path, monkeypatch: pytes
 
 def settings(folder: Path, family: str, arms: list[Arm], device: str = "cuda:1", **options: Any) -> Any:
     checkpoint = resolve(str(write_tiny(folder / f"{family}-{len(list(folder.iterdir()))}", family)))
-    return generator(folder, device, **options)._settings(checkpoint, arms, 40)
+    return generator(folder, device, **options).settings(checkpoint, arms, 40)
 
 
 @pytest.fixture

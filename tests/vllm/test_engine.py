@@ -29,7 +29,7 @@ from mechdrift.engine.store import Store
 from mechdrift.errors import InterventionFailed, Unmeasurable
 from mechdrift.prompts.instructions import shipped_instructions
 
-NEW, LAYER = 16, 2
+NEW, LAYER = 16, 4
 AGREE = 0.95  # of replies, token for token: where two tokens are as likely, rounding decides
 
 
@@ -73,7 +73,7 @@ def by_transformers(
 def engine(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint, arms: list[Arm]) -> Iterator[Ask]:
     """One engine for all tests that do not need another."""
     made = VllmGenerator(recorder(tmp_path_factory.mktemp("store")))
-    with running(checkpoint.spec, *made._settings(checkpoint, arms, 256), made.start_seconds) as ask:
+    with running(checkpoint.spec, *made.settings(checkpoint, arms, 256), made.start_seconds) as ask:
         yield ask
 
 
@@ -101,8 +101,8 @@ def test_replies_are_those_of_transformers_under_every_arm(
     print(same)
     assert min(same.values()) >= AGREE
     assert found["plain again"] == found["plain"]
-    changed = [name for name in ("ablated", "added") if agreement({"plain": found[name]}, found)["plain"] < 0.8]
-    assert changed, "neither intervention changes replies: nothing was compared"
+    for name in ("ablated", "added"):  # else there was nothing to compare
+        assert agreement({"plain": found[name]}, found)["plain"] < 0.7
 
 
 @pytest.mark.parametrize("name", ["ablated", "added"])
@@ -154,7 +154,8 @@ FAMILIES = {
     "gemma2": {"head_dim": 32, "num_key_value_heads": 1},  # norms after attention and MLP: by hooks
     "mixtral": {"num_key_value_heads": 1, "intermediate_size": 64},  # experts, under another name: by hooks
     "gpt2": {},  # biases, positions and a tied head: by weights
-    "gpt_neox": {},  # a parallel block; vLLM runs transformers' own code for it
+    "gpt_neox": {},  # attention and MLP side by side; vLLM runs transformers' own code for it
+    "olmo2": {"num_key_value_heads": 1},  # norms after attention and MLP, in transformers' own code
 }
 
 
@@ -171,6 +172,18 @@ def test_families(tmp_path: Path, family: str) -> None:
     same = agreement(found, expected)
     print(same)
     assert found == expected  # in float32 no two of these tokens are as likely
+
+
+def test_an_engine_of_two_processes(tmp_path: Path) -> None:
+    """Tensor parallel: each has its share of the weights, and its interventions."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
+    checkpoint = resolve(str(write_tiny(tmp_path / "m", "llama", **sizes)))
+    direction = np.eye(64, dtype="f4")[5]
+    prompts = np.random.default_rng(1).integers(2, 258, (8, 12)).tolist()
+    arms = [Arm("ablated", Ablated(direction)), Arm("added", Added(direction, 1, 4.0)), Arm("plain")]
+    expected = TransformersGenerator(recorder(tmp_path / "store")).replies(checkpoint, prompts, arms, NEW)
+    made = VllmGenerator(recorder(tmp_path / "store"), {"tensor_parallel_size": 2})
+    assert made.replies(checkpoint, prompts, arms, NEW) == expected
 
 
 def test_bfloat16(tmp_path: Path, checkpoint: Checkpoint, prompts: list[list[int]], arms: list[Arm]) -> None:
@@ -231,7 +244,7 @@ def test_weights_are_restored_bit_for_bit(monkeypatch: pytest.MonkeyPatch, check
 
     monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", utils.dispatch_cpu_unquantized_gemm)  # put back afterwards
     made = VllmGenerator(Recorder(Pool("cpu", "bfloat16"), Store(Path()), 64))
-    llm = vllm_worker._start(made._settings(checkpoint, arms, 64)[0])
+    llm = vllm_worker._start(made.settings(checkpoint, arms, 64)[0])
     unit = torch.tensor(arms[1].does.direction)  # type: ignore[union-attr]
     before: dict[str, torch.Tensor] = {}
 

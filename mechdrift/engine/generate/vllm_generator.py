@@ -45,36 +45,26 @@ class VllmGenerator:
         pool.free()
         said: Replies = {}
         longest = max(map(len, prompts)) + max(new_tokens, canary.STEPS)
-        with running(checkpoint.spec, *self._settings(checkpoint, arms, longest), self.start_seconds) as ask:
-            noise = self._canary(ask, checkpoint, PLAIN, asked, expected[0], 0.0)
+        hooks = self._hooks(checkpoint, arms)
+        with running(checkpoint.spec, *self.settings(checkpoint, arms, longest), self.start_seconds) as ask:
+
+            def prove(arm: Arm, wanted: Sequence[canary.Expected], noise: float) -> float:
+                """Put the arm on the engine's model and hold what it says then against transformers."""
+                ask({"intervene": told(checkpoint, arm, hooks)})
+                found = [
+                    (reply["tokens"], [{int(token): value for token, value in step.items()} for step in reply["log_probs"]])
+                    for reply in reply_of(ask, asked, canary.STEPS, [], canary.TOP)
+                ]
+                return canary.check(checkpoint.spec, arm, found, wanted, pool.dtype, noise)
+
+            noise = prove(PLAIN, expected[0], 0.0)
             for arm, wanted in zip(arms, expected[1:], strict=True):
-                self._canary(ask, checkpoint, arm, asked, wanted, noise)
-                say = self.recorder.progress(f"{checkpoint.spec}: replies through vLLM, {arm.name}")
-                replies = _reply(ask, prompts, new_tokens, ends)
+                prove(arm, wanted, noise)
+                replies = reply_of(ask, prompts, new_tokens, ends)
                 said[arm.name] = [until_end(reply["tokens"], ends) for reply in replies]
-                if say is not None:
-                    say(len(prompts), len(prompts))
         return said
 
-    def _canary(
-        self,
-        ask: Ask,
-        checkpoint: Checkpoint,
-        arm: Arm,
-        prompts: Sequence[Sequence[int]],
-        expected: Sequence[canary.Expected],
-        noise: float,
-    ) -> float:
-        """Put the arm on the engine's model and hold what it says then against transformers."""
-        ask({"intervene": told(checkpoint, arm, hooks=self._hooks(checkpoint, [arm]))})
-        replies = _reply(ask, prompts, canary.STEPS, [], canary.TOP)
-        found: canary.Found = [
-            (reply["tokens"], [{int(token): value for token, value in step.items()} for step in reply["log_probs"]])
-            for reply in replies
-        ]
-        return canary.check(checkpoint.spec, arm, found, expected, self.recorder.pool.dtype, noise)
-
-    def _settings(self, checkpoint: Checkpoint, arms: Sequence[Arm], longest: int) -> tuple[dict[str, Any], dict[str, str]]:
+    def settings(self, checkpoint: Checkpoint, arms: Sequence[Arm], longest: int) -> tuple[dict[str, Any], dict[str, str]]:
         """What the worker is told, and its environment."""
         device = self.recorder.pool.device
         needed = {
@@ -139,7 +129,7 @@ def _by_weights(checkpoint: Checkpoint) -> bool:
     return bool(family.last) and not family.router and not checkpoint.quantised
 
 
-def _reply(
+def reply_of(
     ask: Ask, prompts: Sequence[Sequence[int]], new_tokens: int, ends: Sequence[int], top: int | None = None
 ) -> list[dict[str, Any]]:
     """Greedy replies of the engine's model as it is now."""
