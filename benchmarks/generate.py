@@ -55,9 +55,8 @@ def main() -> None:
         if find_spec("vllm"):
             made = VllmGenerator(recorder)
             ways["vLLM, its start included"] = lambda: made.replies(checkpoint, prompts, arms, options.tokens)
-        print(
-            f"{options.spec}, {recorder.pool.dtype} on {device}: {len(arms)} arms x {len(prompts)} prompts x {options.tokens} tokens"
-        )
+        size = f"{len(arms)} arms x {len(prompts)} prompts x {options.tokens} tokens"
+        print(f"{options.spec}, {recorder.pool.dtype} on {device}: {size}")
         print(f"{'way':32}{'seconds':>10}{'ratio':>8}{'replies as by the first':>26}")
         first = 0.0
         expected: Replies = {}
