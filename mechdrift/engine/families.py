@@ -1,6 +1,6 @@
 """The families that are read: where their blocks are, and what a block adds to the residual stream."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mechdrift.errors import Unmeasurable
@@ -19,20 +19,23 @@ class Family:
     """The decoder's list of blocks."""
     norm: str = "norm"
     """The decoder's final norm."""
+    last: tuple[str, ...] = ()
+    """In a block, the matrices that end a write, as far as it has them; none where a norm comes after them."""
     router: str = ""
     """In a block's MLP, what chooses its experts; blocks without one are dense."""
 
 
-PRE_NORM = Family(writes=("self_attn", "mlp"))
+PRE_NORM = Family(writes=("self_attn", "mlp"), last=("self_attn.o_proj", "mlp.down_proj"))
 # What attention and MLP compute goes through a norm of its own before it is added.
 POST_NORM = Family(writes=("post_attention_layernorm", "post_feedforward_layernorm"))
-EXPERTS = Family(writes=("self_attn", "mlp"), router="gate")
+# A block may be dense, so both are looked for; a block's experts lie in one tensor.
+EXPERTS = replace(PRE_NORM, last=(*PRE_NORM.last, "mlp.experts.down_proj"), router="gate")
 
 FAMILIES = {
     "gemma2": POST_NORM,
     "gemma3_text": POST_NORM,
-    "gpt2": Family(writes=("attn", "mlp"), blocks="h", norm="ln_f"),
-    "gpt_neox": Family(writes=("attention", "mlp"), norm="final_layer_norm"),
+    "gpt2": Family(writes=("attn", "mlp"), last=("attn.c_proj", "mlp.c_proj"), blocks="h", norm="ln_f"),
+    "gpt_neox": Family(writes=("attention", "mlp"), last=("attention.dense", "mlp.dense_4h_to_h"), norm="final_layer_norm"),
     "llama": PRE_NORM,
     "mistral": PRE_NORM,
     "mixtral": EXPERTS,

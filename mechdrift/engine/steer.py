@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mechdrift.engine.devices import input_device
-from mechdrift.engine.sites import blocks, stream, with_stream
+from mechdrift.engine.sites import blocks, stream, with_stream, writes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,35 @@ def ablating(model: "PreTrainedModel", direction: "Tensor", layers: Sequence[int
 
     direction: [d_model], of any length but zero.
     """
+    with _edited(model, layers, _without(model, direction)):
+        yield
+
+
+@contextmanager
+def ablating_everywhere(model: "PreTrainedModel", direction: "Tensor") -> Iterator[None]:
+    """Take the component along a direction out of the whole residual stream: of the embedding and of all that blocks add to it.
+
+    So it is in no block's input or output, and not between attention and MLP either. direction: [d_model], of any length but
+    zero.
+    """
+    edit = _without(model, direction)
+    layers = blocks(model)
+    # What enters the first block is the sum of all embeddings, scaled where the family scales it.
+    handles = [layers[0].register_forward_pre_hook(lambda _m, args: (edit(args[0]), *args[1:]))]
+    handles += [
+        place.register_forward_hook(lambda _m, _i, output: with_stream(output, edit(stream(output))))
+        for layer in layers
+        for place in writes(model, layer)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _without(model: "PreTrainedModel", direction: "Tensor") -> "Callable[[Tensor], Tensor]":
+    """What takes the component out: h - (h.r) r in float32, wherever h lies."""
     given = (direction / direction.norm()).to(input_device(model))
 
     def edit(output: "Tensor") -> "Tensor":
@@ -65,8 +94,7 @@ def ablating(model: "PreTrainedModel", direction: "Tensor", layers: Sequence[int
         along = (output.float() @ unit)[..., None] * unit
         return (output.float() - along).to(output.dtype)
 
-    with _edited(model, layers, edit):
-        yield
+    return edit
 
 
 @contextmanager

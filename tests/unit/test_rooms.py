@@ -26,7 +26,7 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_from_its_left_only(room: str) -> None:
     allowed = {*ROOMS[: ROOMS.index(room) + 1], *GROUND, *DOORS.get(room, set())}
-    files = sorted((HOUSE / room).glob("*.py"))
+    files = sorted((HOUSE / room).rglob("*.py"))
     assert files
     for path in files:
         assert imported(path) <= allowed, path

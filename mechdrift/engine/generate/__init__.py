@@ -1,0 +1,1 @@
+"""Greedy replies of a checkpoint under interventions: one protocol, through transformers or through vLLM."""

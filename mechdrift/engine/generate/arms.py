@@ -1,0 +1,107 @@
+"""What replies are asked for: arms, and the protocol that every backend follows."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mechdrift.checkpoints.load import load_config, require_known
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.errors import InputError, Unmeasurable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Replies = dict[str, list[list[int]]]  # by the name of the arm, one list of token ids a prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Ablated:
+    """h - (h.r) r at every place of the residual stream and at all tokens."""
+
+    direction: "np.ndarray"
+    """r, float32 [d_model] of length 1."""
+
+    def __post_init__(self) -> None:
+        """Hold the direction to be one."""
+        _require_unit(self.direction)
+
+
+@dataclass(frozen=True, eq=False)
+class Added:
+    """h + c r at the output of one block and at all tokens."""
+
+    direction: "np.ndarray"
+    """r, float32 [d_model] of length 1."""
+    layer: int
+    """The block."""
+    coefficient: float
+    """c, in units of the stream."""
+
+    def __post_init__(self) -> None:
+        """Hold the direction to be one."""
+        _require_unit(self.direction)
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """A model under one intervention, or as it is."""
+
+    name: str
+    """For example `own direction ablated`; no two arms of one call share it."""
+    does: Ablated | Added | None = None
+    """The intervention; None leaves the model as it is."""
+
+
+class Generator(Protocol):
+    """Lets a checkpoint reply to prompts."""
+
+    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
+        """Greedy replies to every prompt under every arm, of at most new_tokens tokens.
+
+        prompts: token ids, special tokens included. A reply ends before the first token that ends a turn, so it may be empty.
+        Raises InputError for what does not fit into the model's context, InterventionFailed where an arm did not do what it
+        says, and Unmeasurable where that cannot be told.
+        """
+        ...
+
+
+def require_fitting(checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+    """Raise InputError where there is nothing to reply to, for a token that is unknown, and for a prompt that is too long."""
+    if not prompts or not all(prompts):
+        raise InputError(f"{checkpoint.spec}: no prompt, or an empty one", "at least one token a prompt", "check the prompts")
+    require_known(checkpoint, prompts)
+    context = getattr(load_config(checkpoint).get_text_config(decoder=True), "max_position_embeddings", None)
+    longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
+    if context is not None and len(prompts[longest]) + new_tokens > context:
+        raise InputError(
+            f"{checkpoint.spec}: prompt {longest} of {len(prompts[longest])} tokens and a reply of {new_tokens}",
+            f"at most its context of {context} together",
+            "shorten the prompt",
+        )
+
+
+def end_tokens(checkpoint: Checkpoint) -> list[int]:
+    """The tokens that end a reply, by the checkpoint's generation config, else by its config. Raises Unmeasurable for none."""
+    from transformers import GenerationConfig
+
+    try:
+        ends = GenerationConfig.from_pretrained(checkpoint.folder, local_files_only=True).eos_token_id
+    except OSError:  # there is none
+        ends = None
+    if ends is None:
+        ends = getattr(load_config(checkpoint).get_text_config(decoder=True), "eos_token_id", None)
+    if ends is None:
+        raise Unmeasurable(f"{checkpoint.spec}: neither its generation config nor its config names the token that ends a reply")
+    return [ends] if isinstance(ends, int) else list(ends)
+
+
+def until_end(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
+    """The tokens before the first that ends a reply."""
+    return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
+
+
+def _require_unit(direction: "np.ndarray") -> None:
+    """Raise ValueError unless the direction has length 1."""
+    length = float((direction.astype("float64") ** 2).sum()) ** 0.5
+    if not abs(length - 1) < 1e-4:  # float32 of a division by the length is off by 1e-7
+        raise ValueError(f"a direction of length {length:g}, not 1")

@@ -1,0 +1,140 @@
+"""Replies through transformers: batches of similar length, padded on the left, with a KV cache and hooks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.devices import input_device
+from mechdrift.engine.generate.arms import Ablated, Arm, Replies, end_tokens, require_fitting, until_end
+from mechdrift.engine.memory import BatchTooLarge
+from mechdrift.engine.record import Progress, batches_by_length
+from mechdrift.engine.recordings import Recorder, probes
+from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting
+from mechdrift.engine.steer import ablating_everywhere, shifting
+from mechdrift.errors import is_out_of_memory
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class TransformersGenerator:
+    """A Generator through transformers, with the models and batches of a Recorder.
+
+    Raises BatchTooLarge where a batch does not fit: Recorder.at_one_batch then asks for all replies that are compared again.
+    """
+
+    recorder: Recorder
+    """Whose pool, batch size, progress and warnings are used."""
+
+    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
+        """As the protocol says; every arm is checked on the first prompt before it replies."""
+        require_fitting(checkpoint, prompts, new_tokens)
+        ends, pool = end_tokens(checkpoint), self.recorder.pool
+        asked = [prompts[index] for index in probes(prompts)]
+        pool.model(checkpoint, asked)  # apart from the replies: it has errors of its own
+        said: Replies = {}
+        fits = True
+        try:
+            for arm in arms:
+                check_arm(pool.model(checkpoint, asked), prompts[0], arm)
+                say = self.recorder.progress(f"{checkpoint.spec}: replies, {arm.name}")
+                with acting(pool.model(checkpoint, asked), arm):
+                    said[arm.name] = greedy(
+                        pool.model(checkpoint, asked), prompts, new_tokens, ends, self.recorder.batch_tokens, say
+                    )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            fits = False
+        if not fits:  # out here that error is gone, and with it the tensors of the forward that failed
+            lengths = [len(prompt) + new_tokens for prompt in prompts]
+            raise BatchTooLarge(checkpoint.spec, self.recorder.batch_tokens, lengths)
+        return said
+
+
+def acting(model: "PreTrainedModel", arm: Arm) -> AbstractContextManager[None]:
+    """The arm's intervention as hooks on the model."""
+    import torch
+
+    if arm.does is None:
+        return nullcontext()
+    direction = torch.tensor(arm.does.direction, dtype=torch.float32)
+    if isinstance(arm.does, Ablated):
+        return ablating_everywhere(model, direction)
+    return shifting(model, arm.does.coefficient * direction, [arm.does.layer])
+
+
+def check_arm(model: "PreTrainedModel", prompt: Sequence[int], arm: Arm) -> None:
+    """Check on one prompt that the arm's intervention does what it says. Raises InterventionFailed."""
+    import torch
+
+    if arm.does is None:
+        return
+    direction = torch.tensor(arm.does.direction, dtype=torch.float32)
+    if isinstance(arm.does, Ablated):
+        check_ablating_everywhere(model, prompt, direction)
+    else:
+        check_shifting(model, prompt, arm.does.coefficient * direction, arm.does.layer)
+
+
+def greedy(
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    ends: Sequence[int],
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> list[list[int]]:
+    """The likeliest next tokens after each prompt, at most new_tokens, up to a token that ends the reply.
+
+    batch_tokens bounds prompts and replies of a batch together, padded.
+    """
+    import torch
+
+    replies: list[list[int]] = [[] for _ in prompts]
+    done = 0
+    with torch.inference_mode(), _likeliest(model, ends, new_tokens):
+        for batch in batches_by_length([len(prompt) + new_tokens for prompt in prompts], batch_tokens):
+            ids, mask = _padded_left([prompts[index] for index in batch], input_device(model))
+            found = model.generate(input_ids=ids, attention_mask=mask, generation_config=model.generation_config)[
+                :, ids.shape[1] :
+            ]
+            for index, row in zip(batch, found.tolist(), strict=True):
+                replies[index] = until_end(row, ends)
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(prompts))
+    return replies
+
+
+@contextmanager
+def _likeliest(model: "PreTrainedModel", ends: Sequence[int], new_tokens: int) -> Iterator[None]:
+    """Generation by the likeliest token alone: a checkpoint's own settings may punish repetition or ask for samples."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        do_sample=False, use_cache=True, max_new_tokens=new_tokens, eos_token_id=list(ends), pad_token_id=ends[0]
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _padded_left(prompts: "Sequence[Sequence[int]]", device: "torch.device") -> "tuple[Tensor, Tensor]":
+    """Token ids and mask, so that every prompt ends where the replies begin."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,153 @@
+"""Replies through vLLM: one engine a checkpoint, the arms put on its model one after the other."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from mechdrift.checkpoints.load import MAP, TENSOR_PARALLEL
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.families import FAMILIES
+from mechdrift.engine.generate import canary
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, end_tokens, require_fitting, until_end
+from mechdrift.engine.generate.batched import check_arm
+from mechdrift.engine.generate.vllm_process import Ask, running
+from mechdrift.engine.recordings import Recorder, probes
+from mechdrift.errors import InputError
+
+START_SECONDS = 600.0  # an engine takes seconds for a small model, minutes for one that is sharded and compiled
+SHARE = 0.9  # of the GPU memory that is free; the rest is for what a tied head needs of its own, and for vLLM's own errors
+CPU_CACHE = "1"  # GiB of keys and values
+PLAIN = Arm("plain")
+
+
+@dataclass(frozen=True)
+class VllmGenerator:
+    """A Generator through vLLM. Models are read by transformers first, for the canaries, and their memory is freed."""
+
+    recorder: Recorder
+    """Whose pool is used."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """More arguments of vllm.LLM, for example tensor_parallel_size."""
+    start_seconds: float = START_SECONDS
+    """How long an engine may take to start."""
+
+    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
+        """As the protocol says; under every arm the canaries are asked first."""
+        self._require_able(checkpoint)
+        require_fitting(checkpoint, prompts, max(new_tokens, canary.STEPS))
+        ends, pool = end_tokens(checkpoint), self.recorder.pool
+        asked = [prompts[index] for index in probes(prompts)]
+        for arm in arms:
+            check_arm(pool.model(checkpoint, asked), asked[0], arm)
+        expected = [canary.expect(pool.model(checkpoint, asked), asked, arm) for arm in (PLAIN, *arms)]
+        pool.free()
+        said: Replies = {}
+        longest = max(map(len, prompts)) + max(new_tokens, canary.STEPS)
+        hooks = self._hooks(checkpoint, arms)
+        with running(checkpoint.spec, *self.settings(checkpoint, arms, longest), self.start_seconds) as ask:
+
+            def prove(arm: Arm, wanted: Sequence[canary.Expected], noise: float) -> float:
+                """Put the arm on the engine's model and hold what it says then against transformers."""
+                ask({"intervene": told(checkpoint, arm, hooks)})
+                found = [
+                    (reply["tokens"], [{int(token): value for token, value in step.items()} for step in reply["log_probs"]])
+                    for reply in reply_of(ask, asked, canary.STEPS, [], canary.TOP)
+                ]
+                return canary.check(checkpoint.spec, arm, found, wanted, pool.dtype, noise)
+
+            noise = prove(PLAIN, expected[0], 0.0)
+            for arm, wanted in zip(arms, expected[1:], strict=True):
+                prove(arm, wanted, noise)
+                replies = reply_of(ask, prompts, new_tokens, ends)
+                said[arm.name] = [until_end(reply["tokens"], ends) for reply in replies]
+        return said
+
+    def settings(self, checkpoint: Checkpoint, arms: Sequence[Arm], longest: int) -> tuple[dict[str, Any], dict[str, str]]:
+        """What the worker is told, and its environment."""
+        device = self.recorder.pool.device
+        needed = {
+            "model": str(checkpoint.folder),
+            "dtype": self.recorder.pool.dtype,
+            "enforce_eager": self._hooks(checkpoint, arms),  # captured graphs run no hooks
+            "enable_prefix_caching": False,  # keys and values of one arm are not those of the next
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",  # its own neutral one
+            "disable_log_stats": True,
+            "trust_remote_code": False,
+        }
+        if taken := sorted(needed.keys() & self.options.keys()):
+            raise InputError(
+                f"--mechdrift-vllm-args: {', '.join(taken)}", "options that mechdrift does not set", "leave them out"
+            )
+        chosen, environment = _on(device)
+        engine = {"max_model_len": longest, **chosen, **self.options, **needed}
+        return {"cpu": device == "cpu", "engine": engine}, environment
+
+    def _hooks(self, checkpoint: Checkpoint, arms: Sequence[Arm]) -> bool:
+        """Whether any of the arms needs hooks; a CPU's engine runs them in any case, having no graphs to lose."""
+        return self.recorder.pool.device == "cpu" or any(
+            isinstance(arm.does, Added) or (isinstance(arm.does, Ablated) and not _by_weights(checkpoint)) for arm in arms
+        )
+
+    def _require_able(self, checkpoint: Checkpoint) -> None:
+        """Raise InputError where there is no vLLM, and for what it cannot be given."""
+        instead = "use --mechdrift-generator transformers"
+        if find_spec("vllm") is None:
+            raise InputError("vllm is not installed", "the extra vllm", f"type pip install 'mechdrift[vllm]', or {instead}")
+        if checkpoint.adapter or checkpoint.gguf:
+            kind = "an adapter" if checkpoint.adapter else "a GGUF file"
+            raise InputError(f"{checkpoint.spec}: {kind}, for vLLM", "a folder of safetensors", f"merge it first, or {instead}")
+        if self.recorder.pool.device == TENSOR_PARALLEL:
+            raise InputError(
+                f"--mechdrift-device {TENSOR_PARALLEL}, for vLLM", "one process", f"use --mechdrift-device {MAP}, or {instead}"
+            )
+
+
+def told(checkpoint: Checkpoint, arm: Arm, hooks: bool) -> dict[str, Any]:
+    """An arm in the words of vllm_model.intervene."""
+    if arm.does is None:
+        return {"direction": None}
+    family = FAMILIES[checkpoint.model_type]
+    added = isinstance(arm.does, Added)
+    return {
+        "direction": arm.does.direction.tolist(),
+        "layer": arm.does.layer if isinstance(arm.does, Added) else None,
+        "coefficient": arm.does.coefficient if isinstance(arm.does, Added) else None,
+        "blocks": family.blocks,
+        "count": checkpoint.layers,
+        "writes": family.writes,
+        "last": family.last if _by_weights(checkpoint) and not added else (),
+        "hooks": hooks,
+    }
+
+
+def _by_weights(checkpoint: Checkpoint) -> bool:
+    """Whether weights may be made orthogonal: not behind a norm, not rounded, and no experts, which vLLM's kernels reorder."""
+    family = FAMILIES[checkpoint.model_type]
+    return bool(family.last) and not family.router and not checkpoint.quantised
+
+
+def reply_of(
+    ask: Ask, prompts: Sequence[Sequence[int]], new_tokens: int, ends: Sequence[int], top: int | None = None
+) -> list[dict[str, Any]]:
+    """Greedy replies of the engine's model as it is now."""
+    question = {"prompts": [list(prompt) for prompt in prompts], "new_tokens": new_tokens, "ends": list(ends), "top": top}
+    replies: list[dict[str, Any]] = ask({"reply": question})["replies"]
+    return replies
+
+
+def _on(device: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arguments and environment for a device: of GPUs, the share of their memory that is free now."""
+    import torch
+
+    if device == "cpu":
+        # Threads as OMP_NUM_THREADS says: bound to cores they would fight with other workers for the same ones.
+        return {}, {"VLLM_CPU_KVCACHE_SPACE": CPU_CACHE, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
+    numbers = list(range(len(seen))) if device == MAP else [int(device.partition(":")[2] or 0)]
+    free = min(memory[0] / memory[1] for memory in map(torch.cuda.mem_get_info, numbers))
+    visible = ",".join(seen[number] for number in numbers)
+    arguments = {"gpu_memory_utilization": round(SHARE * free, 3), "tensor_parallel_size": len(numbers)}
+    return arguments, {"CUDA_VISIBLE_DEVICES": visible}
