@@ -165,7 +165,7 @@ def read_statements(path: Path, seed: int = 0) -> list[Statement]:
     """
     if not path.is_file():
         raise InputError(f"statements file {path}: not found", "a CSV or JSONL file", "check --mechdrift-statements")
-    rows = _read_rows(path)
+    rows = read_rows(path, "statements file")
     if not rows:
         raise InputError(f"statements file {path}: no rows", "one statement a row", "fill the file")
     read: dict[str, list[tuple[str, bool, str, str, bool]]] = defaultdict(list)
@@ -202,8 +202,8 @@ def read_statements(path: Path, seed: int = 0) -> list[Statement]:
     return statements
 
 
-def _read_rows(path: Path) -> list[tuple[int, dict[str, object]]]:
-    """(line number, row) pairs of a CSV or JSONL file."""
+def read_rows(path: Path, what: str) -> list[tuple[int, dict[str, object]]]:
+    """(line number, row) pairs of a CSV or JSONL file of the user's; what it is stands in the InputError."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             if path.suffix != ".jsonl":
@@ -211,7 +211,7 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, object]]]:
                 return [(reader.line_num, dict(row)) for row in reader]
             rows = [(number, parse_json(line)) for number, line in enumerate(handle, 1) if line.strip()]
     except (ValueError, csv.Error) as error:
-        raise InputError(f"statements file {path}: {error}", "UTF-8 CSV or JSONL", "mend the file") from error
+        raise InputError(f"{what} {path}: {error}", "UTF-8 CSV or JSONL", "mend the file") from error
     if wrong := [number for number, row in rows if not isinstance(row, dict)]:
-        raise InputError(f"statements file {path}, line {wrong[0]}: not an object", "one JSON object a line", "mend the line")
+        raise InputError(f"{what} {path}, line {wrong[0]}: not an object", "one JSON object a line", "mend the line")
     return rows
