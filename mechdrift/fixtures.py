@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mechdrift.engine.recordings import Recorder
     from mechdrift.hand_set import HandSet
     from mechdrift.measures.drift import Drift
+    from mechdrift.prompts.instructions import Instruction
     from mechdrift.prompts.statements import Statement
     from mechdrift.run import ComparingRun
 
@@ -50,6 +51,14 @@ def mechdrift_pair(pytestconfig: pytest.Config) -> Pair:
 def mechdrift_statements(pytestconfig: pytest.Config) -> "tuple[Statement, ...]":
     """The statements of the run: shipped, or the user's."""
     return _run(pytestconfig).statements
+
+
+@pytest.fixture(scope="session")
+def mechdrift_instructions(pytestconfig: pytest.Config) -> "tuple[Instruction, ...]":
+    """The harmful and harmless instructions of the run: shipped, or the user's."""
+    instructions = _run(pytestconfig).instructions
+    assert instructions
+    return instructions.all
 
 
 @pytest.fixture(scope="session")

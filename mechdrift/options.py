@@ -71,6 +71,10 @@ class Settings:
     """Families or findings; empty: all."""
     statements: str | None
     """The user's own statements."""
+    harmful: str | None
+    """The user's own harmful instructions, FILE or FILE:COLUMN."""
+    harmless: str | None
+    """The user's own harmless ones."""
     hand_set: str | None
     """File of choices that are made by hand instead of by rule."""
     device: str
@@ -101,6 +105,8 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-profile": "base-to-post",
     "--mechdrift-only": None,
     "--mechdrift-statements": None,
+    "--mechdrift-harmful": None,
+    "--mechdrift-harmless": None,
     "--mechdrift-hand-set": None,
     "--mechdrift-device": "auto",
     "--mechdrift-dtype": "auto",
@@ -150,6 +156,9 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="your own statements, CSV or JSONL: statement,label[,entity,value,kind,negated]",
     )
+    table = "CSV, JSON, JSONL or Parquet; AdvBench, HarmBench, JailbreakBench and Alpaca are known by their columns"
+    for side in ("harmful", "harmless"):
+        add(f"--mechdrift-{side}", metavar="FILE[:COLUMN]", help=f"your own {side} instructions: {table}")
     add(
         "--mechdrift-hand-set",
         metavar="NAME|FILE.toml",
@@ -198,6 +207,8 @@ def settings_of(config: pytest.Config) -> Settings | None:
         profile=get("--mechdrift-profile"),
         only=tuple(get("--mechdrift-only") or ()),
         statements=get("--mechdrift-statements"),
+        harmful=get("--mechdrift-harmful"),
+        harmless=get("--mechdrift-harmless"),
         hand_set=get("--mechdrift-hand-set"),
         device=get("--mechdrift-device"),
         dtype=get("--mechdrift-dtype"),

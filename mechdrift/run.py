@@ -20,6 +20,7 @@ from mechdrift.verdict.limits import Profile, load_profile
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
+    from mechdrift.prompts.instructions import Instructions
     from mechdrift.prompts.statements import Statement
 
 RUN = pytest.StashKey["ComparingRun"]()
@@ -87,6 +88,7 @@ class ComparingRun:
     stages: "dict[str, Checkpoint]" = field(default_factory=dict)
     """By name, in order; on the controller only, since no finding asks about them."""
     statements: "tuple[Statement, ...]" = ()
+    instructions: "Instructions | None" = None
     store_folder: Path | None = None
     rows: dict[str, Row] = field(default_factory=dict)
     """By label."""
@@ -151,6 +153,7 @@ class ComparingRun:
                 self.warnings.append(note)
             self.hand_set.require_layers(min(self.base.layers, self.post.layers))
             self.read_statements()
+            self.read_instructions()
         except InputError as error:
             raise pytest.UsageError(f"mechdrift: {error}") from error
 
@@ -168,6 +171,12 @@ class ComparingRun:
 
         seed, path = self.settings.seed, self.settings.statements
         self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
+
+    def read_instructions(self) -> None:
+        """The user's harmful and harmless instructions, or the shipped ones."""
+        from mechdrift.prompts.instructions import read_instructions
+
+        self.instructions = read_instructions(self.settings.harmful, self.settings.harmless, self.settings.seed)
 
     def _choose_store(self) -> Path:
         """The folder of the store; for `off` one that lives as long as the run.
@@ -199,6 +208,10 @@ class ComparingRun:
             lines.append("mechdrift: stages are checked and recorded; no finding asks about them yet")
         cache = "off" if self.settings.cache == OFF or self.settings.device == "tp" else self.store_folder
         how = f"device {device}, dtype {pick_dtype(self.settings.dtype, device)}, cache {cache}"
+        assert self.instructions
+        for side, given in (("harmful", self.settings.harmful), ("harmless", self.settings.harmless)):
+            if given is not None:
+                lines.append(text.printable(f"mechdrift: {side} instructions: {getattr(self.instructions, side)}"))
         if self.hand_set.name:
             lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
         return [*lines, f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)"]
@@ -324,6 +337,7 @@ class ComparingRun:
         from mechdrift.engine.pool import pick_device, pick_dtype
         from mechdrift.report.record import SCHEMA
 
+        assert self.instructions
         device = pick_device(self.settings.device)
         packages = ("mechdrift", "torch", "transformers", "numpy", "scipy", "pytest")
         return {
@@ -342,6 +356,8 @@ class ComparingRun:
                 "batch_tokens": self.settings.batch,
                 "seed": self.settings.seed,
                 "statements": self.settings.statements or "shipped",
+                "harmful": self.instructions.harmful.told(),
+                "harmless": self.instructions.harmless.told(),
                 "hand_set": self.hand_set.told(),
                 "identity_shortcut": self.settings.identity_shortcut,
             },

@@ -76,3 +76,4 @@ def take_over(run: "ComparingRun") -> None:
     run.base, run.post = (Checkpoint(**point | {"folder": Path(point["folder"])}) for point in told["checkpoints"])
     run.store_folder = Path(told["store"])
     run.read_statements()
+    run.read_instructions()
