@@ -36,7 +36,7 @@ def main() -> None:
     told: dict[str, Any] = {"rendered": [], "error": ""}
     try:
         # What a template is given is made plain data, so its strftime_now can only be set through the module's own datetime.
-        chat_template_utils.datetime = day(asked["today"])  # type: ignore[misc]
+        chat_template_utils.datetime = day(asked["today"])
         told["rendered"], _ = chat_template_utils.render_jinja_template(
             conversations=asked["conversations"],
             chat_template=asked["chat_template"],

@@ -4,7 +4,6 @@ native: the model's own chat template; plain: `User: ... / Assistant:`, for base
 alike, token by token, so that a difference between them is no difference between their templates.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +12,7 @@ from mechdrift.checkpoints.chat import RENDER_SECONDS, TemplateError, chat_templ
 from mechdrift.checkpoints.load import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.errors import Unmeasurable
+from mechdrift.prompts.replies import THOUGHT, THOUGHT_ENDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,8 +21,6 @@ Form = Literal["native", "plain"]
 PLAIN = "User: ", "\nAssistant:"
 NO_TEMPLATE = "no chat template: plain form"
 RENDERED_A_SECOND = 100  # a hundredth of what a usual template does
-THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>|\[THINK\]", re.IGNORECASE)
-THOUGHT_ENDS = re.compile(r"</(think|thinking|thought|reasoning)>|\[/THINK\]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
