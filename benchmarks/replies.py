@@ -1,7 +1,7 @@
 """What the coherence guard of replies sees: `python benchmarks/replies.py` prints the table of docs/instructions.md.
 
-Coherent text: greedy replies of the organisms, and windows of this project's prose, code and tables. Gibberish: loops, shuffled words, random characters, random tokens, and refusals that end in a loop. All is drawn
-with one seed.
+Coherent text: greedy replies of the organisms, and windows of this project's prose, code and tables. Gibberish: loops,
+shuffled words, random characters, random tokens, and refusals that end in a loop. All is drawn with one seed.
 """
 
 import random
