@@ -37,16 +37,16 @@ def organism_replies(name: str) -> tuple["PreTrainedTokenizerBase", list[list[in
     prompts = chat_prompts(checkpoint, tokenizer, asked, reply_tokens=REPLY_TOKENS)
     replies = []
     with torch.inference_mode():
-        for ids in prompts.ids:
-            row = torch.tensor([ids])
+        for length in sorted({len(ids) for ids in prompts.ids}):  # of one length, so without padding
+            batch = torch.tensor([ids for ids in prompts.ids if len(ids) == length])
             out = model.generate(
-                row,
-                attention_mask=torch.ones_like(row),
+                batch,
+                attention_mask=torch.ones_like(batch),
                 max_new_tokens=REPLY_TOKENS,
                 do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
             )
-            replies.append(out[0, len(ids) :].tolist())
+            replies += out[:, length:].tolist()
     return tokenizer, replies
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Form = Literal["native", "plain"]
 PLAIN = "User: ", "\nAssistant:"
 NO_TEMPLATE = "no chat template: plain form"
-RENDERED_A_SECOND = 100  # a hundredth of what a usual template does
+RENDERED_A_SECOND = 100  # far fewer than a usual template does
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def matched_prompts(
         note = "the chat templates differ: plain form"
     before, after = (_encoded(*one, _plain(instructions), "plain", reply_tokens, note) for one in (base, post))
     if before != after:
-        differing = sum(a != b for a, b in zip(before.ids, after.ids, strict=True))
+        read = [list(zip(one.ids, one.ends, strict=True)) for one in (before, after)]
+        differing = sum(a != b for a, b in zip(*read, strict=True))
         raise Unmeasurable(
             f"{base[0].spec} and {post[0].spec} read {differing} of {len(instructions)} instructions in other tokens, "
             "even in the plain form: compare checkpoints of one tokenizer"

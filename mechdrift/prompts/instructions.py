@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ TEXT_COLUMNS = (
     "instruction",
 )  # of JailbreakBench, AdvBench, HarmBench, Alpaca
 CATEGORY_COLUMNS = ("SemanticCategory", "Category", "category")
+NAME = re.compile(r"[\w.-]+")
 # A request that is not whole without another cell: the other columns by which its format is told, the cell, and what to say.
 INCOMPLETE = (
     ({"Behavior", "FunctionalCategory"}, "ContextString", "needs a context"),
@@ -176,14 +178,16 @@ def _split_spec(given: str, side: str) -> tuple[Path, str | None]:
 
 def _column(what: str, given: str, columns: Sequence[str], named: str | None) -> str:
     """The column of the texts: the one named, the one that a known format has, or the only one."""
-    there = ", ".join(columns)
+    there = ", ".join(" ".join(name.split())[:40] for name in columns[:20])
     if named is not None:
         if named not in columns:
             raise InputError(f"{what} {given}: no column {named!r}", f"one of {there}", "name one of them")
         return named
     known = [name for name in TEXT_COLUMNS if name in columns]
-    if known or len(columns) == 1:
-        return known[0] if known else columns[0]
+    if known:
+        return known[0]
+    if len(columns) == 1 and NAME.fullmatch(columns[0]):  # not a first row in place of a header, nor one of `a;b`
+        return columns[0]
     raise InputError(f"{what} {given}: columns {there}", "to know which holds the instructions", f"type {given}:COLUMN")
 
 

@@ -1,5 +1,6 @@
 """Rows of a table that people have, whatever it is written in: told by what is in the file, not by options."""
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -25,12 +26,12 @@ def read_table(path: Path, what: str) -> list[tuple[Place, Row]]:
         path = _only_file(path, what)
     try:
         with path.open("rb") as handle:
-            opening = handle.read(4096)
+            opening = handle.read(4096).removeprefix(BOM_UTF8).lstrip()
         if opening.startswith(PARQUET):
             return list(_parquet(path, what))
-        if opening.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
+        if opening.startswith(b"["):
             return list(_objects(path, what))
-        if opening.lstrip()[:1] == b"{" and path.suffix != ".jsonl":
+        if opening.startswith(b"{") and path.suffix != ".jsonl":
             return [(f"{path}, line {number}", row) for number, row in _lines(path, what)]
         return [(f"{path}, line {number}", row) for number, row in read_rows(path, what)]
     except OSError as error:
@@ -67,7 +68,7 @@ def _objects(path: Path, what: str) -> Iterator[tuple[Place, Row]]:
 def _lines(path: Path, what: str) -> Iterator[tuple[int, Row]]:
     """One JSON object a line, in a file that is not called .jsonl; a single object over many lines is no table."""
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
             if line.strip():
                 row = parse_json(line)
                 if not isinstance(row, dict):

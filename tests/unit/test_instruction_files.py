@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechdrift.errors import InputError
@@ -64,6 +64,7 @@ ALPACA = json.dumps(
         ("lines.json", "\n".join(json.dumps({"instruction": text}) for text in ASKED), "instruction", "", {}),
         ("one-column.csv", as_csv(["anything"], [[text] for text in ASKED]), "anything", "", {}),
         ("with-bom.csv", "\ufeff" + ADVBENCH, "goal", "", {}),
+        ("bom-lines.json", "\ufeff" + "\n".join(json.dumps({"ask": text}) for text in ASKED), "ask", "", {}),
         ("with-bom.json", "\ufeff" + ALPACA, "instruction", "", {"has an input": 1}),
     ],
 )
@@ -162,6 +163,9 @@ def test_rows_that_differ_in_case_and_space_only_are_one(tmp_path: Path) -> None
         ("a.csv", "goal\n" + "a" * (MAX_CHARACTERS + 1), "line 2: 10,001 characters; expected a request of at most 10,000"),
         ("a.csv", "goal\nA.\nB.\n", "2 of .*a.csv, column goal: .* split is empty"),
         ("a.json", json.dumps([{"instruction": "A", "input": "b", "output": ""}]), "none left \\(1 has an input\\)"),
+        ("a.csv", "goal;target\nA.;b\n", "columns goal;target; expected to know which"),
+        ("a.txt", "Bake a cake.\nSing a song.\n", "columns Bake a cake.; expected to know which"),
+        ("a.csv", ",".join(f"column {n}" * 9 for n in range(99)) + "\nb\n", "columns column 0column 0"),
         ("a.parquet", b"PAR1", "expected a whole Parquet file"),
     ],
 )
@@ -170,7 +174,7 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: str | bytes, me
     with pytest.raises(InputError, match=message) as caught:
         side(tmp_path / name)
     assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 700
+    assert len(str(caught.value)) < 1500
 
 
 def test_a_missing_file_says_how_to_get_a_set_of_the_hub(tmp_path: Path) -> None:
@@ -190,6 +194,7 @@ def test_an_instruction_may_not_be_on_both_sides(tmp_path: Path) -> None:
 CELLS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30).filter(str.strip)
 
 
+@settings(deadline=None)  # it writes files
 @given(st.lists(CELLS, min_size=5, max_size=40, unique_by=lambda text: " ".join(text.casefold().split())), st.randoms())
 def test_what_is_written_is_read_in_every_format(tmp_path_factory: pytest.TempPathFactory, asked: list[str], rng: Any) -> None:
     folder = tmp_path_factory.mktemp("formats")
