@@ -107,7 +107,8 @@ def main() -> None:
     for name in ORGANISMS:
         print(row(f"replies of {name}", *organism_replies(name)), flush=True)
     tokenizer = load_tokenizer(resolve(TOKENIZER))
-    pages = [path.read_text(encoding="utf-8") for path in sorted([*HOUSE.glob("docs/**/*.md"), HOUSE / "CONTRIBUTING.md"])]
+    paths = sorted({*HOUSE.glob("docs/**/*.md"), HOUSE / "CONTRIBUTING.md"} - {HOUSE / "docs" / "instructions.md"})
+    pages = [path.read_text(encoding="utf-8") for path in paths]  # all but the one that has this table
     code = [path.read_text(encoding="utf-8") for path in sorted(HOUSE.glob("mechdrift/**/*.py"))]
     prose = [re.sub(r"^\|.*$", "", page, flags=re.MULTILINE) for page in pages]
     tables = ["\n".join(re.findall(r"^\|.*$", page, flags=re.MULTILINE)) for page in pages]
