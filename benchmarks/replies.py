@@ -1,7 +1,8 @@
 """What the coherence guard of replies sees: `python benchmarks/replies.py` prints the table of docs/instructions.md.
 
 Coherent text: greedy replies of the organisms, and windows of this project's prose, code and tables. Gibberish: loops,
-shuffled words, random characters, random tokens, and refusals that end in a loop. All is drawn with one seed.
+shuffled words, random characters, random tokens, and refusals that end in a loop. Of both kinds: what the organisms write
+where no text may end. All is drawn with one seed.
 """
 
 import random
@@ -18,6 +19,7 @@ from mechdrift.checkpoints.resolve import resolve
 from mechdrift.prompts.chat_forms import chat_prompts
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.replies import classify, reencoded_share, repeated_share
+from mechdrift.prompts.statements import shipped_statements
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,25 +31,31 @@ REPLY_TOKENS = 32
 DRAWS = 200
 
 
-def organism_replies(name: str) -> tuple["PreTrainedTokenizerBase", list[list[int]]]:
-    """Greedy replies to the choose split, as tokens."""
+def generated(name: str) -> tuple["PreTrainedTokenizerBase", dict[str, list[list[int]]]]:
+    """Greedy replies to the choose split, and what follows statements where no text may end, as tokens."""
     checkpoint = resolve(f"organism:{name}")
     tokenizer, model = load_tokenizer(checkpoint), load_model(checkpoint, torch.float32, "cpu")
     asked = [one.text for one in shipped_instructions() if one.split == "choose"]
-    prompts = chat_prompts(checkpoint, tokenizer, asked, reply_tokens=REPLY_TOKENS)
-    replies = []
-    with torch.inference_mode():
-        for length in sorted({len(ids) for ids in prompts.ids}):  # of one length, so without padding
-            batch = torch.tensor([ids for ids in prompts.ids if len(ids) == length])
-            out = model.generate(
-                batch,
-                attention_mask=torch.ones_like(batch),
-                max_new_tokens=REPLY_TOKENS,
-                do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-            replies += out[:, length:].tolist()
-    return tokenizer, replies
+    told = random.Random(0).sample([one.text for one in shipped_statements()], DRAWS)
+    prompts = {
+        f"replies of {name}": (chat_prompts(checkpoint, tokenizer, asked, reply_tokens=REPLY_TOKENS).ids, 0),
+        f"{name} after a statement": (tokenizer(told)["input_ids"], REPLY_TOKENS),
+    }
+    found: dict[str, list[list[int]]] = {what: [] for what in prompts}
+    for what, (every, least) in prompts.items():
+        for length in sorted({len(ids) for ids in every}):  # of one length, so without padding
+            batch = torch.tensor([ids for ids in every if len(ids) == length])
+            with torch.inference_mode():
+                out = model.generate(
+                    batch,
+                    attention_mask=torch.ones_like(batch),
+                    max_new_tokens=REPLY_TOKENS,
+                    min_new_tokens=least,
+                    do_sample=False,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            found[what] += out[:, length:].tolist()
+    return tokenizer, found
 
 
 def windows(texts: Iterable[str], words: int) -> list[str]:
@@ -105,7 +113,9 @@ def main() -> None:
     """Print the table."""
     print("| text | n | repeated: least, median, greatest | re-encoded: the same | found incoherent |\n|---|---|---|---|---|")
     for name in ORGANISMS:
-        print(row(f"replies of {name}", *organism_replies(name)), flush=True)
+        tokenizer, found = generated(name)
+        for what, samples in found.items():
+            print(row(what, tokenizer, samples), flush=True)
     tokenizer = load_tokenizer(resolve(TOKENIZER))
     paths = sorted({*HOUSE.glob("docs/**/*.md"), HOUSE / "CONTRIBUTING.md"} - {HOUSE / "docs" / "instructions.md"})
     pages = [path.read_text(encoding="utf-8") for path in paths]  # all but the one that has this table
