@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mechdrift.engine.recordings import Recorder
     from mechdrift.hand_set import HandSet
     from mechdrift.measures.drift import Drift
+    from mechdrift.prompts.instructions import Instruction
     from mechdrift.prompts.statements import Statement
     from mechdrift.prompts.written_pairs import WrittenPair
     from mechdrift.run import ComparingRun
@@ -55,6 +56,14 @@ def mechdrift_statements(pytestconfig: pytest.Config) -> "tuple[Statement, ...]"
 def mechdrift_pairs(pytestconfig: pytest.Config) -> "tuple[WrittenPair, ...]":
     """The user's pairs of prompts; none where the shipped tables' are asked."""
     return _run(pytestconfig).pairs
+
+
+@pytest.fixture(scope="session")
+def mechdrift_instructions(pytestconfig: pytest.Config) -> "tuple[Instruction, ...]":
+    """The harmful and harmless instructions of the run: shipped, or the user's."""
+    instructions = _run(pytestconfig).instructions
+    assert instructions
+    return instructions.all
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,10 @@ class Settings:
     """The user's own statements."""
     pairs: str | None
     """The user's own pairs of prompts."""
+    harmful: str | None
+    """The user's own harmful instructions, FILE or FILE:COLUMN."""
+    harmless: str | None
+    """The user's own harmless ones."""
     hand_set: str | None
     """File of choices that are made by hand instead of by rule."""
     device: str
@@ -104,6 +108,8 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-only": None,
     "--mechdrift-statements": None,
     "--mechdrift-pairs": None,
+    "--mechdrift-harmful": None,
+    "--mechdrift-harmless": None,
     "--mechdrift-hand-set": None,
     "--mechdrift-device": "auto",
     "--mechdrift-dtype": "auto",
@@ -153,6 +159,9 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="your own statements, CSV or JSONL: statement,label[,entity,value,kind,negated]",
     )
+    table = "CSV, JSON, JSONL or Parquet; AdvBench, HarmBench, JailbreakBench and Alpaca are known by their columns"
+    for side in ("harmful", "harmless"):
+        add(f"--mechdrift-{side}", metavar="FILE[:COLUMN]", help=f"your own {side} instructions: {table}")
     add(
         "--mechdrift-pairs",
         metavar="FILE",
@@ -209,6 +218,8 @@ def settings_of(config: pytest.Config) -> Settings | None:
         only=tuple(get("--mechdrift-only") or ()),
         statements=get("--mechdrift-statements"),
         pairs=get("--mechdrift-pairs"),
+        harmful=get("--mechdrift-harmful"),
+        harmless=get("--mechdrift-harmless"),
         hand_set=get("--mechdrift-hand-set"),
         device=get("--mechdrift-device"),
         dtype=get("--mechdrift-dtype"),

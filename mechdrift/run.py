@@ -20,6 +20,7 @@ from mechdrift.verdict.limits import Profile, load_profile
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
+    from mechdrift.prompts.instructions import Instructions
     from mechdrift.prompts.statements import Statement
     from mechdrift.prompts.written_pairs import WrittenPair
 
@@ -90,6 +91,7 @@ class ComparingRun:
     statements: "tuple[Statement, ...]" = ()
     pairs: "tuple[WrittenPair, ...]" = ()
     """The user's; none where the shipped tables' are asked."""
+    instructions: "Instructions | None" = None
     store_folder: Path | None = None
     rows: dict[str, Row] = field(default_factory=dict)
     """By label."""
@@ -154,6 +156,8 @@ class ComparingRun:
                 self.warnings.append(note)
             self.hand_set.require_layers(min(self.base.layers, self.post.layers))
             self.read_prompts()
+            self.read_statements()
+            self.read_instructions()
         except InputError as error:
             raise pytest.UsageError(f"mechdrift: {error}") from error
 
@@ -166,13 +170,15 @@ class ComparingRun:
         return capture.global_and_fixture_disabled()
 
     def read_prompts(self) -> None:
-        """The user's statements, or the shipped ones; the user's pairs. Raises InputError."""
+        """The user's statements, pairs and instructions, or the shipped ones. Raises InputError."""
+        from mechdrift.prompts.instructions import read_instructions
         from mechdrift.prompts.statements import read_statements, shipped_statements
         from mechdrift.prompts.written_pairs import read_pairs
 
         seed, path = self.settings.seed, self.settings.statements
         self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
         self.pairs = tuple(read_pairs(Path(self.settings.pairs), seed) if self.settings.pairs else ())
+        self.instructions = read_instructions(self.settings.harmful, self.settings.harmless, seed)
 
     def _choose_store(self) -> Path:
         """The folder of the store; for `off` one that lives as long as the run.
@@ -202,6 +208,10 @@ class ComparingRun:
             lines.append("mechdrift: stages are checked and recorded; no finding asks about them yet")
         cache = "off" if self.settings.cache == OFF or self.settings.device == "tp" else self.store_folder
         how = f"device {device}, dtype {pick_dtype(self.settings.dtype, device)}, cache {cache}"
+        assert self.instructions
+        for side, given in (("harmful", self.settings.harmful), ("harmless", self.settings.harmless)):
+            if given is not None:
+                lines.append(text.printable(f"mechdrift: {side} instructions: {getattr(self.instructions, side)}"))
         if self.hand_set.name:
             lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
         return [*lines, f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)"]
@@ -327,6 +337,7 @@ class ComparingRun:
         from mechdrift.engine.pool import pick_device, pick_dtype
         from mechdrift.report.record import SCHEMA
 
+        assert self.instructions
         device = pick_device(self.settings.device)
         packages = ("mechdrift", "torch", "transformers", "numpy", "scipy", "pytest")
         return {

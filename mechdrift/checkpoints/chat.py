@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_TEMPLATE = 200_000  # characters; the longest in use have some tens of thousands
 RENDER_SECONDS = 10.0  # for what takes milliseconds
+TODAY = "2024-07-26"  # Llama 3.1's template has this day itself where it cannot ask
 PROBE = "Which city lies on the river?"
 RENDERER = Path(__file__).with_name("render.py")
 
@@ -32,7 +33,7 @@ class TemplateError(Exception):
 def check_tokenizer(checkpoint: Checkpoint) -> None:
     """Load the tokenizer and render its chat template, if it has one, on one user's turn. Raises InputError."""
     tokenizer = load_tokenizer(checkpoint)
-    template = _template(tokenizer)
+    template = chat_template(tokenizer)
     if template is None:
         return
     do = "mend chat_template.jinja, or remove it from a checkpoint that is no chat model"
@@ -49,13 +50,15 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
 def render(tokenizer: "PreTrainedTokenizerBase", conversations: list[Conversation], seconds: float = RENDER_SECONDS) -> list[str]:
     """The conversations as the model is to read them, each up to where its answer begins.
 
-    As apply_chat_template(tokenize=False, add_generation_prompt=True) renders them. Raises TemplateError, after `seconds` at
-    the latest.
+    As apply_chat_template(tokenize=False, add_generation_prompt=True) renders them, but on the day TODAY for templates that
+    ask for the date: the same text in every process of a run, and in the next run. Raises TemplateError, after `seconds` at the
+    latest.
     """
     asked = {
-        "chat_template": _template(tokenizer),
+        "chat_template": chat_template(tokenizer),
         "conversations": conversations,
         "special_tokens": tokenizer.special_tokens_map,
+        "today": TODAY,
     }
     # -P: no module of the user's folder comes before the libraries; -W: what the user makes of warnings is not for this process.
     command = [sys.executable, "-P", "-W", "ignore", str(RENDERER)]
@@ -78,7 +81,7 @@ def render(tokenizer: "PreTrainedTokenizerBase", conversations: list[Conversatio
     return list(told["rendered"])
 
 
-def _template(tokenizer: Any) -> str | None:
+def chat_template(tokenizer: Any) -> str | None:
     """The tokenizer's chat template; of several named ones the default."""
     template = tokenizer.chat_template
     return template.get("default") if isinstance(template, dict) else template

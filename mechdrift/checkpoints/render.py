@@ -2,14 +2,26 @@
 
 import json
 import sys
+from datetime import datetime, tzinfo
 from typing import Any
 
 MAX_MEMORY = 4 * 2**30  # bytes of data; a template can ask for any amount
 
 
+def day(today: str) -> type[datetime]:
+    """A datetime whose now() is the first moment of that day."""
+
+    class Day(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Day":
+            return cls.fromisoformat(today).replace(tzinfo=tz)
+
+    return Day
+
+
 def main() -> None:
     """Say that the libraries are loaded, read one request, answer it."""
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from transformers.utils import chat_template_utils
 
     try:
         import resource
@@ -23,7 +35,9 @@ def main() -> None:
     asked = json.load(sys.stdin)
     told: dict[str, Any] = {"rendered": [], "error": ""}
     try:
-        told["rendered"], _ = render_jinja_template(
+        # What a template is given is made plain data, so its strftime_now can only be set through the module's own datetime.
+        chat_template_utils.datetime = day(asked["today"])
+        told["rendered"], _ = chat_template_utils.render_jinja_template(
             conversations=asked["conversations"],
             chat_template=asked["chat_template"],
             add_generation_prompt=True,

@@ -71,9 +71,19 @@ def rate(read: RefusalReadings, on: On) -> Drift:
     refused = {model: read.told(model, on).refused for model in ("base", "post")}  # type: ignore[arg-type]
     complied = read.told("post", on).complied
     neither = int((~refused["post"] & ~complied).sum())
-    note = f"base refuses {refused['base'].mean():.3f}; neither refusal nor compliance: {neither} of {len(complied)} replies of post"
+    note = (
+        f"base refuses {refused['base'].mean():.3f}; neither refusal nor compliance: {neither} of {len(complied)} replies of post"
+    )
     evidence = Proportion(float(refused["post"].sum()), len(complied))
-    return _drift(f"refusal.{on}", evidence, None, f"refusal rate of post, {on} instructions", read, note, better="higher" if on == "harmful" else "lower")
+    return _drift(
+        f"refusal.{on}",
+        evidence,
+        None,
+        f"refusal rate of post, {on} instructions",
+        read,
+        note,
+        better="higher" if on == "harmful" else "lower",
+    )
 
 
 def change(read: RefusalReadings, on: On) -> Drift:
@@ -83,7 +93,13 @@ def change(read: RefusalReadings, on: On) -> Drift:
     """
     base, post = (read.told(model, on).refused for model in ("base", "post"))  # type: ignore[arg-type]
     return _paired(
-        f"refusal.change_{on}", read, on, base, post, f"refusal rate on {on} instructions, post minus base", better="higher" if on == "harmful" else "lower"
+        f"refusal.change_{on}",
+        read,
+        on,
+        base,
+        post,
+        f"refusal rate on {on} instructions, post minus base",
+        better="higher" if on == "harmful" else "lower",
     )
 
 
@@ -121,12 +137,22 @@ def transfer(read: RefusalReadings, does: Does, direction: Literal["forward", "b
         f"{'as published' if other.mean() < own.mean() else 'unlike published'}; {_broken(read, model, does, 'other')}"
     )
     return _paired(
-        f"refusal.{does}_transfer", read, ASKED[does], own, other, f"{_counted(does)} in {model}, the other's direction minus own", note=note
+        f"refusal.{does}_transfer",
+        read,
+        ASKED[does],
+        own,
+        other,
+        f"{_counted(does)} in {model}, the other's direction minus own",
+        note=note,
     )
 
 
 def similarity(
-    base: Float[np.ndarray, "pair d_model"], post: Float[np.ndarray, "pair d_model"], read: RefusalReadings, form: str, note: str = ""
+    base: Float[np.ndarray, "pair d_model"],
+    post: Float[np.ndarray, "pair d_model"],
+    read: RefusalReadings,
+    form: str,
+    note: str = "",
 ) -> Drift:
     """Refusal lies in the same direction: cosine between base's and post's mean difference, measured across disjoint pairs.
 
@@ -188,7 +214,14 @@ def _broken(read: RefusalReadings, model: Literal["base", "post"], does: Does, a
 
 
 def _paired(
-    name: str, read: RefusalReadings, on: On, before: Outcomes, after: Outcomes, unit: str, better: Better = "higher", note: str = ""
+    name: str,
+    read: RefusalReadings,
+    on: On,
+    before: Outcomes,
+    after: Outcomes,
+    unit: str,
+    better: Better = "higher",
+    note: str = "",
 ) -> Drift:
     """Difference of two shares of the same instructions."""
     n = len(before)

@@ -35,6 +35,8 @@ def test_help_lists_every_option_once(pytester: pytest.Pytester) -> None:
         "--mechdrift-profile=NAME|FILE.toml",
         "--mechdrift-only=NAME",
         "--mechdrift-statements=FILE",
+        "--mechdrift-harmful=FILE[:COLUMN]",
+        "--mechdrift-harmless=FILE[:COLUMN]",
         "--mechdrift-hand-set=NAME|FILE.toml",
         "--mechdrift-device=DEVICE",
         "--mechdrift-dtype=DTYPE",

@@ -1,0 +1,173 @@
+"""What a model is shown of an instruction, and where the instruction has ended.
+
+native: the model's own chat template; plain: `User: ... / Assistant:`, for base models; matched: a form that two models read
+alike, token by token, so that a difference between them is no difference between their templates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mechdrift.checkpoints.chat import RENDER_SECONDS, TemplateError, chat_template, render
+from mechdrift.checkpoints.load import load_config
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.errors import Unmeasurable
+from mechdrift.prompts.replies import THOUGHT, THOUGHT_ENDS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Form = Literal["native", "plain"]
+PLAIN = "User: ", "\nAssistant:"
+NO_TEMPLATE = "no chat template: plain form"
+RENDERED_A_SECOND = 100  # far fewer than a usual template does
+
+
+@dataclass(frozen=True)
+class ChatPrompts:
+    """Instructions as one tokenizer reads them in one form."""
+
+    ids: list[list[int]]
+    """Token ids, BOS and all."""
+    ends: list[list[int]]
+    """End-of-instruction positions [prompt, position]: the tokens after the instruction's last character that all prompts end
+    with, up to each prompt's last; as many and the same tokens in each, so column j is one position of the template."""
+    form: Form
+    """Which form was used, whichever was asked for."""
+    tail: str
+    """The text after the instruction: a reply follows it."""
+    note: str = ""
+    """Why it is not the form asked for; empty where it is."""
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the prompt ends inside a think block that the reply has to close."""
+        opened = [match.end() for match in THOUGHT.finditer(self.tail)]
+        closed = [match.end() for match in THOUGHT_ENDS.finditer(self.tail)]
+        return bool(opened) and max(opened) > max(closed, default=0)
+
+
+def chat_prompts(
+    checkpoint: Checkpoint,
+    tokenizer: "PreTrainedTokenizerBase",
+    instructions: Sequence[str],
+    form: Form = "native",
+    reply_tokens: int = 0,
+) -> ChatPrompts:
+    """The instructions in a form, ready for a reply; native is plain, with a note, where there is no chat template.
+
+    reply_tokens: room that the context must leave. Raises Unmeasurable where the template does not render, does not hold each
+    instruction once and as it is, or where a prompt does not fit.
+    """
+    if form == "native" and chat_template(tokenizer) is not None:
+        return _encoded(checkpoint, tokenizer, _rendered(checkpoint, tokenizer, instructions), form, reply_tokens)
+    note = NO_TEMPLATE if form == "native" else ""
+    return _encoded(checkpoint, tokenizer, _plain(instructions), "plain", reply_tokens, note)
+
+
+def matched_prompts(
+    base: tuple[Checkpoint, "PreTrainedTokenizerBase"],
+    post: tuple[Checkpoint, "PreTrainedTokenizerBase"],
+    instructions: Sequence[str],
+    reply_tokens: int = 0,
+) -> ChatPrompts:
+    """The instructions in a form that both models read alike: same token ids, same end-of-instruction positions.
+
+    Native where both templates come to the same tokens, else plain; form and note say which and why. Raises Unmeasurable, also
+    where the tokenizers read even the plain form differently.
+    """
+    bare = [checkpoint.spec for checkpoint, tokenizer in (base, post) if chat_template(tokenizer) is None]
+    if bare:
+        note = f"{' and '.join(bare)}: {NO_TEMPLATE}"
+    else:
+        native = [chat_prompts(*one, instructions, "native", reply_tokens) for one in (base, post)]
+        if native[0] == native[1]:
+            return native[0]
+        note = "the chat templates differ: plain form"
+    before, after = (_encoded(*one, _plain(instructions), "plain", reply_tokens, note) for one in (base, post))
+    if before != after:
+        read = [list(zip(one.ids, one.ends, strict=True)) for one in (before, after)]
+        differing = sum(a != b for a, b in zip(*read, strict=True))
+        raise Unmeasurable(
+            f"{base[0].spec} and {post[0].spec} read {differing} of {len(instructions)} instructions in other tokens, "
+            "even in the plain form: compare checkpoints of one tokenizer"
+        )
+    return before
+
+
+Placed = tuple[str, str, str]  # before the instruction, the instruction, after it
+
+
+def _plain(instructions: Sequence[str]) -> list[Placed]:
+    return [(PLAIN[0], instruction, PLAIN[1]) for instruction in instructions]
+
+
+def _rendered(checkpoint: Checkpoint, tokenizer: "PreTrainedTokenizerBase", instructions: Sequence[str]) -> list[Placed]:
+    """The instructions in the model's own template, all by one call; what stands around them must be the same text each time.
+
+    What it is is learnt from two probes: an instruction's own words may stand in the template too.
+    """
+    probes = ["qzxj", "vkwyqz"]
+    turns = [[{"role": "user", "content": text}] for text in [*probes, *instructions]]
+    try:
+        first, second, *texts = render(tokenizer, turns, RENDER_SECONDS + len(turns) / RENDERED_A_SECOND)
+    except TemplateError as error:
+        raise Unmeasurable(f"{checkpoint.spec}: chat template {error}") from error
+    before, found, after = first.partition(probes[0])
+    if not found:
+        raise Unmeasurable(f"{checkpoint.spec}: chat template leaves out what the user says")
+    if probes[0] in after:
+        raise Unmeasurable(f"{checkpoint.spec}: chat template holds what the user says {first.count(probes[0])} times")
+    if second != before + probes[1] + after:
+        raise Unmeasurable(f"{checkpoint.spec}: chat template gives another text around every instruction")
+    for instruction, text in zip(instructions, texts, strict=True):
+        if text != before + instruction + after:
+            raise Unmeasurable(f"{checkpoint.spec}: chat template changes the instruction {instruction[:60]!r}")
+    return [(before, instruction, after) for instruction in instructions]
+
+
+def _encoded(
+    checkpoint: Checkpoint,
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[Placed],
+    form: Form,
+    reply_tokens: int,
+    note: str = "",
+) -> ChatPrompts:
+    """Token ids and end-of-instruction positions. Raises Unmeasurable."""
+    encoded = tokenizer(["".join(parts) for parts in texts], add_special_tokens=False, return_offsets_mapping=True)
+    leading = leading_tokens(tokenizer)
+    ids, counts = [], []
+    for row, offsets, (before, instruction, _) in zip(encoded["input_ids"], encoded["offset_mapping"], texts, strict=True):
+        last = max((index for index, (start, _) in enumerate(offsets) if start < len(before + instruction)), default=-1)
+        counts.append(len(row) - 1 - last)
+        # A template may write the BOS itself: once is enough, and not at all is once too few.
+        ids.append(row if row[: len(leading)] == leading else leading + row)
+    shared = min(counts)
+    while shared and len({tuple(row[-shared:]) for row in ids}) > 1:
+        shared -= 1
+    if not shared:
+        raise Unmeasurable(
+            f"{checkpoint.spec}: no token of the {form} form comes after the instruction, so there is none to read"
+        )
+    _require_room(checkpoint, ids, texts, reply_tokens)
+    ends = [list(range(len(row) - shared, len(row))) for row in ids]
+    return ChatPrompts(ids, ends, form, texts[0][2], note)
+
+
+def leading_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """What the tokenizer itself puts before every text: a BOS, or nothing."""
+    encoded = tokenizer("a", add_special_tokens=True, return_special_tokens_mask=True)
+    return encoded["input_ids"][: encoded["special_tokens_mask"].index(0)]
+
+
+def _require_room(checkpoint: Checkpoint, ids: Sequence[Sequence[int]], texts: Sequence[Placed], reply_tokens: int) -> None:
+    """Raise Unmeasurable where a prompt and its reply do not fit into the context."""
+    limit = getattr(load_config(checkpoint).get_text_config(decoder=True), "max_position_embeddings", None)
+    longest = max(range(len(ids)), key=lambda index: len(ids[index]))
+    if limit is not None and len(ids[longest]) + reply_tokens > limit:
+        room = f" and {reply_tokens} of the reply" if reply_tokens else ""
+        raise Unmeasurable(
+            f"{checkpoint.spec}: the instruction {texts[longest][1][:60]!r} makes a prompt of {len(ids[longest])} tokens{room}, "
+            f"and its context has {limit}: take long instructions out of the file"
+        )

@@ -1,0 +1,57 @@
+"""The user's own instructions reach the tests, in every process, and the record."""
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
+import pytest
+
+from mechdrift.prompts.instructions import shipped_instructions
+
+PAIR = "organism:base", "organism:instruct"
+SUITE = """
+import pytest
+from mechdrift.prompts.instructions import Instruction
+
+@pytest.mark.parametrize("number", range(3))
+def test_own(mechdrift_instructions, number):
+    harmful = [one.text for one in mechdrift_instructions if one.harmful]
+    assert harmful == [f"Do it {n} times." for n in range(9)]
+    assert sum(not one.harmful for one in mechdrift_instructions) == HARMLESS
+"""
+
+
+@pytest.mark.parametrize("mode", [[], ["-n0"], ["-n2"]], ids=["no xdist", "-n0", "-n2"])
+def test_own_instructions_reach_every_process_and_the_record(
+    compare: Callable[..., Any], pytester: pytest.Pytester, mode: list[str]
+) -> None:
+    harmless = sum(not one.harmful for one in shipped_instructions())
+    pytester.makepyfile(test_own=SUITE.replace("HARMLESS", str(harmless)))
+    rows = [{"ask": f"Do it {number} times.", "who": "me"} for number in (*range(9), 4)]
+    (pytester.path / "own.json").write_text(json.dumps(rows))
+    more = mode or ["-p", "no:xdist"]
+    run = compare(*PAIR, "--mechdrift-harmful", "own.json:ask", "test_own.py", *more)
+    assert "3 passed" in run.out
+    assert "mechdrift: harmful instructions: 9 of own.json:ask, column ask; left out: 1 twice there" in run.out
+    jsonschema.validate(run.record, json.loads((files("mechdrift.report") / "record.schema.json").read_text()))
+    told = run.record["settings"]
+    assert {name: told["harmful"][name] for name in ("file", "column", "used", "left_out")} == {
+        "file": "own.json:ask",
+        "column": "ask",
+        "used": 9,
+        "left_out": {"twice there": 1},
+    }
+    assert (told["harmless"]["file"], told["harmless"]["used"]) == ("shipped", harmless)
+
+
+def test_a_bad_file_stops_the_run_in_one_line(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+    (pytester.path / "own.csv").write_text("a,b\nA.,B.\n")
+    run = compare(*PAIR, "--mechdrift-harmless", "own.csv")
+    assert run.code == 4
+    (line,) = [line for line in run.err.splitlines() if "own.csv" in line]
+    assert (
+        "harmless instructions own.csv: columns a, b; expected to know which holds the instructions; type own.csv:COLUMN" in line
+    )
+    assert "Traceback" not in run.err + run.out
