@@ -19,7 +19,7 @@ from mechdrift.checkpoints.chat import render
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.devices import input_device
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, end_tokens, until_end
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, end_tokens, under, until_end
 from mechdrift.engine.generate.batched import TransformersGenerator, acting
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, reply_of, told
 from mechdrift.engine.generate.vllm_process import running
@@ -65,7 +65,7 @@ def main() -> None:
             found = way()
             seconds = time.perf_counter() - started
             first, expected = first or seconds, expected or found
-            same = np.mean([a == b for arm in expected for a, b in zip(expected[arm], found[arm], strict=True)])
+            same = np.mean([a == b for arm in expected for a, b in zip(under(expected, arm), under(found, arm), strict=True)])
             print(f"{name:32}{seconds:>10.1f}{first / seconds:>8.1f}{same:>26.3f}", flush=True)
         if find_spec("vllm"):
             in_place(made, checkpoint, prompts, arms, options.tokens)

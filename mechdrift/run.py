@@ -156,8 +156,6 @@ class ComparingRun:
                 self.warnings.append(note)
             self.hand_set.require_layers(min(self.base.layers, self.post.layers))
             self.read_prompts()
-            self.read_statements()
-            self.read_instructions()
         except InputError as error:
             raise pytest.UsageError(f"mechdrift: {error}") from error
 

@@ -19,6 +19,7 @@ from mechdrift.engine.record import (
     Progress,
     batches_by_length,
     record_blocks,
+    record_columns,
     record_logits,
     record_under,
     record_under_whole,
@@ -215,6 +216,20 @@ class Recorder:
         return self.read(
             "logits", checkpoint, prompts, run, shape, {"steering": [steering.digest() for steering in steerings]}, axis=1
         )
+
+    def columns(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], first: Sequence[int]) -> "np.ndarray":
+        """Block outputs at every token from first[k] on: float32 [prompt, layer, column, d_model], 0 beyond a prompt's last."""
+        widest = max(len(prompt) - start for prompt, start in zip(prompts, first, strict=True))
+
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            import torch
+
+            ids, starts = [prompts[index] for index in chosen], [first[index] for index in chosen]
+            found = record_columns(model, ids, starts, self.batch_tokens, progress).float()
+            return torch.nn.functional.pad(found, (0, 0, 0, widest - found.shape[2]))
+
+        asked = Prompts([list(prompt) for prompt in prompts], list(first), [()] * len(prompts))
+        return self.read("columns", checkpoint, asked, run, (len(prompts), checkpoint.layers, widest, checkpoint.width))
 
     def read(
         self,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.load import require_known
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.record import Progress, record_columns
+from mechdrift.engine.record import Progress
 from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.selfcheck import tolerance_of
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, check_sweep, sweep, sweep_naive
@@ -36,20 +36,8 @@ class Columns:
         """Of one block: float32 [pair, layer, column, d_model], 0 beyond a pair's last token."""
         if (values := self.kept.get(tuple(block))) is not None:
             return values
-        part, recorder = self.pairs.take(block), self.recorder
-        widest = part.widest
-
-        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
-            import torch
-
-            few = part.take(chosen)
-            found = record_columns(model, few.clean, few.first, recorder.batch_tokens, progress).float()
-            return torch.nn.functional.pad(found, (0, 0, 0, widest - found.shape[2]))
-
-        prompts = Prompts([list(prompt) for prompt in part.clean], list(part.first), [()] * len(block))
-        return recorder.read(
-            "columns", self.checkpoint, prompts, run, (len(block), self.checkpoint.layers, widest, self.checkpoint.width)
-        )
+        part = self.pairs.take(block)
+        return self.recorder.columns(self.checkpoint, part.clean, part.first)
 
 
 def record_clean(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs) -> Columns:

@@ -55,8 +55,8 @@ class Drift:
     evidence: Evidence
     """The estimate with its interval and p-values."""
     null: float | None
-    """The estimate's value were nothing changed: 1 for similarities and ratios, 0 for differences; None for a quantity of one model
-    alone, which is judged whatever it was before."""
+    """The estimate's value were nothing changed: 1 for similarities and ratios, 0 for differences; None for a quantity of one
+    model alone, which is judged whatever it was before."""
     unit: str
     """What the estimate is counted in."""
     better: Better
@@ -101,7 +101,10 @@ class Drift:
         return Interval(self.null - half, self.null + half)
 
     def of_identical(self) -> "Drift":
-        """The drift between a checkpoint and itself: exactly the null, by content, not by measurement; as measured without one."""
+        """The drift between a checkpoint and itself: exactly the null, by content, not by measurement.
+
+        Without a null as measured.
+        """
         if self.null is None:
             return self
         items = tuple(replace(item, contribution=0.0) for item in self.items)

@@ -53,7 +53,7 @@ def decide(drift: Drift, profile: Profile) -> Decision:
     errors_needed = normal_quantile(0.5 + CONFIDENCE / 2) + normal_quantile(1 - LEVEL / (2 * m))
     room = _room(drift.null, limit) if drift.null is not None else 0.0
     error = _standard_error(drift)
-    # A limit at or beyond no change demands a change: there is no room that n would have to support. Nor where no change is known.
+    # A limit at or beyond no change demands a change: there is no room that n would have to support. Nor without a null.
     if 0 < room < errors_needed * error:
         needed = _scaled(drift, (errors_needed * error / room) ** 2)
         at_this = f"limit {limit} is {room / error:.1f} standard errors from no change, {errors_needed:.1f} needed"

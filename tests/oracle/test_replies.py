@@ -13,7 +13,7 @@ from tiny import VARIANTS, tiny_model, write_tiny
 
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.generate import batched
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, end_tokens
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, end_tokens, under
 from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
@@ -117,7 +117,7 @@ def test_the_checkpoints_own_settings_of_generation_do_not_count(tmp_path: Path)
     }
     made = generator(tmp_path)
     plain = made.replies(checkpoint_of(tmp_path / "a"), PROMPTS, ARMS[:1], 24)
-    assert any(len(set(reply)) < len(reply) for reply in plain["plain"])  # which the settings forbid
+    assert any(len(set(reply)) < len(reply) for reply in under(plain, "plain"))  # which the settings forbid
     assert made.replies(checkpoint_of(tmp_path / "b", **settings), PROMPTS, ARMS[:1], 24) == plain
 
 

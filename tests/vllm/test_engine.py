@@ -18,7 +18,7 @@ from mechdrift.checkpoints.chat import render
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate import canary, vllm_generator, vllm_process
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, under
 from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, told
 from mechdrift.engine.generate.vllm_process import Ask, running
@@ -90,7 +90,7 @@ def generator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: Ask) -> C
 
 def agreement(one: Replies, other: Replies) -> dict[str, float]:
     """Share of replies that are the same token for token, by arm."""
-    return {name: float(np.mean([a == b for a, b in zip(one[name], other[name], strict=True)])) for name in one}
+    return {name: float(np.mean([a == b for a, b in zip(under(one, name), under(other, name), strict=True)])) for name in one}
 
 
 def test_replies_are_those_of_transformers_under_every_arm(

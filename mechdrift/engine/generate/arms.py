@@ -11,7 +11,16 @@ from mechdrift.errors import InputError, Unmeasurable
 if TYPE_CHECKING:
     import numpy as np
 
-Replies = dict[str, list[list[int]]]  # by the name of the arm, one list of token ids a prompt
+# By the name of the arm, one list of token ids a prompt; or why it cannot be told whether the arm does what it says.
+Replies = dict[str, list[list[int]] | Unmeasurable]
+
+
+def under(replies: Replies, name: str) -> list[list[int]]:
+    """The replies of one arm. Raises its Unmeasurable where it has none."""
+    said = replies[name]
+    if isinstance(said, Unmeasurable):
+        raise said
+    return said
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +59,12 @@ class Arm:
     """For example `own direction ablated`; no two arms of one call share it."""
     does: Ablated | Added | None = None
     """The intervention; None leaves the model as it is."""
+    asked: tuple[int, ...] | None = None
+    """Indices of the prompts that are replied to, in this order; None: all."""
+
+    def prompts(self, prompts: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+        """Those of them that are asked."""
+        return prompts if self.asked is None else [prompts[index] for index in self.asked]
 
 
 class Generator(Protocol):
@@ -60,7 +75,7 @@ class Generator(Protocol):
 
         prompts: token ids, special tokens included. A reply ends before the first token that ends a turn, so it may be empty.
         Raises InputError for what does not fit into the model's context, InterventionFailed where an arm did not do what it
-        says, and Unmeasurable where that cannot be told.
+        says; where that cannot be told of an arm, it has an Unmeasurable in the place of replies.
         """
         ...
 

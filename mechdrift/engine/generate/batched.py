@@ -13,7 +13,7 @@ from mechdrift.engine.record import Progress, batches_by_length
 from mechdrift.engine.recordings import Recorder, probes
 from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting
 from mechdrift.engine.steer import ablating_everywhere, shifting
-from mechdrift.errors import is_out_of_memory
+from mechdrift.errors import Unmeasurable, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +41,15 @@ class TransformersGenerator:
         fits = True
         try:
             for arm in arms:
-                check_arm(pool.model(checkpoint, asked), prompts[0], arm)
+                try:
+                    check_arm(pool.model(checkpoint, asked), prompts[0], arm)
+                except Unmeasurable as error:
+                    said[arm.name] = error
+                    continue
                 say = self.recorder.progress(f"{checkpoint.spec}: replies, {arm.name}")
                 with acting(pool.model(checkpoint, asked), arm):
                     said[arm.name] = greedy(
-                        pool.model(checkpoint, asked), prompts, new_tokens, ends, self.recorder.batch_tokens, say
+                        pool.model(checkpoint, asked), arm.prompts(prompts), new_tokens, ends, self.recorder.batch_tokens, say
                     )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

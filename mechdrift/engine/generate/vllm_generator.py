@@ -14,7 +14,7 @@ from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, end_tok
 from mechdrift.engine.generate.batched import check_arm
 from mechdrift.engine.generate.vllm_process import Ask, running
 from mechdrift.engine.recordings import Recorder, probes
-from mechdrift.errors import InputError
+from mechdrift.errors import InputError, Unmeasurable
 
 START_SECONDS = 600.0  # an engine takes seconds for a small model, minutes for one that is sharded and compiled
 SHARE = 0.9  # of the GPU memory that is free; the rest is for what a tied head needs of its own, and for vLLM's own errors
@@ -39,11 +39,15 @@ class VllmGenerator:
         require_fitting(checkpoint, prompts, max(new_tokens, canary.STEPS))
         ends, pool = end_tokens(checkpoint), self.recorder.pool
         asked = [prompts[index] for index in probes(prompts)]
+        said: Replies = {}
         for arm in arms:
-            check_arm(pool.model(checkpoint, asked), asked[0], arm)
+            try:
+                check_arm(pool.model(checkpoint, asked), asked[0], arm)
+            except Unmeasurable as error:
+                said[arm.name] = error
+        arms = [arm for arm in arms if arm.name not in said]
         expected = [canary.expect(pool.model(checkpoint, asked), asked, arm) for arm in (PLAIN, *arms)]
         pool.free()
-        said: Replies = {}
         longest = max(map(len, prompts)) + max(new_tokens, canary.STEPS)
         hooks = self._hooks(checkpoint, arms)
         with running(checkpoint.spec, *self.settings(checkpoint, arms, longest), self.start_seconds) as ask:
@@ -59,8 +63,12 @@ class VllmGenerator:
 
             noise = prove(PLAIN, expected[0], 0.0)
             for arm, wanted in zip(arms, expected[1:], strict=True):
-                prove(arm, wanted, noise)
-                replies = reply_of(ask, prompts, new_tokens, ends)
+                try:
+                    prove(arm, wanted, noise)
+                except Unmeasurable as error:
+                    said[arm.name] = error
+                    continue
+                replies = reply_of(ask, arm.prompts(prompts), new_tokens, ends)
                 said[arm.name] = [until_end(reply["tokens"], ends) for reply in replies]
         return said
 

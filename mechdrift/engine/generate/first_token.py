@@ -1,0 +1,94 @@
+"""What an intervention does to the first token of a reply: a forward a prompt, no generation."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.devices import input_device
+from mechdrift.engine.generate.arms import Added, Arm
+from mechdrift.engine.generate.batched import acting
+from mechdrift.engine.record import Progress, batches_by_length
+from mechdrift.engine.recordings import Prompts, Recorder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+LEAST = 1e-30  # of a probability, so that its logarithm is a number
+
+
+def first_token_under(
+    recorder: Recorder, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], tokens: Sequence[int], arms: Sequence[Arm]
+) -> "np.ndarray":
+    """Log-odds that a reply begins with one of `tokens`, and how far an arm moves the first token: float32 [arm, prompt, 2].
+
+    Log p - log(1 - p) in nats, p the sum of their probabilities (Arditi et al. 2024); and KL(plain || arm) in nats, over all
+    tokens.
+    """
+    ids = [list(prompt) for prompt in prompts]
+    asked = Prompts(ids, [len(prompt) - 1 for prompt in ids], [tuple(tokens)] * len(ids))
+
+    def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+        return _moved(model, [asked.ids[index] for index in chosen], tokens, arms, recorder.batch_tokens, progress)
+
+    shape = len(arms), len(prompts), 2
+    return recorder.read("first token", checkpoint, asked, run, shape, {"arms": [digest(arm) for arm in arms]}, axis=1)
+
+
+def digest(arm: Arm) -> str:
+    """sha256 of what an arm does, whatever it is called."""
+    if arm.does is None:
+        return "plain"
+    told = f"{arm.does.layer} {arm.does.coefficient!r}" if isinstance(arm.does, Added) else "ablated"
+    return hashlib.sha256(told.encode() + arm.does.direction.tobytes()).hexdigest()
+
+
+def _moved(
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    tokens: Sequence[int],
+    arms: Sequence[Arm],
+    batch_tokens: int,
+    progress: Progress | None,
+) -> "Tensor":
+    """The same of one model. All arms of a batch together, so that the plain distribution is there to compare with."""
+    import torch
+
+    found = torch.empty(len(arms), len(prompts), 2)
+    done = 0
+    with torch.inference_mode():
+        for batch in batches_by_length([len(prompt) for prompt in prompts], batch_tokens):
+            chosen = [prompts[index] for index in batch]
+            plain = _log_probs(model, chosen)
+            for number, arm in enumerate(arms):
+                with acting(model, arm):
+                    seen = plain if arm.does is None else _log_probs(model, chosen)
+                mass = seen[:, list(tokens)].exp().sum(1).clamp(LEAST, 1.0)
+                rest = (1 - mass).clamp(min=LEAST)
+                found[number, batch, 0] = (mass.log() - rest.log()).cpu()
+                # Of a probability that is 0 in float32 the product is 0, not a NaN.
+                found[number, batch, 1] = torch.where(plain.isfinite(), plain.exp() * (plain - seen), 0.0).sum(1).cpu()
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(prompts))
+    return found
+
+
+def _log_probs(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> "Tensor":
+    """Of the token after each prompt: float32 [prompt, vocabulary]."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):  # flush right, so that one position is every prompt's last
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    device = input_device(model)
+    places = (mask.cumsum(1) - 1).clamp(min=0).to(device)
+    logits = model(
+        input_ids=ids.to(device), attention_mask=mask.to(device), position_ids=places, use_cache=False, logits_to_keep=1
+    ).logits[:, -1]
+    return logits.float().log_softmax(-1)
