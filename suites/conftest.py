@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from mechdrift.engine.generate.arms import Generator
+from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
+from mechdrift.prompts.instructions import Instruction
 from mechdrift.prompts.statements import Statement
 from mechdrift.prompts.written_pairs import WrittenPair
 
@@ -30,6 +33,12 @@ def pairs(mechdrift_pairs: Sequence[WrittenPair]) -> Sequence[WrittenPair]:
 
 
 @pytest.fixture(scope="session")
+def instructions(mechdrift_instructions: Sequence[Instruction]) -> Sequence[Instruction]:
+    """Harmful and harmless instructions, split."""
+    return mechdrift_instructions
+
+
+@pytest.fixture(scope="session")
 def hand_set(mechdrift_hand_set: HandSet) -> HandSet:
     """Choices that the user made by hand."""
     return mechdrift_hand_set
@@ -39,6 +48,12 @@ def hand_set(mechdrift_hand_set: HandSet) -> HandSet:
 def recordings(mechdrift_recordings: Recorder) -> Recorder:
     """What a checkpoint does with prompts."""
     return mechdrift_recordings
+
+
+@pytest.fixture(scope="session")
+def generator(recordings: Recorder) -> Generator:
+    """Lets checkpoints reply."""
+    return TransformersGenerator(recordings)
 
 
 @pytest.fixture

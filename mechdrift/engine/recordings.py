@@ -279,7 +279,7 @@ class Recorder:
             Part((*shape[:axis], len(chosen), *shape[axis + 1 :]), partial(make, chosen, start))
             for chosen, start in zip(cut, starts, strict=False)
         ]
-        provenance = self._provenance(what, checkpoint, prompts) | (more or {})
+        provenance = self.provenance(what, checkpoint, prompts) | (more or {})
         recorded = torch.empty(shape)
         for chosen, tensor in zip(cut, self.store.get(provenance, parts, _label(checkpoint)), strict=True):
             recorded.movedim(axis, 0)[chosen] = tensor.movedim(axis, 0)
@@ -287,7 +287,7 @@ class Recorder:
             raise Unmeasurable(f"{checkpoint.spec}: {what} are not finite on {int((~recorded.isfinite()).sum()):,} values")
         return recorded.numpy()
 
-    def _provenance(self, what: str, checkpoint: Checkpoint, prompts: Prompts) -> dict[str, Any]:
+    def provenance(self, what: str, checkpoint: Checkpoint, prompts: Prompts) -> dict[str, Any]:
         """Everything that can change the numbers."""
         return {
             "what": what,

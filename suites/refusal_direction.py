@@ -1,0 +1,148 @@
+"""Where refusal is read: the direction of both models, and the place that is chosen by rule."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.generate.arms import Ablated, Added, Arm
+from mechdrift.engine.generate.first_token import first_token_under
+from mechdrift.engine.recordings import Recorder
+from mechdrift.errors import Unmeasurable
+from mechdrift.measures.refusal import PLAIN, On
+from mechdrift.prompts.chat_forms import ChatPrompts
+from mechdrift.prompts.replies import opener_tokens
+
+DEEPEST = 0.8  # share of the blocks among which a direction is chosen (Arditi et al. 2024)
+KL_AT_MOST = 0.1  # nats, of the first token on harmless instructions under ablation (as there)
+SHOWN = 3  # candidates in the note
+SIDES: tuple[On, ...] = ("harmful", "harmless")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place of the stream at which a direction is read."""
+
+    layer: int
+    """Block."""
+    back: int
+    """End-of-instruction token, counted from the prompt's last, which is 0."""
+
+    def __str__(self) -> str:
+        """For example `resid_post[3] @ end-1`."""
+        return f"resid_post[{self.layer}] @ end{f'-{self.back}' if self.back else ''}"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What one model's refusal direction is fitted on, at every place."""
+
+    outputs: dict[On, np.ndarray]
+    """Block outputs at the end-of-instruction tokens of fit prompts: float32 [instruction, layer, position, d_model]."""
+    kept: dict[On, np.ndarray]
+    """Which of them the model answers as it should, by the first token; all, where that would leave a side without any."""
+    form: str
+    """Prompt form."""
+    note: str
+    """What was left out."""
+
+    @property
+    def places(self) -> int:
+        """End-of-instruction tokens."""
+        return int(self.outputs["harmful"].shape[2])
+
+    def at(self, site: Site, on: On) -> np.ndarray:
+        """A side's outputs at a site: float64 [instruction kept, d_model]. Of a template that is shorter, its first token."""
+        place = max(self.places - 1 - site.back, 0)
+        return self.outputs[on][self.kept[on], site.layer, place].astype(np.float64)
+
+    def difference(self, site: Site) -> np.ndarray:
+        """Mean of harmful minus mean of harmless: float64 [d_model]."""
+        return np.asarray(self.at(site, "harmful").mean(0) - self.at(site, "harmless").mean(0))
+
+    def direction(self, site: Site) -> np.ndarray:
+        """The same with length 1: float32."""
+        difference = self.difference(site)
+        return np.asarray(difference / np.linalg.norm(difference), dtype=np.float32)
+
+    def contributions(self, site: Site) -> np.ndarray:
+        """What each pair of a harmful and a harmless instruction adds: rows whose mean is `difference`, float64 [pair, d_model].
+
+        The nth of one side is paired with the nth of the other; one that was left out, or is not there, adds nothing.
+        """
+        rows = np.zeros((max(len(mask) for mask in self.kept.values()), self.outputs["harmful"].shape[3]))
+        for on, sign in zip(SIDES, (1, -1), strict=True):
+            places = np.flatnonzero(self.kept[on])
+            rows[places] += sign * self.at(site, on) * len(rows) / len(places)
+        return rows
+
+
+def openers_of(recordings: Recorder, point: Checkpoint, prompts: ChatPrompts) -> tuple[int, ...]:
+    """Tokens with which a refusal opens, in this form."""
+    return opener_tokens(recordings.pool.tokenizer(point), prompts.tail)
+
+
+def fit(recordings: Recorder, point: Checkpoint, prompts: dict[On, ChatPrompts]) -> Fitted:
+    """Read a model's fit prompts at every block and every end-of-instruction token."""
+    outputs, kept = {}, {}
+    for on, asked in prompts.items():
+        outputs[on] = recordings.columns(point, asked.ids, [ends[0] for ends in asked.ends])
+        odds = first_token_under(recordings, point, asked.ids, openers_of(recordings, point, asked), [Arm(PLAIN)])[0, :, 0]
+        kept[on] = odds > 0 if on == "harmful" else odds < 0
+    note = ", ".join(f"{int(kept[on].sum())} of {len(kept[on])} {on}" for on in SIDES)
+    if not all(mask.any() for mask in kept.values()):
+        note += ": a side would be empty, so all"
+        kept = {on: np.ones_like(mask) for on, mask in kept.items()}
+    return Fitted(outputs, kept, prompts["harmful"].form, f"fitted on {note}")
+
+
+def choose(recordings: Recorder, point: Checkpoint, fitted: Fitted, prompts: dict[On, ChatPrompts]) -> tuple[Site, str]:
+    """The place whose direction, taken out, makes refusal least likely on harmful instructions; and the runners-up in words.
+
+    Of the first 80% of the blocks and all end-of-instruction tokens; a candidate must induce refusal where it is added to
+    harmless instructions (log-odds over 0) and move their first token by less than 0.1 nats where it is taken out (Arditi et al.
+    2024). Raises Unmeasurable, with the figures, where none does.
+    """
+    layers = [layer for layer in range(point.layers) if layer < DEEPEST * point.layers]
+    sites = [Site(layer, back) for layer in layers for back in range(fitted.places)]
+    sites = [site for site in sites if np.linalg.norm(fitted.difference(site)) > 0]
+    openers = openers_of(recordings, point, prompts["harmful"])
+    ablated = [Arm(str(site), Ablated(fitted.direction(site))) for site in sites]
+    added = [
+        Arm(str(site), Added(fitted.direction(site), site.layer, float(np.linalg.norm(fitted.difference(site)))))
+        for site in sites
+    ]
+
+    def means(on: On, arms: Sequence[Arm]) -> np.ndarray:
+        return np.asarray(first_token_under(recordings, point, prompts[on].ids, openers, arms).mean(1))
+
+    bypass, kl, induce = means("harmful", ablated)[:, 0], means("harmless", ablated)[:, 1], means("harmless", added)[:, 0]
+    passing = (induce > 0) & (kl < KL_AT_MOST)
+    order = np.lexsort((bypass, ~passing))
+
+    def told(number: int) -> str:
+        return f"{sites[number]} bypass {bypass[number]:.2f}, induce {induce[number]:.2f}, kl {kl[number]:.3f}"
+
+    if not passing.any():
+        raise Unmeasurable(
+            f"{point.spec}: none of {len(sites)} places has a direction that induces refusal (log-odds over 0) and leaves "
+            f"harmless replies alone (kl under {KL_AT_MOST:g} nats); nearest: {told(int(order[0]))}"
+        )
+    best = [told(int(number)) for number in order[: min(SHOWN, int(passing.sum()))]]
+    return sites[order[0]], f"{int(passing.sum())} of {len(sites)} places pass; {'; '.join(best)}"
+
+
+def arms_of(fitted: Fitted, other: Fitted, site: Site, harmful: int, harmless: int) -> list[Arm]:
+    """Plain; own and the other model's direction, taken out on harmful prompts and added on harmless ones, which follow them.
+
+    An addition's coefficient is the distance of the two sides along the direction in the model that is steered.
+    """
+    first, second = tuple(range(harmful)), tuple(range(harmful, harmful + harmless))
+    arms = [Arm(PLAIN)]
+    for whose, model in (("own", fitted), ("other", other)):
+        direction = model.direction(site)
+        coefficient = float(fitted.difference(site) @ direction)
+        arms.append(Arm(f"{whose} ablation", Ablated(direction), first))
+        arms.append(Arm(f"{whose} addition", Added(direction, site.layer, coefficient), second))
+    return arms

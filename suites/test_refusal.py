@@ -1,0 +1,77 @@
+"""Refusal: whether it works, whether it is one direction, and whether one model's direction works in the other."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from mechdrift.engine.generate.arms import Generator
+from mechdrift.engine.recordings import Recorder
+from mechdrift.fixtures import Judge, Pair
+from mechdrift.measures import refusal as measures
+from mechdrift.measures.drift import Drift
+from mechdrift.prompts.instructions import Instruction
+from mechdrift.suites.refusal import Refusal, read_refusal
+
+
+@pytest.fixture(scope="session")
+def refusal(pair: Pair, recordings: Recorder, instructions: Sequence[Instruction], generator: Generator) -> Refusal:
+    """Replies and directions of both models."""
+    return recordings.at_one_batch(lambda: read_refusal(pair, recordings, instructions, generator))
+
+
+def _effect(read: Refusal, does: measures.Does) -> Drift:
+    measures.require_refusal(read.read)
+    read.require("post", f"own {does}")
+    return measures.effect(read.read, does)
+
+
+def _transfer(read: Refusal, does: measures.Does, direction: measures.Way) -> Drift:
+    measures.require_refusal(read.read)
+    read.require("post" if direction == "forward" else "base", f"own {does}", f"other {does}")
+    return measures.transfer(read.read, does, direction)
+
+
+def _odds(read: Refusal, does: measures.Does) -> Drift:
+    measures.require_refusal(read.read)
+    read.require("post")
+    return measures.odds(read.read, does, *read.odds[does])
+
+
+ROWS: list[tuple[str, dict[str, str], Callable[[Refusal], Drift]]] = [
+    ("harmful", {}, lambda read: measures.rate(read.read, "harmful")),
+    ("harmless", {}, lambda read: measures.rate(read.read, "harmless")),
+    ("ablation", {}, lambda read: _effect(read, "ablation")),
+    ("addition", {}, lambda read: _effect(read, "addition")),
+    ("change_harmful", {}, lambda read: measures.change(read.read, "harmful")),
+    ("change_harmless", {}, lambda read: measures.change(read.read, "harmless")),
+    ("direction", {"form": "native"}, lambda read: measures.similarity(read.read, *read.directions("native"))),
+    ("direction", {"form": "matched"}, lambda read: measures.similarity(read.read, *read.directions("matched"))),
+    ("ablation_transfer", {"direction": "forward"}, lambda read: _transfer(read, "ablation", "forward")),
+    ("ablation_transfer", {"direction": "backward"}, lambda read: _transfer(read, "ablation", "backward")),
+    ("addition_transfer", {"direction": "forward"}, lambda read: _transfer(read, "addition", "forward")),
+    ("addition_transfer", {"direction": "backward"}, lambda read: _transfer(read, "addition", "backward")),
+    ("odds_ablation", {}, lambda read: _odds(read, "ablation")),
+    ("odds_addition", {}, lambda read: _odds(read, "addition")),
+]
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest, refusal: Refusal) -> Drift:
+    """One measure."""
+    measure: Callable[[Refusal], Drift] = request.param
+    return measure(refusal)
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        pytest.param(
+            measure, marks=pytest.mark.finding(f"refusal.{name}", **parameters), id="-".join([name, *parameters.values()])
+        )
+        for name, parameters, measure in ROWS
+    ],
+    indirect=True,
+)
+def test_refusal_works_and_stays_where_it_was(measured: Drift, drift: Judge) -> None:
+    """Each claim about refusal."""
+    drift.judge(measured)
