@@ -69,12 +69,15 @@ class Fitted:
     def contributions(self, site: Site) -> np.ndarray:
         """What each pair of a harmful and a harmless instruction adds: rows whose mean is `difference`, float64 [pair, d_model].
 
-        The nth of one side is paired with the nth of the other; one that was left out, or is not there, adds nothing.
+        The nth of one side is paired with the nth of the other; one that was left out, or is not there, adds nothing. What both
+        sides have in common is taken out first: it cancels in the mean, and would be noise in rows of one side.
         """
+        sides = {on: self.at(site, on) for on in SIDES}
+        common = (sides["harmful"].mean(0) + sides["harmless"].mean(0)) / 2
         rows = np.zeros((max(len(mask) for mask in self.kept.values()), self.outputs["harmful"].shape[3]))
         for on, sign in zip(SIDES, (1, -1), strict=True):
             places = np.flatnonzero(self.kept[on])
-            rows[places] += sign * self.at(site, on) * len(rows) / len(places)
+            rows[places] += sign * (sides[on] - common) * len(rows) / len(places)
         return rows
 
 
