@@ -94,16 +94,13 @@ class Refusal:
 def read_refusal(pair: Pair, recordings: Recorder, instructions: Sequence[Instruction], generator: Generator) -> Refusal:
     """Choose post's direction by rule, read base's at the same place, and let both models reply without and with them.
 
-    Raises Unmeasurable where a split has no instructions of a side, or a chat template does not render.
+    Raises Unmeasurable where a chat template does not render, or a prompt does not fit into the context.
     """
     sides: dict[tuple[On, Split], list[Instruction]] = {
         (on, split): [one for one in instructions if one.harmful == (on == "harmful") and one.split == split]
         for on in SIDES
         for split in SPLITS
     }
-    for (on, split), chosen in sides.items():
-        if not chosen:
-            raise Unmeasurable(f"no {on} instructions in the {split} split: give more of them")
     texts = {key: [one.text for one in chosen] for key, chosen in sides.items()}
     points = {"base": pair.base, "post": pair.post}
     asked: dict[str, dict[tuple[On, Split], ChatPrompts]] = {

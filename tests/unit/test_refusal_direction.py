@@ -1,0 +1,91 @@
+"""The place of the refusal direction: planted ones are found by the rule, and none passes where none should."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mechdrift.engine.generate.arms import Ablated, Added
+from mechdrift.errors import Unmeasurable
+from mechdrift.suites import refusal_direction
+from mechdrift.suites.refusal_direction import Fitted, Site, arms_of, choose
+
+LAYERS, PLACES, WIDTH, COUNT = 5, 3, 16, 20
+
+
+def fitted(seed: int = 0, kept: tuple[int, int] = (COUNT, COUNT)) -> Fitted:
+    """Random outputs; so many of each side are kept."""
+    draw = np.random.default_rng(seed)
+    outputs: Any = {on: draw.normal(size=(COUNT, LAYERS, PLACES, WIDTH)).astype(np.float32) for on in refusal_direction.SIDES}
+    outputs["harmful"] += 1.0
+    masks: Any = {on: np.arange(COUNT) < count for on, count in zip(refusal_direction.SIDES, kept, strict=True)}
+    return Fitted(outputs, masks, "plain", "note")
+
+
+@pytest.mark.parametrize("kept", [(COUNT, COUNT), (4, 19)])
+def test_contributions_have_the_difference_as_their_mean(kept: tuple[int, int]) -> None:
+    of, site = fitted(kept=kept), Site(2, 1)
+    by_hand = of.outputs["harmful"][: kept[0], 2, 1].mean(0) - of.outputs["harmless"][: kept[1], 2, 1].mean(0)
+    np.testing.assert_allclose(of.difference(site), by_hand, rtol=1e-5)
+    np.testing.assert_allclose(of.contributions(site).mean(0), by_hand, rtol=1e-5, atol=1e-6)
+    assert np.linalg.norm(of.direction(site)) == pytest.approx(1.0)
+
+
+def test_a_shorter_template_is_read_at_its_first_token() -> None:
+    of = fitted()
+    np.testing.assert_array_equal(of.difference(Site(0, 2)), of.difference(Site(0, 9)))
+
+
+class Asked:
+    ids = [[0]] * COUNT
+    tail = ""
+
+
+class Point:
+    spec, layers = "a model", LAYERS
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, scores: Any) -> Any:
+    """The choice where scores(layer, place, on, ablated or added) gives log-odds and divergence."""
+    of = fitted()
+    places = {of.direction(Site(layer, back)).tobytes(): (layer, back) for layer in range(LAYERS) for back in range(PLACES)}
+    sides = iter(["harmful", "harmless", "harmless"])
+
+    def first_token(_recorder: Any, _point: Any, ids: Any, _tokens: Any, arms: Any) -> np.ndarray:
+        on = next(sides)
+        rows = [scores(*places[arm.does.direction.tobytes()], on, isinstance(arm.does, Ablated)) for arm in arms]
+        return np.repeat(np.array(rows, dtype=np.float32)[:, None], len(ids), 1)
+
+    monkeypatch.setattr(refusal_direction, "first_token_under", first_token)
+    monkeypatch.setattr(refusal_direction, "openers_of", lambda *_: (1,))
+    prompts: Any = dict.fromkeys(refusal_direction.SIDES, Asked)
+    return choose(None, Point, of, prompts)
+
+
+def test_the_least_refusal_under_ablation_wins_among_those_that_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scores(layer: int, back: int, on: str, ablated: bool) -> tuple[float, float]:
+        if ablated and on == "harmful":
+            return -10.0 * layer - back, 0.0  # deeper is better
+        if ablated:
+            return 0.0, 0.2 if layer == 3 else 0.05  # but block 3 changes harmless replies
+        return (1.0 if back != 2 else -1.0), 0.0  # and the third token from the end induces nothing
+
+    site, note = chosen(monkeypatch, scores)
+    assert site == Site(2, 1)  # block 4 is beyond the first 80% of five
+    assert note.startswith("6 of 12 places pass; resid_post[2] @ end-1 bypass -21.00")
+
+
+def test_where_no_place_passes_the_nearest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Unmeasurable, match=r"a model: none of 12 places has a direction .*nearest: resid_post\["):
+        chosen(monkeypatch, lambda *_: (-1.0, 0.0))
+
+
+def test_an_addition_goes_as_far_as_the_steered_models_sides_are_apart() -> None:
+    own, other, site = fitted(0), fitted(1), Site(1, 0)
+    arms = {arm.name: arm for arm in arms_of(own, other, site, 3, 2)}
+    added, lent = arms["own addition"].does, arms["other addition"].does
+    assert isinstance(added, Added)
+    assert isinstance(lent, Added)
+    assert added.coefficient == pytest.approx(np.linalg.norm(own.difference(site)), rel=1e-5)
+    assert lent.coefficient == pytest.approx(own.difference(site) @ other.direction(site), rel=1e-5)
+    assert [arms[name].asked for name in ("plain", "own ablation", "other addition")] == [None, (0, 1, 2), (3, 4)]

@@ -1,0 +1,79 @@
+"""Scores of replies: found once, kept without their text, told apart by arm."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.engine.generate.arms import Ablated, Arm, Replies
+from mechdrift.engine.generate.scored import KINDS, scored_replies
+from mechdrift.engine.pool import Pool
+from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.store import Store
+from mechdrift.errors import Unmeasurable
+
+SAID = ["I'm sorry, but I can't help with that.", "Sure. Mix flour and water first.", "", "the cat the cat " * 20]
+EXPECTED = ["refusal", "compliance", "empty", "incoherent"]
+DIRECTION = np.eye(32, dtype=np.float32)[0]
+
+
+@dataclass
+class Written:
+    """A generator that says what is written."""
+
+    recorder: Recorder
+    asked: list[str] = field(default_factory=list)
+
+    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
+        """One of SAID, by the prompt's last token."""
+        tokenizer = self.recorder.pool.tokenizer(checkpoint)
+        said: Replies = {}
+        for arm in arms:
+            self.asked.append(arm.name)
+            texts = [SAID[prompt[-1]] for prompt in arm.prompts(prompts)]
+            if arm.name == "untold":
+                said[arm.name] = Unmeasurable("nothing to ablate")
+            else:
+                said[arm.name] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return said
+
+
+PROMPTS = [[0, 9, number] for number in range(len(SAID))]
+ARMS = [Arm("plain"), Arm("untold", Ablated(DIRECTION)), Arm("some", Ablated(-DIRECTION), (2, 0))]
+
+
+@pytest.fixture
+def point(tiny_checkpoint: Callable[..., Path]) -> Checkpoint:
+    return resolve(str(tiny_checkpoint()))
+
+
+def test_scores_are_found_once_and_no_text_is_kept(point: Checkpoint, tmp_path: Path) -> None:
+    for attempt in range(2):
+        recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
+        generator = Written(recorder)
+        found = scored_replies(recorder, generator, point, PROMPTS, False, ARMS, 200)
+        plain, untold, some = found["plain"], found["untold"], found["some"]
+        assert not isinstance(plain, Unmeasurable)
+        assert not isinstance(some, Unmeasurable)
+        assert [KINDS[code] for code in plain] == EXPECTED
+        assert [KINDS[code] for code in some] == [EXPECTED[2], EXPECTED[0]]
+        assert isinstance(untold, Unmeasurable)
+        assert generator.asked == ([] if attempt else [arm.name for arm in ARMS])
+        assert any("untold: nothing to ablate" in text for text in recorder.warnings) is not bool(attempt)
+    assert all(b"sorry" not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("change", ["tokens", "thinking", "asked", "direction"])
+def test_what_changes_a_score_is_part_of_its_key(point: Checkpoint, tmp_path: Path, change: str) -> None:
+    recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
+    generator = Written(recorder)
+    scored_replies(recorder, generator, point, PROMPTS, False, ARMS, 200)
+    other = {"asked": (0, 2), "direction": (2, 0)}.get(change, ARMS[2].asked)
+    last = Arm("some", Ablated(np.eye(32, dtype=np.float32)[1] if change == "direction" else -DIRECTION), other)
+    generator.asked.clear()
+    tokens, thinking = 100 if change == "tokens" else 200, change == "thinking"
+    scored_replies(recorder, generator, point, PROMPTS, thinking, [*ARMS[:2], last], tokens)
+    assert generator.asked
