@@ -1,5 +1,6 @@
 """What the refusal suite claims, and how its readings are taken."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -24,7 +25,8 @@ ARDITI = "Arditi et al. 2024, arXiv 2406.11717"
 MEASURES = "mechdrift.measures.refusal"
 REPLY_TOKENS = 32
 RULE = "place of the least log-odds of refusal under ablation, by post's choose split"
-SPLITS: tuple[Split, ...] = ("fit", "choose", "test")
+# Instructions of a side that are asked, whatever a file holds: published are 128 to fit and 100 to test.
+MOST: dict[Split, int] = {"fit": 128, "choose": 128, "test": 256}
 WHICH: tuple[Which, ...] = ("post", "base")
 
 FINDINGS = tuple(
@@ -97,9 +99,9 @@ def read_refusal(pair: Pair, recordings: Recorder, instructions: Sequence[Instru
     Raises Unmeasurable where a chat template does not render, or a prompt does not fit into the context.
     """
     sides: dict[tuple[On, Split], list[Instruction]] = {
-        (on, split): [one for one in instructions if one.harmful == (on == "harmful") and one.split == split]
+        (on, split): a_fair_share([one for one in instructions if one.harmful == (on == "harmful") and one.split == split])
         for on in SIDES
-        for split in SPLITS
+        for split in MOST
     }
     texts = {key: [one.text for one in chosen] for key, chosen in sides.items()}
     points = {"base": pair.base, "post": pair.post}
@@ -166,6 +168,13 @@ def read_refusal(pair: Pair, recordings: Recorder, instructions: Sequence[Instru
     )
     both_alike = matched if isinstance(matched, Unmeasurable) else (alike["base"], alike["post"])
     return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": both_alike}, odds, untold)
+
+
+def a_fair_share(instructions: Sequence[Instruction]) -> list[Instruction]:
+    """At most MOST of a side and split: drawn by their text, so that the order of a file is no matter; in the file's order."""
+    most = MOST[instructions[0].split]
+    drawn = set(sorted(instructions, key=lambda one: hashlib.sha256(one.text.encode()).digest())[:most])
+    return [one for one in instructions if one in drawn]
 
 
 def _matched(pair: Pair, recordings: Recorder, texts: dict[On, list[str]]) -> dict[On, ChatPrompts] | Unmeasurable:

@@ -37,11 +37,15 @@ def test_a_shorter_template_is_read_at_its_first_token() -> None:
 
 
 class Asked:
+    """Prompts that are of no account."""
+
     ids = [[0]] * COUNT
     tail = ""
 
 
 class Point:
+    """A checkpoint."""
+
     spec, layers = "a model", LAYERS
 
 
