@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from mechdrift.engine.generate.arms import Generator
 from mechdrift.engine.recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
@@ -39,6 +40,12 @@ def hand_set(mechdrift_hand_set: HandSet) -> HandSet:
 def recordings(mechdrift_recordings: Recorder) -> Recorder:
     """What a checkpoint does with prompts."""
     return mechdrift_recordings
+
+
+@pytest.fixture(scope="session")
+def generator(mechdrift_generator: Generator) -> Generator:
+    """Lets a checkpoint reply to prompts."""
+    return mechdrift_generator
 
 
 @pytest.fixture
