@@ -92,7 +92,8 @@ def loop(
     model: Any, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int, batch_tokens: int
 ) -> Replies:
     """As published: for every new token a whole forward of prompt and reply, padded on the left, under hooks."""
-    ends, said = end_tokens(checkpoint), {}
+    ends = end_tokens(checkpoint)
+    said: Replies = {}
     for arm in arms:
         replies: list[list[int]] = [[] for _ in prompts]
         for batch in batches_by_length([len(prompt) + new_tokens for prompt in prompts], batch_tokens):

@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )
     organisms.add_argument("--out", metavar="DIR", help="with --build: write it there instead of into the cache")
     _add_map(commands.add_parser("map", help="show where a checkpoint keeps what it knows", description=_map.__doc__))
+    _add_bake(commands.add_parser("bake", help="write a checkpoint without one direction", description=_bake.__doc__))
     _add_cache(commands.add_parser("cache", help="show, verify or prune what runs keep", description="Recordings on disk."))
     return top
 
@@ -64,6 +65,24 @@ def _add_map(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             f"--{name}", f"--mechdrift-{name}", dest=name, metavar=metavar, type=parse, default=default, help=what
         )
+
+
+def _add_bake(command: argparse.ArgumentParser) -> None:
+    """`mechdrift bake SPEC --direction FILE --out DIR`."""
+    from mechdrift.options import parse_dtype
+
+    command.set_defaults(run=_bake)
+    command.add_argument("spec", metavar="SPEC", help="the checkpoint, as after pytest's --base")
+    command.add_argument(
+        "--direction",
+        metavar="FILE.safetensors",
+        type=Path,
+        required=True,
+        help="holds a tensor `direction` [d_model], of any length but zero",
+    )
+    command.add_argument("--out", metavar="DIR", type=Path, required=True, help="where it goes: an empty folder, or a new one")
+    how = "auto (as its weights are stored), float32, bfloat16 or float16; default: auto"
+    command.add_argument("--dtype", "--mechdrift-dtype", metavar="DTYPE", type=parse_dtype, default="auto", help=how)
 
 
 def _add_cache(cache: argparse.ArgumentParser) -> None:
@@ -114,14 +133,26 @@ def _map(options: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # names of files and facts may hold what the output cannot show
     request = Request(**{field.name: getattr(options, field.name) for field in fields(Request)})
-
-    def write(text: str) -> None:
-        if sys.stderr.isatty():
-            print(text, end="", file=sys.stderr, flush=True)
-
-    for line in drawn(request, lambda label: progress_line(label, write), can_shade(sys.stdout.encoding)):
+    for line in drawn(request, lambda label: progress_line(label, _write), can_shade(sys.stdout.encoding)):
         print(line, flush=True)
     return 0
+
+
+def _bake(options: argparse.Namespace) -> int:
+    """Write a checkpoint with a direction taken out of every weight that writes to the residual stream; on the CPU."""
+    from mechdrift.baking import bake
+    from mechdrift.report.terminal import progress_line
+    from mechdrift.report.text import described
+
+    baked = bake(options.spec, options.direction, options.out, options.dtype, lambda label: progress_line(label, _write))
+    print(f"baked: {described(baked)}")
+    return 0
+
+
+def _write(text: str) -> None:
+    """Progress, where somebody looks on."""
+    if sys.stderr.isatty():
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 def _folder(options: argparse.Namespace) -> Path:

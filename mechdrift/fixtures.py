@@ -9,6 +9,7 @@ from mechdrift.report import terminal, text
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
+    from mechdrift.engine.generate.arms import Generator
     from mechdrift.engine.record import Progress
     from mechdrift.engine.recordings import Recorder
     from mechdrift.hand_set import HandSet
@@ -86,6 +87,15 @@ def mechdrift_recordings(pytestconfig: pytest.Config) -> "Recorder":
     recorder = Recorder(pool, Store(run.store_folder), run.settings.batch, lambda label: progress_line(pytestconfig, label))
     pytestconfig.stash[RECORDER] = recorder
     return recorder
+
+
+@pytest.fixture(scope="session")
+def mechdrift_generator(pytestconfig: pytest.Config, mechdrift_recordings: "Recorder", mechdrift_pair: Pair) -> "Generator":
+    """Lets base and post reply to prompts, both through the same backend."""
+    from mechdrift.engine.generate.choose import generator_for
+
+    settings = _run(pytestconfig).settings
+    return generator_for(mechdrift_recordings, settings.generator, settings.vllm_args, (mechdrift_pair.base, mechdrift_pair.post))
 
 
 @pytest.fixture

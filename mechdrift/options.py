@@ -1,5 +1,6 @@
 """Command-line options: one pure parse function each. Imports nothing but the standard library, pytest and our errors."""
 
+import json
 import os
 import re
 import shlex
@@ -12,7 +13,9 @@ import pytest
 
 DEVICES = ("auto", "cpu", "cuda", "map", "tp")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+GENERATORS = ("auto", "transformers", "vllm")
 OFF = "off"
+VLLM_EXAMPLE = '{"tensor_parallel_size": 2}'
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -43,6 +46,25 @@ def parse_seed(text: str) -> int:
     if not text.isdecimal():
         raise ArgumentTypeError(f"{text!r}: expected 0 or a positive whole number")
     return int(text)
+
+
+def parse_generator(text: str) -> str:
+    """One of GENERATORS."""
+    if text not in GENERATORS:
+        raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(GENERATORS)}")
+    return text
+
+
+def parse_vllm_args(text: str) -> dict[str, Any]:
+    """A JSON object; NaN and half characters, which are none, could not be written into the record."""
+    try:
+        found = json.loads(text)
+        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ArgumentTypeError(f"{text[:60]!r}: {error}; expected a JSON object, as in {VLLM_EXAMPLE}") from error
+    if not isinstance(found, dict):
+        raise ArgumentTypeError(f"{text[:60]!r}: expected a JSON object, as in {VLLM_EXAMPLE}")
+    return found
 
 
 def parse_stage(text: str) -> tuple[str, str]:
@@ -87,6 +109,12 @@ class Settings:
     """Padded tokens a forward."""
     seed: int
     """Of splits, false objects and few-shot orders."""
+    generator: str
+    """What makes replies: one of GENERATORS."""
+    vllm_args: dict[str, Any]
+    """Further arguments of vllm.LLM."""
+    keep_replies: bool
+    """Whether the record may hold the text of replies."""
     cache: str | None
     """Folder of the store; None: the user's cache folder; `off`: a temporary one."""
     record: str | None
@@ -99,7 +127,7 @@ class Settings:
         parts = ["pytest", "--base", self.base, "--post", self.post]
         for name, value in _by_option(self).items():
             if value != DEFAULTS[name] and name not in ("--mechdrift-only", "--mechdrift-record"):
-                parts += [name] if value is True else [name, str(value)]
+                parts += [name] if value is True else [name, value if isinstance(value, str) else json.dumps(value)]
         return shlex.join([*parts, "--mechdrift-only", finding])
 
 
@@ -115,6 +143,9 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-dtype": "auto",
     "--mechdrift-batch": 4096,
     "--mechdrift-seed": 0,
+    "--mechdrift-generator": "auto",
+    "--mechdrift-vllm-args": {},
+    "--mechdrift-keep-replies": False,
     "--mechdrift-cache": None,
     "--mechdrift-record": None,
     "--mechdrift-no-identity-shortcut": False,
@@ -181,6 +212,23 @@ def add_options(parser: pytest.Parser) -> None:
     add("--mechdrift-dtype", metavar="DTYPE", type=parse_dtype, help="auto, float32, bfloat16 or float16; auto: float32 on a CPU")
     add("--mechdrift-batch", metavar="TOKENS", type=parse_batch, help="padded tokens a forward; default: 4096")
     add("--mechdrift-seed", metavar="N", type=parse_seed, help="of splits and prompts; default: 0")
+    add(
+        "--mechdrift-generator",
+        metavar="NAME",
+        type=parse_generator,
+        help="what makes replies: transformers, vllm (the extra vllm), or auto: the faster one; default: auto",
+    )
+    add(
+        "--mechdrift-vllm-args",
+        metavar="JSON",
+        type=parse_vllm_args,
+        help=f"further arguments of vllm.LLM, as a JSON object: {VLLM_EXAMPLE}",
+    )
+    add(
+        "--mechdrift-keep-replies",
+        action="store_true",
+        help="keep the text of replies in the record, harmful and untrusted as it may be; without it scores and hashes only",
+    )
     add("--mechdrift-cache", metavar="DIR|off", help="where recordings are kept; default: the user's cache folder")
     add("--mechdrift-record", metavar="FILE.json", help="write the record of the run, from which reports are made")
     add(
@@ -225,6 +273,9 @@ def settings_of(config: pytest.Config) -> Settings | None:
         dtype=get("--mechdrift-dtype"),
         batch=get("--mechdrift-batch"),
         seed=get("--mechdrift-seed"),
+        generator=get("--mechdrift-generator"),
+        vllm_args=get("--mechdrift-vllm-args"),
+        keep_replies=get("--mechdrift-keep-replies"),
         cache=get("--mechdrift-cache"),
         record=record,
         identity_shortcut=not get("--mechdrift-no-identity-shortcut"),

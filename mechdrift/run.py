@@ -145,10 +145,12 @@ class ComparingRun:
         resolver = Resolver(memory, lambda label: fixtures.progress_line(self.config, label))
         try:
             check_device(self.settings.device)
+            self.backend()
             with self._open_terminal():
                 self.base = resolver.resolve(self.settings.base)
                 self.post = resolver.resolve(self.settings.post)
                 self.stages = {name: resolver.resolve(spec) for name, spec in self.settings.stages}
+            self.backend()
             points = [self.base, *self.stages.values(), self.post]
             for point in {point.short: point for point in points}.values():
                 check_tokenizer(point)
@@ -177,6 +179,14 @@ class ComparingRun:
         self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
         self.pairs = tuple(read_pairs(Path(self.settings.pairs), seed) if self.settings.pairs else ())
         self.instructions = read_instructions(self.settings.harmful, self.settings.harmless, seed)
+
+    def backend(self) -> str:
+        """What makes replies, as far as the checkpoints are known. Raises InputError for one that cannot."""
+        from mechdrift.engine.generate.choose import backend_for
+        from mechdrift.engine.pool import pick_device
+
+        points = [point for point in (self.base, self.post) if point]
+        return backend_for(self.settings.generator, pick_device(self.settings.device), self.settings.vllm_args, points)
 
     def _choose_store(self) -> Path:
         """The folder of the store; for `off` one that lives as long as the run.
@@ -355,6 +365,11 @@ class ComparingRun:
                 "seed": self.settings.seed,
                 "statements": self.settings.statements or "shipped",
                 "pairs": self.settings.pairs or "shipped",
+                "harmful": self.instructions.harmful.told(),
+                "harmless": self.instructions.harmless.told(),
+                "generator": self.backend(),
+                "vllm_args": self.settings.vllm_args,
+                "keep_replies": self.settings.keep_replies,
                 "hand_set": self.hand_set.told(),
                 "identity_shortcut": self.settings.identity_shortcut,
             },

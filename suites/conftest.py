@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pytest
 
 from mechdrift.engine.generate.arms import Generator
-from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
@@ -51,9 +50,9 @@ def recordings(mechdrift_recordings: Recorder) -> Recorder:
 
 
 @pytest.fixture(scope="session")
-def generator(recordings: Recorder) -> Generator:
-    """Lets checkpoints reply."""
-    return TransformersGenerator(recordings)
+def generator(mechdrift_generator: Generator) -> Generator:
+    """Lets a checkpoint reply to prompts."""
+    return mechdrift_generator
 
 
 @pytest.fixture

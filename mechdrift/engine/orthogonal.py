@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mechdrift.engine.families import family_of
+from mechdrift.engine.families import FAMILIES, family_of
 from mechdrift.engine.sites import blocks
 from mechdrift.errors import Unmeasurable
 
@@ -48,14 +48,19 @@ def without(weight: "Tensor", unit: "Tensor", axis: int) -> "Tensor":
     return (moved - (moved @ r)[..., None] * r).movedim(-1, axis)
 
 
+def require_pre_norm(name: str) -> None:
+    """Raise Unmeasurable for a family, by its model_type, that scales what its last matrices give by a norm's gains."""
+    if name in FAMILIES and not FAMILIES[name].last:
+        raise Unmeasurable(f"family {name!r} has a norm after its matrices, whose gains bring a direction back: ablate by hooks")
+
+
 def _stream_weights(model: "PreTrainedModel") -> "list[tuple[Tensor, int]]":
     """Embeddings, last matrices and their biases, each with the axis that is d_model's."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
     family, name = family_of(model), model.config.model_type
-    if not family.last:
-        raise Unmeasurable(f"family {name!r} has a norm after its matrices, whose gains bring a direction back: ablate by hooks")
+    require_pre_norm(name)
     embeddings = [module for module in model.get_decoder().children() if isinstance(module, torch.nn.Embedding)]
     found: list[tuple[Tensor, int]] = [(module.weight, -1) for module in embeddings]
     for number, block in enumerate(blocks(model)):

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from mechdrift.checkpoints.load import load_config, require_known
 from mechdrift.checkpoints.resolve import Checkpoint
@@ -69,6 +69,9 @@ class Arm:
 
 class Generator(Protocol):
     """Lets a checkpoint reply to prompts."""
+
+    name: ClassVar[str]
+    """Of the backend, in options and in the record: `transformers` or `vllm`."""
 
     def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
         """Greedy replies to every prompt under every arm, of at most new_tokens tokens.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.devices import input_device
@@ -28,6 +28,7 @@ class TransformersGenerator:
     Raises BatchTooLarge where a batch does not fit: Recorder.at_one_batch then asks for all replies that are compared again.
     """
 
+    name: ClassVar[str] = "transformers"
     recorder: Recorder
     """Whose pool, batch size, progress and warnings are used."""
 

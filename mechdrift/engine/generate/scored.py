@@ -60,7 +60,7 @@ def scored_replies(
 
     provenance = recorder.provenance("replies", checkpoint, Prompts(ids, [], [])) | {
         "arms": [[digest(arm), arm.asked] for arm in arms],
-        "generator": repr(type(generator).__name__),
+        "generator": type(generator).__name__,
         "new_tokens": new_tokens,
         "thinking": thinking,
         "scorer": [SCORER, hashlib.sha256(repr(shipped_openings()).encode()).hexdigest()],

@@ -1,10 +1,10 @@
 """Replies through vLLM: one engine a checkpoint, the arms put on its model one after the other."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 from mechdrift.checkpoints.load import MAP, TENSOR_PARALLEL
 from mechdrift.checkpoints.resolve import Checkpoint
@@ -20,12 +20,23 @@ START_SECONDS = 600.0  # an engine takes seconds for a small model, minutes for 
 SHARE = 0.9  # of the GPU memory that is free; the rest is for what a tied head needs of its own, and for vLLM's own errors
 CPU_CACHE = "1"  # GiB of keys and values
 PLAIN = Arm("plain")
+INSTEAD = "use --mechdrift-generator transformers"
+FIXED = {
+    "enable_prefix_caching": False,  # keys and values of one arm are not those of the next
+    "skip_tokenizer_init": True,
+    "generation_config": "vllm",  # its own neutral one
+    "disable_log_stats": True,
+    "trust_remote_code": False,
+}
+OURS = {"model", "dtype", "enforce_eager", *FIXED}
+"""Arguments of vllm.LLM that are not the user's to set."""
 
 
 @dataclass(frozen=True)
 class VllmGenerator:
     """A Generator through vLLM. Models are read by transformers first, for the canaries, and their memory is freed."""
 
+    name: ClassVar[str] = "vllm"
     recorder: Recorder
     """Whose pool is used."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -33,9 +44,13 @@ class VllmGenerator:
     start_seconds: float = START_SECONDS
     """How long an engine may take to start."""
 
+    def __post_init__(self) -> None:
+        """Refuse options that are not the user's."""
+        require_free(self.options)
+
     def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
         """As the protocol says; under every arm the canaries are asked first."""
-        self._require_able(checkpoint)
+        require_able(self.recorder.pool.device, [checkpoint])
         require_fitting(checkpoint, prompts, max(new_tokens, canary.STEPS))
         ends, pool = end_tokens(checkpoint), self.recorder.pool
         asked = [prompts[index] for index in probes(prompts)]
@@ -75,22 +90,13 @@ class VllmGenerator:
     def settings(self, checkpoint: Checkpoint, arms: Sequence[Arm], longest: int) -> tuple[dict[str, Any], dict[str, str]]:
         """What the worker is told, and its environment."""
         device = self.recorder.pool.device
-        needed = {
+        ours = {
             "model": str(checkpoint.folder),
             "dtype": self.recorder.pool.dtype,
             "enforce_eager": self._hooks(checkpoint, arms),  # captured graphs run no hooks
-            "enable_prefix_caching": False,  # keys and values of one arm are not those of the next
-            "skip_tokenizer_init": True,
-            "generation_config": "vllm",  # its own neutral one
-            "disable_log_stats": True,
-            "trust_remote_code": False,
         }
-        if taken := sorted(needed.keys() & self.options.keys()):
-            raise InputError(
-                f"--mechdrift-vllm-args: {', '.join(taken)}", "options that mechdrift does not set", "leave them out"
-            )
         chosen, environment = _on(device)
-        engine = {"max_model_len": longest, **chosen, **self.options, **needed}
+        engine = {"max_model_len": longest, **chosen, **self.options, **FIXED, **ours}
         return {"cpu": device == "cpu", "engine": engine}, environment
 
     def _hooks(self, checkpoint: Checkpoint, arms: Sequence[Arm]) -> bool:
@@ -99,18 +105,30 @@ class VllmGenerator:
             isinstance(arm.does, Added) or (isinstance(arm.does, Ablated) and not _by_weights(checkpoint)) for arm in arms
         )
 
-    def _require_able(self, checkpoint: Checkpoint) -> None:
-        """Raise InputError where there is no vLLM, and for what it cannot be given."""
-        instead = "use --mechdrift-generator transformers"
-        if find_spec("vllm") is None:
-            raise InputError("vllm is not installed", "the extra vllm", f"type pip install 'mechdrift[vllm]', or {instead}")
+
+def installed() -> bool:
+    """Whether there is a vLLM here."""
+    return find_spec("vllm") is not None
+
+
+def require_free(options: Collection[str]) -> None:
+    """Raise InputError for arguments of vllm.LLM that are not the user's to set."""
+    if taken := sorted(OURS.intersection(options)):
+        raise InputError(f"--mechdrift-vllm-args: {', '.join(taken)}", "options that mechdrift does not set", "leave them out")
+
+
+def require_able(device: str, checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise InputError where there is no vLLM, and for what it cannot be given."""
+    if not installed():
+        raise InputError("vllm is not installed", "the extra vllm", f"type pip install 'mechdrift[vllm]', or {INSTEAD}")
+    if device == TENSOR_PARALLEL:
+        raise InputError(
+            f"--mechdrift-device {TENSOR_PARALLEL}, for vLLM", "one process", f"use --mechdrift-device {MAP}, or {INSTEAD}"
+        )
+    for checkpoint in checkpoints:
         if checkpoint.adapter or checkpoint.gguf:
             kind = "an adapter" if checkpoint.adapter else "a GGUF file"
-            raise InputError(f"{checkpoint.spec}: {kind}, for vLLM", "a folder of safetensors", f"merge it first, or {instead}")
-        if self.recorder.pool.device == TENSOR_PARALLEL:
-            raise InputError(
-                f"--mechdrift-device {TENSOR_PARALLEL}, for vLLM", "one process", f"use --mechdrift-device {MAP}, or {instead}"
-            )
+            raise InputError(f"{checkpoint.spec}: {kind}, for vLLM", "a folder of safetensors", f"merge it first, or {INSTEAD}")
 
 
 def told(checkpoint: Checkpoint, arm: Arm, hooks: bool) -> dict[str, Any]:
