@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ DIRECTION = np.eye(32, dtype=np.float32)[0]
 class Written:
     """A generator that says what is written."""
 
+    name: ClassVar[str] = "written"
     recorder: Recorder
     asked: list[str] = field(default_factory=list)
 
@@ -52,28 +54,37 @@ def point(tiny_checkpoint: Callable[..., Path]) -> Checkpoint:
 
 def test_scores_are_found_once_and_no_text_is_kept(point: Checkpoint, tmp_path: Path) -> None:
     for attempt in range(2):
+        arms = [ARMS[0], ARMS[2]]
         recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
         generator = Written(recorder)
-        found = scored_replies(recorder, generator, point, PROMPTS, False, ARMS, 200)
-        plain, untold, some = found["plain"], found["untold"], found["some"]
+        found = scored_replies(recorder, generator, point, PROMPTS, False, arms, 200)
+        plain, some = found["plain"], found["some"]
         assert not isinstance(plain, Unmeasurable)
         assert not isinstance(some, Unmeasurable)
         assert [KINDS[code] for code in plain] == EXPECTED
         assert [KINDS[code] for code in some] == [EXPECTED[2], EXPECTED[0]]
-        assert isinstance(untold, Unmeasurable)
-        assert generator.asked == ([] if attempt else [arm.name for arm in ARMS])
-        assert any("untold: nothing to ablate" in text for text in recorder.warnings) is not bool(attempt)
+        assert generator.asked == ([] if attempt else ["plain", "some"])
     assert all(b"sorry" not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+
+
+def test_an_arm_that_cannot_be_told_keeps_its_reason_and_is_asked_again(point: Checkpoint, tmp_path: Path) -> None:
+    for _ in range(2):
+        recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
+        generator = Written(recorder)
+        found = scored_replies(recorder, generator, point, PROMPTS, False, ARMS, 200)
+        assert generator.asked == [arm.name for arm in ARMS]
+        assert str(found["untold"]) == "nothing to ablate"
+        assert [KINDS[code] for code in found["plain"]] == EXPECTED  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("change", ["tokens", "thinking", "asked", "direction"])
 def test_what_changes_a_score_is_part_of_its_key(point: Checkpoint, tmp_path: Path, change: str) -> None:
     recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
     generator = Written(recorder)
-    scored_replies(recorder, generator, point, PROMPTS, False, ARMS, 200)
+    scored_replies(recorder, generator, point, PROMPTS, False, [ARMS[0], ARMS[2]], 200)
     other = {"asked": (0, 2), "direction": (2, 0)}.get(change, ARMS[2].asked)
     last = Arm("some", Ablated(np.eye(32, dtype=np.float32)[1] if change == "direction" else -DIRECTION), other)
     generator.asked.clear()
     tokens, thinking = 100 if change == "tokens" else 200, change == "thinking"
-    scored_replies(recorder, generator, point, PROMPTS, thinking, [*ARMS[:2], last], tokens)
+    scored_replies(recorder, generator, point, PROMPTS, thinking, [ARMS[0], last], tokens)
     assert generator.asked

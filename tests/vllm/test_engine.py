@@ -26,7 +26,7 @@ from mechdrift.engine.pool import Pool
 from mechdrift.engine.record import record_blocks
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
-from mechdrift.errors import InterventionFailed, Unmeasurable
+from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.instructions import shipped_instructions
 
 NEW, LAYER = 16, 4
@@ -113,8 +113,8 @@ def test_an_intervention_that_is_switched_off_is_a_fault(
         return {"intervene": {"direction": None}} if "intervene" in question else question
 
     (arm,) = (arm for arm in arms if arm.name == name)
-    with pytest.raises(InterventionFailed, match=f"{name} does not do in vLLM what it does in transformers"):
-        generator(off).replies(checkpoint, prompts, [arm], NEW)
+    with pytest.raises(Unmeasurable, match=f"{name} does not do in vLLM what it does in transformers"):
+        under(generator(off).replies(checkpoint, prompts, [arm], NEW), name)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_another_intervention_is_a_fault(
         return {"intervene": given | other} if given["direction"] is not None else question
 
     (arm,) = (arm for arm in arms if arm.name == name)
-    with pytest.raises(InterventionFailed, match=f"{name} does not do in vLLM"):
-        generator(changed).replies(checkpoint, prompts, [arm], NEW)
+    with pytest.raises(Unmeasurable, match=f"{name} does not do in vLLM"):
+        under(generator(changed).replies(checkpoint, prompts, [arm], NEW), name)
 
 
 def test_a_direction_that_is_left_on_is_noticed_in_the_plain_arm(

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SCORER = 1  # raise it whenever the same reply would be found to be something else
-UNTOLD = -1.0  # in the place of every reply of an arm of which it cannot be told whether it does what it says
+
+
+class _Untold(Exception):
+    """Of an arm it cannot be told whether it does what it says."""
+
+    def __init__(self, found: "dict[str, list[int] | Unmeasurable]") -> None:
+        """What was found of all arms."""
+        super().__init__()
+        self.found = found
 
 
 def scored_replies(
@@ -35,6 +43,7 @@ def scored_replies(
     thinking: whether prompts end inside a think block. An arm of which it cannot be told whether it does what it says has an
     Unmeasurable instead.
     """
+    import numpy as np
     import torch
 
     ids = [list(prompt) for prompt in prompts]
@@ -43,31 +52,33 @@ def scored_replies(
     def make() -> "Tensor":
         said = generator.replies(checkpoint, ids, arms, new_tokens)
         tokenizer = recorder.pool.tokenizer(checkpoint)
-        codes: list[float] = []
-        for arm, count in zip(arms, counts, strict=True):
+        found: dict[str, list[int] | Unmeasurable] = {}
+        for arm in arms:
             replies = said[arm.name]
             if isinstance(replies, Unmeasurable):
-                recorder.warnings.append(f"{checkpoint.spec}: {arm.name}: {replies}")
-                codes += [UNTOLD] * count
+                found[arm.name] = replies
                 continue
             texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
-            kinds = [
-                classify(text, reencoded_share(tokenizer, reply), thinking).kind
+            found[arm.name] = [
+                KINDS.index(classify(text, reencoded_share(tokenizer, reply), thinking).kind)
                 for text, reply in zip(texts, replies, strict=True)
             ]
-            codes += [float(KINDS.index(kind)) for kind in kinds]
+        codes: list[float] = []
+        for kinds in found.values():
+            if isinstance(kinds, Unmeasurable):
+                raise _Untold(found)
+            codes += map(float, kinds)
         return torch.tensor(codes)
 
     provenance = recorder.provenance("replies", checkpoint, Prompts(ids, [], [])) | {
         "arms": [[digest(arm), arm.asked] for arm in arms],
-        "generator": type(generator).__name__,
+        "generator": generator.name,
         "new_tokens": new_tokens,
         "thinking": thinking,
         "scorer": [SCORER, hashlib.sha256(repr(shipped_openings()).encode()).hexdigest()],
     }
-    (kept,) = recorder.store.get(provenance, [Part((sum(counts),), make)], f"{checkpoint.spec} ({checkpoint.short})")
-    found: dict[str, np.ndarray | Unmeasurable] = {}
-    for arm, codes in zip(arms, kept.split(counts), strict=True):
-        untold = bool((codes == UNTOLD).any())
-        found[arm.name] = Unmeasurable(f"{arm.name}: nothing to be seen of it in this model") if untold else codes.int().numpy()
-    return found
+    try:
+        (kept,) = recorder.store.get(provenance, [Part((sum(counts),), make)], f"{checkpoint.spec} ({checkpoint.short})")
+    except _Untold as error:  # not kept: another day's engine may tell
+        return {name: kinds if isinstance(kinds, Unmeasurable) else np.array(kinds) for name, kinds in error.found.items()}
+    return {arm.name: codes.int().numpy() for arm, codes in zip(arms, kept.split(counts), strict=True)}

@@ -14,7 +14,7 @@ from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, end_tok
 from mechdrift.engine.generate.batched import check_arm
 from mechdrift.engine.generate.vllm_process import Ask, running
 from mechdrift.engine.recordings import Recorder, probes
-from mechdrift.errors import InputError, Unmeasurable
+from mechdrift.errors import InputError, InterventionFailed, Unmeasurable
 
 START_SECONDS = 600.0  # an engine takes seconds for a small model, minutes for one that is sharded and compiled
 SHARE = 0.9  # of the GPU memory that is free; the rest is for what a tied head needs of its own, and for vLLM's own errors
@@ -80,8 +80,8 @@ class VllmGenerator:
             for arm, wanted in zip(arms, expected[1:], strict=True):
                 try:
                     prove(arm, wanted, noise)
-                except Unmeasurable as error:
-                    said[arm.name] = error
+                except (Unmeasurable, InterventionFailed) as error:  # it was there in transformers: this engine cannot do it
+                    said[arm.name] = Unmeasurable(str(error))
                     continue
                 replies = reply_of(ask, arm.prompts(prompts), new_tokens, ends)
                 said[arm.name] = [until_end(reply["tokens"], ends) for reply in replies]
