@@ -46,7 +46,7 @@ def bake(spec: str, direction: Path, out: Path, dtype: str, progress: "Callable[
     unit = read_direction(direction, point.width)
     pool = Pool("cpu", _stored(point) if dtype == "auto" else dtype)
     say = progress(f"{spec}: baking, step")
-    probes = encode(pool.tokenizer(point), [PROBE, PROBE.split()[0]])
+    probes, _ = encode(pool.tokenizer(point), [PROBE, PROBE.split()[0]])
     model = pool.model(point, probes)
     say(1, 3)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -60,7 +60,9 @@ def bake(spec: str, direction: Path, out: Path, dtype: str, progress: "Callable[
             out.rmdir()
         temporary.rename(out)
     except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror or error}", "a place to write to", "make room, or name another") from error
+        raise InputError(
+            f"--out {out}: {error.strerror or error}", "a place to write to", "make room, or name another"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     say(3, 3)
@@ -80,7 +82,9 @@ def read_direction(path: Path, width: int) -> "Tensor":
                 raise InputError(f"--direction {path}: tensors {', '.join(names)[:200] or 'none'}", want, f"name it {TENSOR}")
             found = file.get_tensor(TENSOR)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"--direction {path}: {' '.join(str(error).split())[:200]}", want, "write it with safetensors") from error
+        raise InputError(
+            f"--direction {path}: {' '.join(str(error).split())[:200]}", want, "write it with safetensors"
+        ) from error
     if list(found.shape) != [width] or not found.is_floating_point():
         raise InputError(f"--direction {path}: {found.dtype} of shape {list(found.shape)}", want, "take it from this model")
     exact = found.to(torch.float64)
@@ -123,7 +127,7 @@ def _save(model: "PreTrainedModel", point: Checkpoint, folder: Path) -> None:
         raise OSError(0, str(error)) from error
     finally:
         model.generation_config = own
-    (folder / GENERATION).unlink()
+    (folder / GENERATION).unlink(missing_ok=True)
     for name in COPIED:
         if (point.folder / name).is_file():
             shutil.copyfile(point.folder / name, folder / name)

@@ -90,16 +90,12 @@ def mechdrift_recordings(pytestconfig: pytest.Config) -> "Recorder":
 
 
 @pytest.fixture(scope="session")
-def mechdrift_generator(
-    pytestconfig: pytest.Config, mechdrift_recordings: "Recorder", mechdrift_pair: Pair
-) -> "Generator":
+def mechdrift_generator(pytestconfig: pytest.Config, mechdrift_recordings: "Recorder", mechdrift_pair: Pair) -> "Generator":
     """Lets base and post reply to prompts, both through the same backend."""
     from mechdrift.engine.generate.choose import generator_for
 
     settings = _run(pytestconfig).settings
-    return generator_for(
-        mechdrift_recordings, settings.generator, settings.vllm_args, (mechdrift_pair.base, mechdrift_pair.post)
-    )
+    return generator_for(mechdrift_recordings, settings.generator, settings.vllm_args, (mechdrift_pair.base, mechdrift_pair.post))
 
 
 @pytest.fixture

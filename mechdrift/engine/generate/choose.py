@@ -16,9 +16,7 @@ from mechdrift.errors import InputError
 PAYS = 10**9
 
 
-def generator_for(
-    recorder: Recorder, asked: str, vllm_args: Mapping[str, Any], checkpoints: Sequence[Checkpoint]
-) -> Generator:
+def generator_for(recorder: Recorder, asked: str, vllm_args: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Generator:
     """The one Generator for all of these checkpoints.
 
     asked: `transformers`, `vllm` or `auto`. Raises InputError where vLLM is asked for and cannot be had, or cannot be given one
@@ -42,7 +40,5 @@ def backend_for(asked: str, device: str, vllm_args: Mapping[str, Any], checkpoin
         require_able(device, checkpoints)
     if asked != "auto":
         return asked
-    suited = all(
-        point.parameters >= PAYS and not (point.adapter or point.gguf or point.quantised) for point in checkpoints
-    )
+    suited = all(point.parameters >= PAYS and not (point.adapter or point.gguf or point.quantised) for point in checkpoints)
     return VllmGenerator.name if installed() and device.startswith("cuda") and suited else TransformersGenerator.name
