@@ -46,7 +46,7 @@ def bake(spec: str, direction: Path, out: Path, dtype: str, progress: "Callable[
     unit = read_direction(direction, point.width)
     pool = Pool("cpu", _stored(point) if dtype == "auto" else dtype)
     say = progress(f"{spec}: baking, step")
-    probes = encode(pool.tokenizer(point), [PROBE, PROBE.split()[0]])
+    probes, _ = encode(pool.tokenizer(point), [PROBE, PROBE.split()[0]])
     model = pool.model(point, probes)
     say(1, 3)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -127,7 +127,7 @@ def _save(model: "PreTrainedModel", point: Checkpoint, folder: Path) -> None:
         raise OSError(0, str(error)) from error
     finally:
         model.generation_config = own
-    (folder / GENERATION).unlink()
+    (folder / GENERATION).unlink(missing_ok=True)
     for name in COPIED:
         if (point.folder / name).is_file():
             shutil.copyfile(point.folder / name, folder / name)

@@ -655,6 +655,14 @@ CASES = (
     Case("bad option", "device", typed(*PAIR, "--mechdrift-device", "tpu"), "expected auto, cpu, cuda, cuda:N, map or tp"),
     Case("bad option", "a GPU that is not there", typed(*PAIR, "--mechdrift-device", "cuda:99"), "GPUs here; expected one that"),
     Case("bad option", "dtype", typed(*PAIR, "--mechdrift-dtype", "int8"), "expected one of auto, float32"),
+    Case("bad option", "generator", typed(*PAIR, "--mechdrift-generator", "hf"), "expected one of auto, transformers, vllm"),
+    Case("bad option", "vLLM's arguments", typed(*PAIR, "--mechdrift-vllm-args", "tp=2"), "expected a JSON object, as in"),
+    Case(
+        "bad option",
+        "vLLM's arguments that are ours",
+        typed(*PAIR, "--mechdrift-vllm-args", '{"dtype": "half"}'),
+        "--mechdrift-vllm-args: dtype; expected options that mechdrift does not set; leave them out",
+    ),
     Case("bad option", "batch", typed(*PAIR, "--mechdrift-batch", "0"), "expected a positive number of tokens"),
     Case(
         "bad option", "a batch that only looks like a number", typed(*PAIR, "--mechdrift-batch", "\u00b2"), "expected a positive"

@@ -1,14 +1,19 @@
 """Orthogonal weights against hooks: the same function, and nothing left of it afterwards."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import VARIANTS, tiny_model
 
+from mechdrift.checkpoints.resolve import resolve
+from mechdrift.cli import main
 from mechdrift.engine.families import FAMILIES
 from mechdrift.engine.orthogonal import orthogonalised
+from mechdrift.engine.pool import Pool
 from mechdrift.engine.steer import ablating_everywhere
 from mechdrift.errors import Unmeasurable
 
@@ -54,6 +59,36 @@ def test_a_saved_model_stays_changed_also_where_its_head_was_tied(tmp_path: Path
         expected = logits(model)
         model.save_pretrained(tmp_path)
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path).eval()), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "dtype"),
+    [
+        ("llama", {"tie_word_embeddings": True}, torch.float32),
+        ("llama", {}, torch.bfloat16),
+        ("gpt2", {}, torch.float16),
+        ("qwen3_moe", {"mlp_only_layers": [1]}, torch.float32),
+    ],
+)
+def test_a_baked_checkpoint_is_the_ablated_model(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, family: str, settings: dict[str, Any], dtype: torch.dtype
+) -> None:
+    name = str(dtype).removeprefix("torch.")
+    source, direction = tiny_checkpoint(family, **settings), 1e-3 * torch.randn(32)
+    save_file({"direction": direction}, tmp_path / "direction.safetensors")
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    where = ["--direction", str(tmp_path / "direction.safetensors"), "--out", str(tmp_path / "out")]
+    assert main(["bake", str(source), *where, "--dtype", name]) == 0
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+    model = tiny_model(family, **settings).to(dtype)
+    plain = logits(model)
+    with ablating_everywhere(model, direction):
+        hooked = logits(model)
+    baked = resolve(str(tmp_path / "out"))
+    found = logits(Pool("cpu", name).model(baked, [IDS[0].tolist(), IDS[1, :2].tolist()]))  # self-checked
+    assert (found - hooked).abs().max() < CLOSE[dtype] * plain.abs().max()
+    assert (found - plain).abs().max() > CLOSE[dtype] * plain.abs().max()
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {dtype}
 
 
 def test_weights_are_as_they_were_even_after_an_error() -> None:
