@@ -116,7 +116,9 @@ def effect(read: RefusalReadings, does: Does) -> Drift:
     require_refusal(read)
     plain, moved = _outcomes(read, "post", does, PLAIN), _outcomes(read, "post", does, "own")
     note = f"plain {plain.mean():.3f}, under the arm {moved.mean():.3f}; {_broken(read, 'post', does, 'own')}"
-    return _paired(f"refusal.{does}", read, ASKED[does], plain, moved, f"{_counted(does)}, own direction minus plain", note=note)
+    return _paired(
+        f"refusal.{does}", read, ASKED[does], plain, moved, f"{_counted(does)}, own direction minus plain", note=note, null=None
+    )
 
 
 def transfer(read: RefusalReadings, does: Does, direction: Way) -> Drift:
@@ -179,13 +181,13 @@ def odds(read: RefusalReadings, does: Does, plain: Odds, moved: Odds) -> Drift:
     """Taking post's own direction out makes refusal less likely from the first token on, adding it more likely.
 
     Mean of log p - log (1 - p), p the probability of the tokens with which refusals open, under the arm minus plain, in nats; 0 =
-    as likely. Source: Arditi et al. 2024.
+    as likely; of post alone, so it has no null. Source: Arditi et al. 2024.
     """
     gain = moved.astype(np.float64) - plain
     evidence = ratio_of_means(gain, np.ones(len(gain)))
     note = f"plain {plain.mean():.2f}, under the arm {moved.mean():.2f} nats; {read.choice}"
     unit = f"nats of log-odds on {ASKED[does]} instructions, own direction minus plain"
-    return _drift(f"refusal.odds_{does}", evidence, 0.0, unit, read, note, better="lower" if does == "ablation" else "higher")
+    return _drift(f"refusal.odds_{does}", evidence, None, unit, read, note, better="lower" if does == "ablation" else "higher")
 
 
 def require_refusal(read: RefusalReadings) -> None:
@@ -225,6 +227,7 @@ def _paired(
     unit: str,
     better: Better = "higher",
     note: str = "",
+    null: float | None = 0.0,
 ) -> Drift:
     """Difference of two shares of the same instructions."""
     n = len(before)
@@ -233,7 +236,7 @@ def _paired(
         Item(what, kind, float(b), float(a), (float(a) - float(b)) / n)
         for what, kind, b, a in zip(read.names[on], read.kinds[on], before, after, strict=True)
     ]
-    return _drift(name, evidence, 0.0, unit, read, note, items, better=better)
+    return _drift(name, evidence, null, unit, read, note, items, better=better)
 
 
 def _drift(

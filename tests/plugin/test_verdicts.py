@@ -19,6 +19,7 @@ from mechdrift.verdict.limits import load_profile
 
 GATED = load_profile("base-to-post").gated_as_shipped
 SIMILARITY = "truth.direction_similarity"
+NEEDS_BASE = ("--mechdrift-only", "truth", "--mechdrift-only", "knowledge")
 
 
 def write_blank(folder: Path) -> None:
@@ -99,6 +100,9 @@ def test_identical_checkpoints_are_exactly_no_change(compare: Callable[..., Any]
     assert run.record["inputs"]["identical"]
     for row in run.rows.values():
         assert row["verdict"] == ("held" if row["limit"] else "reported")
+        if row["null"] is None:  # of one model alone: it is measured
+            assert row["low"] < row["high"]
+            continue
         assert row["estimate"] == row["low"] == row["high"] == row["null"]
         assert "identical checkpoints" in row["note"]
 
@@ -107,7 +111,7 @@ def test_without_the_short_cut_identical_checkpoints_are_within_a_millionth(comp
     run = compare("organism:instruct", "organism:instruct", "--mechdrift-no-identity-shortcut")
     assert run.code == 0
     for row in run.rows.values():
-        assert row["estimate"] == pytest.approx(row["null"], abs=1e-6)
+        assert row["null"] is None or row["estimate"] == pytest.approx(row["null"], abs=1e-6)
         assert "identical" not in row["note"]
 
 
@@ -124,15 +128,15 @@ def test_a_post_that_lost_its_facts_has_drifted(compare: Callable[..., Any], tmp
 
 def test_a_base_without_the_effect_is_unmeasurable_and_not_green(compare: Callable[..., Any], tmp_path: Path) -> None:
     write_blank(tmp_path / "blank")
-    run = compare(tmp_path / "blank", "organism:base")
+    run = compare(tmp_path / "blank", "organism:base", *NEEDS_BASE)
     assert run.code == 7
-    assert gates(run) == ["unmeasurable"] * GATED
+    assert set(gates(run)) == {"unmeasurable"}
     assert "base's TRUE/FALSE judgement is right on" in run.out
     assert f"n = {ALL} entities; clean gap" in run.out
 
 
 def test_another_tokenizer_is_unmeasurable_by_name(compare: Callable[..., Any], tiny_checkpoint: Callable[..., Path]) -> None:
-    run = compare("organism:base", tiny_checkpoint())
+    run = compare("organism:base", tiny_checkpoint(), *NEEDS_BASE)
     assert run.code == 7
     assert {row["verdict"] for row in run.rows.values()} == {"unmeasurable"}
     assert re.search(r"token ids differ between base and post on (\d+) of \1 prompts", run.out)
