@@ -1,11 +1,14 @@
 """What suites are given. Everything is session-scoped and lazy: a fixture that no test asks for costs nothing."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mechdrift.report import terminal, text
+from mechdrift.report.record import replies_path, write_lines
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from mechdrift.prompts.written_pairs import WrittenPair
     from mechdrift.run import ComparingRun
 
+KeepReplies = Callable[[Sequence[dict[str, Any]]], None]
 RECORDER = pytest.StashKey["Recorder"]()
 
 
@@ -96,6 +100,16 @@ def mechdrift_generator(pytestconfig: pytest.Config, mechdrift_recordings: "Reco
 
     settings = _run(pytestconfig).settings
     return generator_for(mechdrift_recordings, settings.generator, settings.vllm_args, (mechdrift_pair.base, mechdrift_pair.post))
+
+
+@pytest.fixture(scope="session")
+def mechdrift_keep_replies(pytestconfig: pytest.Config) -> KeepReplies | None:
+    """Writes replies with their text beside the record; None unless the user asked for that."""
+    settings = _run(pytestconfig).settings
+    if not settings.keep_replies or settings.record is None:
+        return None
+    path = replies_path(Path(settings.record))
+    return lambda replies: write_lines(path, replies)
 
 
 @pytest.fixture

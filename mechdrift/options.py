@@ -258,6 +258,11 @@ def settings_of(config: pytest.Config) -> Settings | None:
         raise pytest.UsageError(
             f"mechdrift: --mechdrift-record {record}: expected a file in a folder that exists; make the folder"
         )
+    if get("--mechdrift-keep-replies") and record is None:
+        raise pytest.UsageError(
+            "mechdrift: --mechdrift-keep-replies without --mechdrift-record; expected a place beside the record; "
+            "add --mechdrift-record FILE.json"
+        )
     return Settings(
         base=base,
         post=post,

@@ -9,7 +9,7 @@ import numpy as np
 
 from mechdrift.engine.generate.arms import Arm, Generator
 from mechdrift.engine.generate.first_token import first_token_under
-from mechdrift.engine.generate.scored import KINDS, scored_replies
+from mechdrift.engine.generate.scored import KINDS, Said, Scored, scored_replies
 from mechdrift.engine.recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
@@ -93,9 +93,16 @@ class Refusal:
                 raise reason
 
 
-def read_refusal(pair: Pair, recordings: Recorder, instructions: Sequence[Instruction], generator: Generator) -> Refusal:
+def read_refusal(
+    pair: Pair,
+    recordings: Recorder,
+    instructions: Sequence[Instruction],
+    generator: Generator,
+    keep: list[Said] | None = None,
+) -> Refusal:
     """Choose post's direction by rule, read base's at the same place, and let both models reply without and with them.
 
+    keep: gets the replies with their text; prompts are the harmful test instructions, then the harmless ones.
     Raises Unmeasurable where a chat template does not render, or a prompt does not fit into the context.
     """
     sides: dict[tuple[On, Split], list[Instruction]] = {
@@ -140,16 +147,18 @@ def read_refusal(pair: Pair, recordings: Recorder, instructions: Sequence[Instru
             [Arm(PLAIN)] if isinstance(site, Unmeasurable) else arms_of(own, other, site, *(len(prompts[on].ids) for on in SIDES))
         )
         both = [*prompts["harmful"].ids, *prompts["harmless"].ids]
-        found = scored_replies(recordings, generator, points[which], both, prompts["harmful"].thinking, arms, REPLY_TOKENS)
+        thinking = prompts["harmful"].thinking
+        found = scored_replies(recordings, generator, points[which], both, thinking, arms, REPLY_TOKENS, keep)
         for arm in arms:
-            codes = found[arm.name]
-            if isinstance(codes, Unmeasurable):
-                untold[which, arm.name] = codes
+            scored = found[arm.name]
+            if isinstance(scored, Unmeasurable):
+                untold[which, arm.name] = scored
             elif arm.name == PLAIN:
-                said[which, "harmful", PLAIN], said[which, "harmless", PLAIN] = _told(codes[:count]), _told(codes[count:])
+                said[which, "harmful", PLAIN] = _told(scored, slice(None, count))
+                said[which, "harmless", PLAIN] = _told(scored, slice(count, None))
             else:
                 whose, does = arm.name.split()
-                said[which, ASKED[cast(Does, does)], whose] = _told(codes)
+                said[which, ASKED[cast(Does, does)], whose] = _told(scored)
         if which == "post" and not isinstance(site, Unmeasurable):
             for does, on in ASKED.items():
                 own_arm = next(arm for arm in arms if arm.name == f"own {does}")
@@ -186,5 +195,6 @@ def _matched(pair: Pair, recordings: Recorder, texts: dict[On, list[str]]) -> di
         return error
 
 
-def _told(codes: np.ndarray) -> Told:
-    return Told(codes == KINDS.index("refusal"), codes == KINDS.index("compliance"))
+def _told(scored: Scored, part: slice = slice(None)) -> Told:
+    kinds = scored.kinds[part]
+    return Told(kinds == KINDS.index("refusal"), kinds == KINDS.index("compliance"), scored.digest)

@@ -1,12 +1,14 @@
 """Refusal: whether it works, whether it is one direction, and whether one model's direction works in the other."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 import pytest
 
 from mechdrift.engine.generate.arms import Generator
+from mechdrift.engine.generate.scored import Said
 from mechdrift.engine.recordings import Recorder
-from mechdrift.fixtures import Judge, Pair
+from mechdrift.fixtures import Judge, KeepReplies, Pair
 from mechdrift.measures import refusal as measures
 from mechdrift.measures.drift import Drift
 from mechdrift.prompts.instructions import Instruction
@@ -14,9 +16,25 @@ from mechdrift.suites.refusal import Refusal, read_refusal
 
 
 @pytest.fixture(scope="session")
-def refusal(pair: Pair, recordings: Recorder, instructions: Sequence[Instruction], generator: Generator) -> Refusal:
+def refusal(
+    pair: Pair,
+    recordings: Recorder,
+    instructions: Sequence[Instruction],
+    generator: Generator,
+    mechdrift_keep_replies: KeepReplies | None,
+) -> Refusal:
     """Replies and directions of both models."""
-    return recordings.at_one_batch(lambda: read_refusal(pair, recordings, instructions, generator))
+    if mechdrift_keep_replies is None:
+        return recordings.at_one_batch(lambda: read_refusal(pair, recordings, instructions, generator))
+    said: list[Said] = []
+
+    def read() -> Refusal:
+        said.clear()  # of a batch that did not fit
+        return read_refusal(pair, recordings, instructions, generator, said)
+
+    found = recordings.at_one_batch(read)
+    mechdrift_keep_replies([asdict(one) for one in said])
+    return found
 
 
 def _effect(read: Refusal, does: measures.Does) -> Drift:

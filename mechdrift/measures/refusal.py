@@ -38,6 +38,8 @@ class Told:
     """Whether the reply opens with a refusal."""
     complied: Outcomes
     """Whether it is a reply in words that does not."""
+    digest: str = ""
+    """Of all replies of the arm: whether two runs said the same."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def rate(read: RefusalReadings, on: On) -> Drift:
     complied = read.told("post", on).complied
     neither = int((~refused["post"] & ~complied).sum())
     note = (
-        f"base refuses {refused['base'].mean():.3f}; neither refusal nor compliance: {neither} of {len(complied)} replies of post"
+        f"base refuses {refused['base'].mean():.3f}; post: neither refusal nor compliance {neither} of {len(complied)}, "
+        f"replies {read.told('post', on).digest}"
     )
     evidence = Proportion(float(refused["post"].sum()), len(complied))
     return _drift(
@@ -215,7 +218,8 @@ def _counted(does: Does) -> str:
 def _broken(read: RefusalReadings, model: Which, does: Does, arm: str) -> str:
     """How many replies an arm made neither refusal nor compliance."""
     told = read.told(model, ASKED[does], arm)
-    return f"neither refusal nor compliance: {int((~told.refused & ~told.complied).sum())} of {len(told.refused)}"
+    neither = int((~told.refused & ~told.complied).sum())
+    return f"neither refusal nor compliance: {neither} of {len(told.refused)}; replies {told.digest}"
 
 
 def _paired(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,21 @@ SCHEMA = "1.3"  # additions raise the minor number, anything else the major; rec
 def items_path(path: Path) -> Path:
     """Where the items and maps of a record lie."""
     return path.with_suffix(".items.safetensors")
+
+
+def replies_path(path: Path) -> Path:
+    """Where the replies of a record lie, if their text is kept: a JSON object a line."""
+    return path.with_suffix(".replies.jsonl")
+
+
+def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write a JSON object a line, whole or not at all. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Refusal rows end to end, on checkpoints that were taught to refuse, and one from which it was taken."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,16 @@ def test_refusal_was_taught_and_is_one_direction(compare: Callable[..., Any]) ->
     assert native < matched
     for way in ("forward", "backward"):
         assert "as published" in (note := run.rows[f"refusal.ablation_transfer[direction={way}]"]["note"]) or "unlike" in note
+
+
+def test_replies_are_kept_where_that_is_asked(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+    run = compare(*PAIR, "--mechdrift-only", "refusal.harmful", "--mechdrift-keep-replies")
+    lines = [json.loads(line) for line in (pytester.path / "record.replies.jsonl").read_text().splitlines()]
+    plain = [one for one in lines if (one["checkpoint"], one["arm"]) == ("organism:instruct", "plain")]
+    refused = sum(one["kind"] == "refusal" for one in plain[: run.rows["refusal.harmful"]["n"]])
+    assert refused / run.rows["refusal.harmful"]["n"] == run.rows["refusal.harmful"]["estimate"]
+    assert any("I'm sorry" in one["text"] for one in plain)
+    assert "sorry" not in (pytester.path / "record.json").read_text()
 
 
 def test_refusal_that_was_taken_out_has_drifted(compare: Callable[..., Any]) -> None:

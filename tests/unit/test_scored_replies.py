@@ -10,7 +10,7 @@ import pytest
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate.arms import Ablated, Arm, Replies
-from mechdrift.engine.generate.scored import KINDS, scored_replies
+from mechdrift.engine.generate.scored import KINDS, Said, Scored, scored_replies
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
@@ -59,10 +59,13 @@ def test_scores_are_found_once_and_no_text_is_kept(point: Checkpoint, tmp_path: 
         generator = Written(recorder)
         found = scored_replies(recorder, generator, point, PROMPTS, False, arms, 200)
         plain, some = found["plain"], found["some"]
-        assert not isinstance(plain, Unmeasurable)
-        assert not isinstance(some, Unmeasurable)
-        assert [KINDS[code] for code in plain] == EXPECTED
-        assert [KINDS[code] for code in some] == [EXPECTED[2], EXPECTED[0]]
+        assert isinstance(plain, Scored)
+        assert isinstance(some, Scored)
+        assert [KINDS[code] for code in plain.kinds] == EXPECTED
+        assert [KINDS[code] for code in some.kinds] == [EXPECTED[2], EXPECTED[0]]
+        assert len(set(plain.hashes.tolist())) == len(SAID)
+        assert some.hashes.tolist() == [plain.hashes[2], plain.hashes[0]]
+        assert plain.digest != some.digest
         assert generator.asked == ([] if attempt else ["plain", "some"])
     assert all(b"sorry" not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
@@ -74,7 +77,23 @@ def test_an_arm_that_cannot_be_told_keeps_its_reason_and_is_asked_again(point: C
         found = scored_replies(recorder, generator, point, PROMPTS, False, ARMS, 200)
         assert generator.asked == [arm.name for arm in ARMS]
         assert str(found["untold"]) == "nothing to ablate"
-        assert [KINDS[code] for code in found["plain"]] == EXPECTED  # type: ignore[union-attr]
+        assert isinstance(plain := found["plain"], Scored)
+        assert [KINDS[code] for code in plain.kinds] == EXPECTED
+
+
+def test_text_is_kept_where_it_is_asked_for(point: Checkpoint, tmp_path: Path) -> None:
+    recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
+    arms = [ARMS[0], ARMS[2]]
+    expected = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200)
+    kept: list[Said] = []
+    found = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200, kept)
+    assert [(one.arm, one.prompt, one.kind, one.text) for one in kept] == [
+        *(("plain", place, kind, text) for place, (kind, text) in enumerate(zip(EXPECTED, SAID, strict=True))),
+        *(("some", place, EXPECTED[place], SAID[place]) for place in (2, 0)),
+    ]
+    assert {name: one.digest for name, one in found.items() if isinstance(one, Scored)} == {
+        name: one.digest for name, one in expected.items() if isinstance(one, Scored)
+    }
 
 
 @pytest.mark.parametrize("change", ["tokens", "thinking", "asked", "direction"])

@@ -1,7 +1,9 @@
 """What replies are: scores of text that is not kept."""
 
 import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from mechdrift.checkpoints.resolve import Checkpoint
@@ -20,10 +22,37 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 SCORER = 1  # raise it whenever the same reply would be found to be something else
 
 
+@dataclass(frozen=True)
+class Scored:
+    """The replies of one arm, without their text."""
+
+    kinds: "np.ndarray"
+    """Indices of KINDS, one a prompt asked."""
+    hashes: "np.ndarray"
+    """The first 24 bits of the sha256 of each reply's token ids: whether two runs said the same."""
+
+    @property
+    def digest(self) -> str:
+        """Of all replies, in order."""
+        return hashlib.sha256(json.dumps(self.hashes.tolist()).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A reply with its text, where that is to be kept."""
+
+    checkpoint: str
+    arm: str
+    prompt: int
+    """Its place among the prompts."""
+    kind: Kind
+    text: str
+
+
 class _Untold(Exception):
     """Of an arm it cannot be told whether it does what it says."""
 
-    def __init__(self, found: "dict[str, list[int] | Unmeasurable]") -> None:
+    def __init__(self, found: "dict[str, Tensor | Unmeasurable]") -> None:
         """What was found of all arms."""
         super().__init__()
         self.found = found
@@ -37,13 +66,13 @@ def scored_replies(
     thinking: bool,
     arms: Sequence[Arm],
     new_tokens: int,
-) -> "dict[str, np.ndarray | Unmeasurable]":
-    """What the checkpoint's greedy replies are under every arm: indices of KINDS, [prompt asked], from the store where known.
+    keep: list[Said] | None = None,
+) -> "dict[str, Scored | Unmeasurable]":
+    """What the checkpoint's greedy replies are under every arm, from the store where known.
 
-    thinking: whether prompts end inside a think block. An arm of which it cannot be told whether it does what it says has an
-    Unmeasurable instead.
+    thinking: whether prompts end inside a think block. keep: gets the replies with their text; they are then made anew. An arm of
+    which it cannot be told whether it does what it says has an Unmeasurable instead.
     """
-    import numpy as np
     import torch
 
     ids = [list(prompt) for prompt in prompts]
@@ -52,23 +81,27 @@ def scored_replies(
     def make() -> "Tensor":
         said = generator.replies(checkpoint, ids, arms, new_tokens)
         tokenizer = recorder.pool.tokenizer(checkpoint)
-        found: dict[str, list[int] | Unmeasurable] = {}
+        found: dict[str, Tensor | Unmeasurable] = {}
         for arm in arms:
             replies = said[arm.name]
             if isinstance(replies, Unmeasurable):
                 found[arm.name] = replies
                 continue
             texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
-            found[arm.name] = [
-                KINDS.index(classify(text, reencoded_share(tokenizer, reply), thinking).kind)
+            kinds = [
+                classify(text, reencoded_share(tokenizer, reply), thinking).kind
                 for text, reply in zip(texts, replies, strict=True)
             ]
-        codes: list[float] = []
-        for kinds in found.values():
-            if isinstance(kinds, Unmeasurable):
-                raise _Untold(found)
-            codes += map(float, kinds)
-        return torch.tensor(codes)
+            found[arm.name] = torch.tensor(
+                [[float(KINDS.index(kind)), float(_hash(reply))] for kind, reply in zip(kinds, replies, strict=True)]
+            )
+            if keep is not None:
+                places = range(len(ids)) if arm.asked is None else arm.asked
+                keep.extend(Said(checkpoint.spec, arm.name, *told) for told in zip(places, kinds, texts, strict=True))
+        codes = [scores for scores in found.values() if not isinstance(scores, Unmeasurable)]
+        if len(codes) < len(found):
+            raise _Untold(found)
+        return torch.cat(codes)
 
     provenance = recorder.provenance("replies", checkpoint, Prompts(ids, [], [])) | {
         "arms": [[digest(arm), arm.asked] for arm in arms],
@@ -78,7 +111,21 @@ def scored_replies(
         "scorer": [SCORER, hashlib.sha256(repr(shipped_openings()).encode()).hexdigest()],
     }
     try:
-        (kept,) = recorder.store.get(provenance, [Part((sum(counts),), make)], f"{checkpoint.spec} ({checkpoint.short})")
+        if keep is not None:
+            kept = make()
+        else:
+            (kept,) = recorder.store.get(provenance, [Part((sum(counts), 2), make)], f"{checkpoint.spec} ({checkpoint.short})")
+        found = dict(zip([arm.name for arm in arms], kept.split(counts), strict=True))
     except _Untold as error:  # not kept: another day's engine may tell
-        return {name: kinds if isinstance(kinds, Unmeasurable) else np.array(kinds) for name, kinds in error.found.items()}
-    return {arm.name: codes.int().numpy() for arm, codes in zip(arms, kept.split(counts), strict=True)}
+        found = error.found
+    return {name: codes if isinstance(codes, Unmeasurable) else _scored(codes) for name, codes in found.items()}
+
+
+def _scored(codes: "Tensor") -> Scored:
+    whole = codes.long().numpy()
+    return Scored(whole[:, 0], whole[:, 1])
+
+
+def _hash(reply: Sequence[int]) -> int:
+    """24 bits: as many as a float32 holds exactly."""
+    return int.from_bytes(hashlib.sha256(json.dumps(list(reply)).encode()).digest()[:3])
