@@ -1,14 +1,14 @@
 """What suites are given. Everything is session-scoped and lazy: a fixture that no test asks for costs nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mechdrift.report import terminal, text
-from mechdrift.report.record import replies_path, write_lines
+from mechdrift.report.record import write_whole
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mechdrift.prompts.written_pairs import WrittenPair
     from mechdrift.run import ComparingRun
 
-KeepReplies = Callable[[Sequence[dict[str, Any]]], None]
+Beside = Callable[[str, bytes], None]
 RECORDER = pytest.StashKey["Recorder"]()
 
 
@@ -103,13 +103,16 @@ def mechdrift_generator(pytestconfig: pytest.Config, mechdrift_recordings: "Reco
 
 
 @pytest.fixture(scope="session")
-def mechdrift_keep_replies(pytestconfig: pytest.Config) -> KeepReplies | None:
-    """Writes replies with their text beside the record; None unless the user asked for that."""
-    settings = _run(pytestconfig).settings
-    if not settings.keep_replies or settings.record is None:
-        return None
-    path = replies_path(Path(settings.record))
-    return lambda replies: write_lines(path, replies)
+def mechdrift_beside(pytestconfig: pytest.Config) -> Beside | None:
+    """Writes a file beside the record, under its name with another suffix; None where the run has no record."""
+    record = _run(pytestconfig).settings.record
+    return None if record is None else lambda suffix, data: write_whole(Path(record).with_suffix(suffix), data)
+
+
+@pytest.fixture(scope="session")
+def mechdrift_keeps_replies(pytestconfig: pytest.Config) -> bool:
+    """Whether the user asked for the text of replies."""
+    return _run(pytestconfig).settings.keep_replies
 
 
 @pytest.fixture

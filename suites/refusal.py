@@ -74,6 +74,13 @@ class Refusal:
     untold: dict[tuple[Which, str], Unmeasurable]
     """By model and arm, why there are no replies."""
 
+    @property
+    def fitted_natively(self) -> tuple[Fitted, Fitted]:
+        """Base and post, each in its own form."""
+        both = self.fitted["native"]
+        assert not isinstance(both, Unmeasurable)
+        return both
+
     def directions(self, form: str) -> tuple[np.ndarray, np.ndarray, str]:
         """Base's and post's contributions at the site, and a note. Raises Unmeasurable."""
         if isinstance(self.site, Unmeasurable):

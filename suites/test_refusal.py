@@ -1,14 +1,17 @@
 """Refusal: whether it works, whether it is one direction, and whether one model's direction works in the other."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import pytest
+from safetensors.numpy import save
 
 from mechdrift.engine.generate.arms import Generator
 from mechdrift.engine.generate.scored import Said
 from mechdrift.engine.recordings import Recorder
-from mechdrift.fixtures import Judge, KeepReplies, Pair
+from mechdrift.errors import Unmeasurable
+from mechdrift.fixtures import Beside, Judge, Pair
 from mechdrift.measures import refusal as measures
 from mechdrift.measures.drift import Drift
 from mechdrift.prompts.instructions import Instruction
@@ -21,19 +24,24 @@ def refusal(
     recordings: Recorder,
     instructions: Sequence[Instruction],
     generator: Generator,
-    mechdrift_keep_replies: KeepReplies | None,
+    mechdrift_beside: Beside | None,
+    mechdrift_keeps_replies: bool,
 ) -> Refusal:
-    """Replies and directions of both models."""
-    if mechdrift_keep_replies is None:
-        return recordings.at_one_batch(lambda: read_refusal(pair, recordings, instructions, generator))
+    """Replies and directions of both models; post's direction lies beside the record, and replies if that is asked for."""
     said: list[Said] = []
 
     def read() -> Refusal:
-        said.clear()  # of a batch that did not fit
-        return read_refusal(pair, recordings, instructions, generator, said)
+        said.clear()  # what was said at a batch that did not fit
+        return read_refusal(pair, recordings, instructions, generator, said if mechdrift_keeps_replies else None)
 
     found = recordings.at_one_batch(read)
-    mechdrift_keep_replies([asdict(one) for one in said])
+    if mechdrift_beside is not None and not isinstance(found.site, Unmeasurable):
+        direction = found.fitted_natively[1].direction(found.site)
+        told = {"checkpoint": pair.post.pinned, "site": str(found.site), "use": "mechdrift bake SPEC --direction FILE --out DIR"}
+        mechdrift_beside(".refusal-direction.safetensors", save({"direction": direction}, told))
+    if mechdrift_beside is not None and mechdrift_keeps_replies:
+        lines = "".join(json.dumps(asdict(one)) + "\n" for one in said)
+        mechdrift_beside(".replies.jsonl", lines.encode())
     return found
 
 

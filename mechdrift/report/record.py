@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,11 @@ def items_path(path: Path) -> Path:
     return path.with_suffix(".items.safetensors")
 
 
-def replies_path(path: Path) -> Path:
-    """Where the replies of a record lie, if their text is kept: a JSON object a line."""
-    return path.with_suffix(".replies.jsonl")
-
-
-def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a JSON object a line, whole or not at all. Raises OSError."""
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8")
+        temporary.write_bytes(data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -57,13 +51,8 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
             raise OSError(0, str(error)) from error
         finally:
             temporary.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        text = json.dumps(record | {"rows": rows}, indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps(record | {"rows": rows}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(path, (text + "\n").encode())
 
 
 def _remove_leftovers(path: Path) -> None:

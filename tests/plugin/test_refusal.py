@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors import safe_open
 from tiny import tiny_model
 
 from mechdrift.checkpoints.load import load_tokenizer
@@ -22,7 +24,7 @@ def gates(run: Any) -> dict[str, str]:
     return {label: row["verdict"] for label, row in run.rows.items() if row["role"] == "gate"}
 
 
-def test_refusal_was_taught_and_is_one_direction(compare: Callable[..., Any]) -> None:
+def test_refusal_was_taught_and_is_one_direction(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     run = compare(*PAIR, *REFUSAL)
     assert run.code == 0, run.out
     assert set(gates(run).values()) == {"held"}
@@ -35,6 +37,9 @@ def test_refusal_was_taught_and_is_one_direction(compare: Callable[..., Any]) ->
     # The native forms differ, and with them what is read: in a form that both read alike the directions are closer.
     native, matched = (run.rows[f"refusal.direction[form={form}]"]["estimate"] for form in ("native", "matched"))
     assert native < matched
+    with safe_open(pytester.path / "record.refusal-direction.safetensors", framework="np") as file:
+        assert np.linalg.norm(file.get_tensor("direction")) == pytest.approx(1.0, abs=1e-5)
+        assert file.metadata()["site"] == run.rows["refusal.ablation"]["site"]
     for way in ("forward", "backward"):
         assert "as published" in (note := run.rows[f"refusal.ablation_transfer[direction={way}]"]["note"]) or "unlike" in note
 
