@@ -59,7 +59,7 @@ def test_a_turned_copy_shows_the_cosine_of_its_angle(
     compare: Callable[..., Any], turned: Callable[[int], Path], degrees: int, verdict: str
 ) -> None:
     """Outputs are unchanged, every vector of the stream is turned by the angle: only the direction may show it."""
-    run = compare("organism:instruct", turned(degrees))
+    run = compare("organism:instruct", turned(degrees), *NEEDS_BASE)
     row = run.rows[SIMILARITY]
     # The angle is exact; what is left is float32 against rounded float32 matrices.
     assert row["estimate"] == pytest.approx(math.cos(math.radians(degrees)), abs=1e-4)
@@ -118,7 +118,7 @@ def test_without_the_short_cut_identical_checkpoints_are_within_a_millionth(comp
 def test_a_post_that_lost_its_facts_has_drifted(compare: Callable[..., Any], tmp_path: Path) -> None:
     """Random weights under base's own tokenizer: nothing is left, and that is drift, not unmeasurable."""
     write_blank(tmp_path / "lost")
-    run = compare("organism:base", tmp_path / "lost")
+    run = compare("organism:base", tmp_path / "lost", *NEEDS_BASE)
     assert run.code == 1
     verdicts = run.verdicts()
     assert verdicts["truth.judgement_accuracy"] == verdicts["truth.clean_gap"] == verdicts[SIMILARITY] == "drifted"
