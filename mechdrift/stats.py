@@ -137,7 +137,8 @@ class Proportion:
         z = normal_quantile(0.5 + confidence / 2)
         centre = (self.successes + z * z / 2) / (self.n + z * z)
         half = z / (self.n + z * z) * math.sqrt(max(self.successes * (1 - self.estimate), 0.0) + z * z / 4)
-        return Interval(max(centre - half, 0.0), min(centre + half, 1.0))
+        # At no and at all successes an end is the estimate itself, but for rounding.
+        return Interval(min(max(centre - half, 0.0), self.estimate), max(min(centre + half, 1.0), self.estimate))
 
     def p_value(self, bound: float, side: Side) -> float:
         """The one-sided score test that Wilson's interval inverts."""

@@ -142,8 +142,10 @@ def test_nothing_along_the_direction_is_said(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "a")
     write_tiny(tmp_path / "b")
     (tmp_path / "b" / "model.safetensors").write_bytes((tmp_path / "a" / "model.safetensors").read_bytes())
+    said = generator(tmp_path).replies(resolve(str(tmp_path / "b")), PROMPTS, ARMS[:2], NEW)
+    assert under(said, ARMS[0].name)  # the other arm is none the worse for it
     with pytest.raises(Unmeasurable, match="nothing to ablate"):
-        generator(tmp_path).replies(resolve(str(tmp_path / "b")), PROMPTS, ARMS[1:2], NEW)
+        under(said, ARMS[1].name)
 
 
 def test_a_batch_that_does_not_fit_is_asked_again_at_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
