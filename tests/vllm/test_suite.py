@@ -1,15 +1,10 @@
 """The refusal suite through the real engine: it says what transformers says, and a fault of the engine is never green."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from mechdrift.engine.generate import vllm_generator
-from mechdrift.engine.generate.vllm_process import Ask, running
 
 PAIR = ("--base", "organism:base", "--post", "organism:instruct")
 RATES = 0.03  # between backends
@@ -18,7 +13,7 @@ RATES = 0.03  # between backends
 def rows_of(pytester: pytest.Pytester, cache: Path, *more: str) -> tuple[int, dict[str, Any]]:
     record = pytester.path / "record.json"
     asked = [*PAIR, "--mechdrift-only", "refusal", "--mechdrift-cache", str(cache), "--mechdrift-record", str(record), *more]
-    result = pytester.runpytest_inprocess(*asked)
+    result = pytester.runpytest_subprocess(*asked)
     return int(result.ret), {row["label"]: row for row in json.loads(record.read_text())["rows"]}
 
 
@@ -32,15 +27,25 @@ def test_both_backends_agree(pytester: pytest.Pytester, tmp_path: Path) -> None:
         assert row["estimate"] == pytest.approx(expected[name]["estimate"], abs=RATES), name
 
 
-def test_an_intervention_that_is_switched_off_is_unmeasurable_and_not_green(
-    pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @contextmanager
-    def off(*told: Any) -> Iterator[Ask]:
-        with running(*told) as ask:
-            yield lambda question: ask({"intervene": {"direction": None}} if "intervene" in question else question)
+SWITCHED_OFF = """
+from contextlib import contextmanager
 
-    monkeypatch.setattr(vllm_generator, "running", off)
+from mechdrift.engine.generate import vllm_generator
+from mechdrift.engine.generate.vllm_process import running
+
+
+@contextmanager
+def off(*told):
+    with running(*told) as ask:
+        yield lambda question: ask({"intervene": {"direction": None}} if "intervene" in question else question)
+
+
+vllm_generator.running = off
+"""
+
+
+def test_an_intervention_that_is_switched_off_is_unmeasurable_and_not_green(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    pytester.makeconftest(SWITCHED_OFF)
     code, rows = rows_of(pytester, tmp_path, "--mechdrift-generator", "vllm")
     assert code == 7
     assert rows["refusal.harmful"]["verdict"] == "held"  # which needs no intervention
