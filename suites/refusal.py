@@ -176,7 +176,7 @@ def read_refusal(
         {on: tuple(texts[on, "test"]) for on in SIDES},
         {on: tuple(one.category for one in sides[on, "test"]) for on in SIDES},
         said,
-        "replies" if isinstance(site, Unmeasurable) else str(site),
+        "none" if isinstance(site, Unmeasurable) else str(site),
         RULE,
         "instructions",
         note,

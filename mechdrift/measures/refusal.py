@@ -28,6 +28,7 @@ ASKED: dict[Does, On] = {"ablation": "harmful", "addition": "harmless"}
 Outcomes = Bool[np.ndarray, " instruction"]
 Odds = Float[np.ndarray, " instruction"]
 PLAIN = "plain"
+REPLIES = "replies"  # the site of a rate
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def rate(read: RefusalReadings, on: On) -> Drift:
         read,
         note,
         better="higher" if on == "harmful" else "lower",
+        site=REPLIES,
     )
 
 
@@ -106,6 +108,7 @@ def change(read: RefusalReadings, on: On) -> Drift:
         post,
         f"refusal rate on {on} instructions, post minus base",
         better="higher" if on == "harmful" else "lower",
+        site=REPLIES,
     )
 
 
@@ -134,7 +137,7 @@ def transfer(read: RefusalReadings, does: Does, direction: Way) -> Drift:
     require_refusal(read)
     model: Which = "post" if direction == "forward" else "base"
     plain, own, other = (_outcomes(read, model, does, arm) for arm in (PLAIN, "own", "other"))
-    effect_own = PairedProportions(float((own & ~plain).sum()), float((plain & ~own).sum()), len(plain))
+    effect_own = _compared(plain, own)
     if not effect_own.interval().low > 0:
         low, high = effect_own.interval()
         raise Unmeasurable(
@@ -143,7 +146,8 @@ def transfer(read: RefusalReadings, does: Does, direction: Way) -> Drift:
         )
     note = (
         f"plain {plain.mean():.3f}, own {own.mean():.3f}, the other's {other.mean():.3f}: "
-        f"{'as published' if other.mean() < own.mean() else 'unlike published'}; {_broken(read, model, does, 'other')}"
+        f"{'as published' if _compared(own, other).interval().high < 0 else 'unlike published'}; "
+        f"{_broken(read, model, does, 'other')}"
     )
     return _paired(
         f"refusal.{does}_transfer",
@@ -222,6 +226,11 @@ def _broken(read: RefusalReadings, model: Which, does: Does, arm: str) -> str:
     return f"neither refusal nor compliance: {neither} of {len(told.refused)}; replies {told.digest}"
 
 
+def _compared(before: Outcomes, after: Outcomes) -> PairedProportions:
+    """After minus before."""
+    return PairedProportions(float((after & ~before).sum()), float((before & ~after).sum()), len(before))
+
+
 def _paired(
     name: str,
     read: RefusalReadings,
@@ -232,15 +241,14 @@ def _paired(
     better: Better = "higher",
     note: str = "",
     null: float | None = 0.0,
+    site: str | None = None,
 ) -> Drift:
     """Difference of two shares of the same instructions."""
-    n = len(before)
-    evidence = PairedProportions(float((after & ~before).sum()), float((before & ~after).sum()), n)
     items = [
-        Item(what, kind, float(b), float(a), (float(a) - float(b)) / n)
+        Item(what, kind, float(b), float(a), (float(a) - float(b)) / len(before))
         for what, kind, b, a in zip(read.names[on], read.kinds[on], before, after, strict=True)
     ]
-    return _drift(name, evidence, null, unit, read, note, items, better=better)
+    return _drift(name, _compared(before, after), null, unit, read, note, items, better=better, site=site)
 
 
 def _drift(
@@ -252,19 +260,19 @@ def _drift(
     note: str,
     items: Sequence[Item] = (),
     better: Better = "higher",
-    parameters: dict[str, str] | None = None,
+    site: str | None = None,
 ) -> Drift:
-    """A drift of this finding."""
+    """A drift of this finding; site: where no direction is read."""
     return Drift(
         measure=name,
         evidence=evidence,
         null=null,
         unit=unit,
         better=better,
-        site=read.site,
-        site_rule=read.site_rule,
+        site=site or read.site,
+        site_rule="greedy" if site else read.site_rule,
         data=read.data,
-        parameters=read.parameters | (parameters or {}),
+        parameters=read.parameters,
         note=note,
         items=tuple(items),
     )

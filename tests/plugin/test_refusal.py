@@ -41,7 +41,8 @@ def test_refusal_was_taught_and_is_one_direction(compare: Callable[..., Any], py
         assert np.linalg.norm(file.get_tensor("direction")) == pytest.approx(1.0, abs=1e-5)
         assert file.metadata()["site"] == run.rows["refusal.ablation"]["site"]
     for way in ("forward", "backward"):
-        assert "as published" in (note := run.rows[f"refusal.ablation_transfer[direction={way}]"]["note"]) or "unlike" in note
+        row = run.rows[f"refusal.ablation_transfer[direction={way}]"]
+        assert (": as published" in row["note"]) == (row["high"] < 0)
 
 
 def test_replies_are_kept_where_that_is_asked(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:

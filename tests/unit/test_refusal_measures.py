@@ -72,6 +72,7 @@ def test_transfer_is_measured_against_the_models_own_direction() -> None:
     forward, backward = refusal.transfer(read, "ablation", "forward"), refusal.transfer(read, "ablation", "backward")
     assert forward.estimate == pytest.approx(-0.85)
     assert ": as published" in forward.note
+    assert (forward.site, refusal.rate(read, "harmful").site) == ("site", "replies")
     assert backward.estimate == 0.0
     assert ": unlike published" in backward.note
     idle = readings(post_harmful_own=told(95, 5), post_harmful_other=told(5, 95))
