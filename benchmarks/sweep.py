@@ -18,7 +18,7 @@ from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.record import record_columns
 from mechdrift.engine.sites import blocks, stream, with_stream
-from mechdrift.engine.sweep import BUDGET, sweep
+from mechdrift.engine.sweep import BUDGET, Pairs, sweep
 
 SMOLLM2 = {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
 LLAMA_8B = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
@@ -62,7 +62,7 @@ def table(name: str, model: Any, tokenizer: Any, pairs: int, cells: int, budget:
     corrupt = torch.randint(5, model.config.vocab_size, (pairs, TOKENS))
     clean = corrupt.clone()
     clean[:, TOKENS - SWEPT :] = torch.randint(5, model.config.vocab_size, (pairs, SWEPT))
-    asked, first = [ANSWER] * pairs, [TOKENS - SWEPT] * pairs
+    first = [TOKENS - SWEPT] * pairs
     depth = len(blocks(model))
     everywhere = [(layer, column) for layer in range(depth) for column in range(SWEPT)]
     some = everywhere[:: max(1, len(everywhere) // cells)][:cells]
@@ -83,10 +83,11 @@ def table(name: str, model: Any, tokenizer: Any, pairs: int, cells: int, budget:
     gaps = dict.fromkeys(ways, 0.0)
     ours_taken, rate = [], 0.0
     with torch.inference_mode():
-        sweep(model, corrupt[:1].tolist(), clean[:1].tolist(), asked[:1], first[:1], budget)
+        swept = Pairs(corrupt.tolist(), clean.tolist(), [ANSWER] * pairs, first)
+        sweep(model, swept.take([0]), budget)
         for number in range(ROUNDS):
             rate = max(rate, matmul_rate(model))
-            taken, ours = timed(model, lambda: sweep(model, corrupt.tolist(), clean.tolist(), asked, first, budget))
+            taken, ours = timed(model, lambda: sweep(model, swept, budget))
             ours_taken.append(taken / pairs)
             part = some[number::ROUNDS]
             layers, columns = zip(*part, strict=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.packed import Packing, Track, packed_attention
-from mechdrift.engine.record import Progress, record_columns
+from mechdrift.engine.record import Progress
 from mechdrift.engine.sites import blocks, final_norm, stream, with_stream
 from mechdrift.errors import Unmeasurable
 
@@ -34,11 +34,11 @@ class Sweep:
     """[pair], of the clean prompt as it is."""
     corrupt: "Tensor"
     """[pair], of the corrupt prompt as it is."""
-    cells: int
-    """Cells that were run. The rest cannot differ from the corrupt prompt: the last block's, but at the last token, and within
-    one model those of tokens before the first that differs."""
-    tokens: int
-    """How many times a block was run on a token, everything counted."""
+    cells: int | None = None
+    """Cells that were run; None out of a store. The rest cannot differ from the corrupt prompt: the last block's,
+    but at the last token, and within one model those of tokens before the first that differs."""
+    tokens: int | None = None
+    """How many times a block was run on a token, everything counted; None as above."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,11 @@ class Pairs:
 
     corrupt: Sequence[Sequence[int]]
     clean: Sequence[Sequence[int]]
+    """As many tokens as the corrupt prompt has, and the same before the first that is swept."""
     answers: Sequence[tuple[int, int]]
+    """Ids of (correct, other)."""
     first: Sequence[int]
+    """From this token on every one is swept."""
 
     def __post_init__(self) -> None:
         """Raises Unmeasurable with the number of the pair that cannot be swept, and why."""
@@ -93,35 +96,29 @@ class Pairs:
 
 def sweep(
     model: "PreTrainedModel",
-    corrupt: Sequence[Sequence[int]],
-    clean: Sequence[Sequence[int]],
-    answers: Sequence[tuple[int, int]],
-    first: Sequence[int],
+    pairs: Pairs,
     budget_bytes: int = BUDGET,
     source: "Tensor | None" = None,
     progress: Progress | None = None,
 ) -> Sweep:
     """Every cell of every pair, each token run only where a patch can have changed it.
 
-    corrupt[k] and clean[k]: token ids, equally many, the same before first[k]; every token from there on is swept. Within one
-    model tokens before the first that differs have the corrupt prompt's value and are not run. answers[k]:
-    ids of (correct, other). source: activations to patch with instead of the model's own, [pair, layer, column, d_model] as
-    record_columns gives them, for instance another model's on the clean prompts. budget_bytes bounds what a pass takes beside the
-    weights, whatever the number of pairs; one column of one pair is the least there is. progress is told of pairs.
-    Raises Unmeasurable for pairs or a source that do not fit together.
+    Within one model tokens before the first that differs have the corrupt prompt's value and are not run. source: activations to
+    patch with instead of the model's own, [pair, layer, column, d_model] as record_columns gives them, for instance another
+    model's on the clean prompts. budget_bytes bounds what a pass takes beside the weights, whatever the number of pairs; one
+    column of one pair is the least there is. progress is told of pairs. Raises Unmeasurable for a source that does not fit.
     """
     import torch
 
-    pairs = Pairs(corrupt, clean, answers, first)
     depth = len(blocks(model))
-    _check_source(model, pairs, source)
-    found = _empty(pairs, depth)
+    check_source(model, pairs, source)
+    found = empty(pairs, depth)
     run_pairs = pairs.from_difference() if source is None else pairs
     skipped = torch.tensor(run_pairs.first) - torch.tensor(pairs.first)
     cells = tokens = done = 0
     with torch.inference_mode():
-        for tracks in _passes(run_pairs, depth, max(1, budget_bytes // bytes_per_token(model, max(map(len, corrupt))))):
-            packing = Packing(corrupt, run_pairs.first, tracks)
+        for tracks in _passes(run_pairs, depth, max(1, budget_bytes // bytes_per_token(model, max(map(len, pairs.corrupt))))):
+            packing = Packing(pairs.corrupt, run_pairs.first, tracks)
             values, run = _run(model, run_pairs, packing, source)
             count, width = len(packing.pairs), len(packing.tracks)
             found.corrupt[packing.pairs], found.clean[packing.pairs] = values[:count], values[count : 2 * count]
@@ -136,87 +133,10 @@ def sweep(
             finished = sum(track.column == run_pairs.width(track.pair) - 1 for track in tracks)
             done += finished
             if progress is not None and finished:
-                progress(done, len(corrupt))
+                progress(done, len(pairs.corrupt))
     for pair, width in enumerate(skipped.tolist()):
         found.patched[pair, :, :width] = found.corrupt[pair]
     return Sweep(found.patched, found.clean, found.corrupt, cells, tokens)
-
-
-def sweep_naive(
-    model: "PreTrainedModel",
-    corrupt: Sequence[Sequence[int]],
-    clean: Sequence[Sequence[int]],
-    answers: Sequence[tuple[int, int]],
-    first: Sequence[int],
-    budget_bytes: int = BUDGET,
-    source: "Tensor | None" = None,
-    progress: Progress | None = None,
-    cells: int | None = None,
-) -> Sweep:
-    """What sweep returns, by a whole forward of the corrupt prompt for every cell; no cell is skipped.
-
-    cells: of one pair in one batch; as many as the budget holds if not given.
-    """
-    import torch
-
-    pairs = Pairs(corrupt, clean, answers, first)
-    depth = len(blocks(model))
-    _check_source(model, pairs, source)
-    found = _empty(pairs, depth)
-    count = tokens = 0
-    with torch.inference_mode():
-        for pair, (prompt, asked, start) in enumerate(zip(corrupt, answers, first, strict=True)):
-            width = pairs.width(pair)
-            given = record_columns(model, [clean[pair]], [start])[0] if source is None else source[pair]
-            found.clean[pair], found.corrupt[pair] = (_difference(model, [ids], asked)[0] for ids in (clean[pair], prompt))
-            places = [(layer, column) for layer in range(depth) for column in range(width)]
-            step = cells or max(1, budget_bytes // (len(prompt) * bytes_per_token(model, len(prompt))))
-            for at in range(0, len(places), step):
-                batch = places[at : at + step]
-                with _patched(model, batch, start, given):
-                    values = _difference(model, [prompt] * len(batch), asked)
-                for (layer, column), value in zip(batch, values, strict=True):
-                    found.patched[pair, layer, column] = value
-            count += len(places)
-            tokens += depth * len(prompt) * (len(places) + 3 if source is None else len(places) + 2)
-            if progress is not None:
-                progress(pair + 1, len(corrupt))
-    return Sweep(found.patched, found.clean, found.corrupt, count, tokens)
-
-
-def check_sweep(
-    model: "PreTrainedModel",
-    corrupt: Sequence[Sequence[int]],
-    clean: Sequence[Sequence[int]],
-    answers: Sequence[tuple[int, int]],
-    first: Sequence[int],
-    columns: int = 3,
-) -> float:
-    """Largest difference between sweep and sweep_naive on a few pairs, as a share of the largest value.
-
-    So many columns of each pair, evenly spread, the first and the last among them, are run whole. Infinite where anything is not
-    finite. Above selfcheck.tolerance_of(model), sweep_naive has to be used.
-    """
-    import torch
-
-    fast = sweep(model, corrupt, clean, answers, first)
-    pairs = Pairs(corrupt, clean, answers, first)
-    gaps, sizes = [], []
-    with torch.inference_mode():
-        for pair, (prompt, asked, start) in enumerate(zip(corrupt, answers, first, strict=True)):
-            width = pairs.width(pair)
-            given = record_columns(model, [clean[pair]], [start])[0]
-            chosen = sorted({round(share * (width - 1) / max(1, columns - 1)) for share in range(columns)})
-            cells = [(layer, column) for layer in range(fast.patched.shape[1]) for column in chosen]
-            with _patched(model, cells, start, given):
-                values = _difference(model, [prompt] * len(cells), asked)
-            layers, places = zip(*cells, strict=True)
-            found = fast.patched[pair, list(layers), list(places)]
-            ends = torch.stack([_difference(model, [ids], asked)[0] for ids in (clean[pair], prompt)])
-            gaps += [(found - values).abs().max(), (torch.stack([fast.clean[pair], fast.corrupt[pair]]) - ends).abs().max()]
-            sizes += [values.abs().max(), ends.abs().max()]
-    gap = float(torch.stack(gaps).max() / torch.stack(sizes).max())
-    return gap if gap == gap and all(bool(each.isfinite()) for each in gaps) else float("inf")
 
 
 @contextmanager
@@ -384,50 +304,22 @@ def _asked_difference(model: "PreTrainedModel", states: "Tensor", asked: list[tu
     return chosen[:, 0] - chosen[:, 1]
 
 
-def _difference(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], asked: tuple[int, int]) -> "Tensor":
-    """Logit(correct) - logit(other) after prompts of one length, by whole forwards: float32 [prompt] on the CPU."""
-    import torch
-
-    ids = torch.tensor([list(prompt) for prompt in prompts], device=input_device(model))
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1).logits[:, -1].float()
-    return (logits[:, asked[0]] - logits[:, asked[1]]).cpu()
-
-
-@contextmanager
-def _patched(model: "PreTrainedModel", cells: Sequence[tuple[int, int]], start: int, given: "Tensor") -> Iterator[None]:
-    """Row r of the batch that is run inside has cell r patched from given [layer, column, d_model]."""
-
-    def edit(layer: int, rows: list[int], columns: list[int]) -> "Callable[..., Any]":
-        def hook(_module: "nn.Module", _args: Any, output: Any) -> Any:
-            states = stream(output).clone()
-            states[rows, [start + column for column in columns]] = given[layer, columns].to(states.device, states.dtype)
-            return with_stream(output, states)
-
-        return hook
-
-    with ExitStack() as stack:
-        for layer, block in enumerate(blocks(model)):
-            rows = [row for row, (patched, _) in enumerate(cells) if patched == layer]
-            if rows:
-                stack.callback(block.register_forward_hook(edit(layer, rows, [cells[row][1] for row in rows])).remove)
-        yield
-
-
-def _check_source(model: "PreTrainedModel", pairs: Pairs, source: "Tensor | None") -> None:
+def check_source(model: "PreTrainedModel", pairs: Pairs, source: "Tensor | None") -> None:
+    """Raise Unmeasurable where activations are not those of these pairs in such a model."""
     if source is None:
         return
-    wanted = (len(pairs.corrupt), len(blocks(model)), max(map(pairs.width, range(len(pairs.corrupt)))), model.config.hidden_size)
+    wanted = (len(pairs.corrupt), len(blocks(model)), pairs.widest, model.config.hidden_size)
     if tuple(source.shape) != wanted:
         raise Unmeasurable(
             f"activations of shape {tuple(source.shape)} cannot be patched into {wanted} [pair, layer, column, width]"
         )
 
 
-def _empty(pairs: Pairs, depth: int) -> Sweep:
+def empty(pairs: Pairs, depth: int) -> Sweep:
+    """Values of no cell yet."""
     import torch
 
     count = len(pairs.corrupt)
-    widest = max(map(pairs.width, range(count)))
     return Sweep(
-        torch.full((count, depth, widest), torch.nan), torch.full((count,), torch.nan), torch.full((count,), torch.nan), 0, 0
+        torch.full((count, depth, pairs.widest), torch.nan), torch.full((count,), torch.nan), torch.full((count,), torch.nan)
     )

@@ -8,7 +8,8 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.record import Progress
 from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.selfcheck import tolerance_of
-from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, check_sweep, sweep, sweep_naive
+from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, sweep
+from mechdrift.engine.sweep_naive import check_sweep, sweep_naive
 from mechdrift.errors import Unmeasurable
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
     def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
         part = pairs.take(chosen)
         if not naive:
-            few = pairs.take(chosen[:1])
-            gap = check_sweep(model, few.corrupt, few.clean, few.answers, few.first)
+            gap = check_sweep(model, pairs.take(chosen[:1]))
             naive.append(not gap <= tolerance_of(model))
             if naive[0]:
                 recorder.warnings.append(
@@ -84,7 +84,7 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
         way = sweep_naive if naive[0] else sweep
         budget = recorder.batch_tokens * BUDGET_PER_TOKEN["cpu" if model.device.type == "cpu" else "gpu"]
         given = None if source is None else torch.from_numpy(source.of(chosen))
-        found = way(model, part.corrupt, part.clean, part.answers, part.first, budget, given, progress)
+        found = way(model, part, budget, given, progress)
         cells = torch.zeros(len(chosen), checkpoint.layers, widest)
         for row in range(len(chosen)):
             cells[row, :, : part.width(row)] = found.patched[row, :, : part.width(row)]
@@ -97,7 +97,7 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
     cells = torch.from_numpy(values[:, 2:]).reshape(-1, checkpoint.layers, widest)
     for number in range(len(cells)):
         cells[number, :, pairs.width(number) :] = torch.nan
-    return Sweep(cells, torch.from_numpy(values[:, 0]), torch.from_numpy(values[:, 1]), 0, 0)
+    return Sweep(cells, torch.from_numpy(values[:, 0]), torch.from_numpy(values[:, 1]))
 
 
 def blocks_of(checkpoint: Checkpoint, pairs: Pairs) -> list[list[int]]:

@@ -14,7 +14,8 @@ from mechdrift.engine.pool import Pool
 from mechdrift.engine.record import record_columns
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
-from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, sweep, sweep_naive
+from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, sweep
+from mechdrift.engine.sweep_naive import sweep_naive
 from mechdrift.engine.sweeps import blocks_of, record_clean, sweep_through
 from mechdrift.errors import InputError, Unmeasurable
 
@@ -48,10 +49,6 @@ def recorder(folder: Path, progress: Any = lambda _: None) -> Recorder:
     return Recorder(Pool("cpu", "float32"), Store(folder), 96, progress)
 
 
-def arguments(pairs: Pairs) -> dict[str, Any]:
-    return {"corrupt": pairs.corrupt, "clean": pairs.clean, "answers": pairs.answers, "first": pairs.first}
-
-
 def assert_same(found: Sweep, expected: Sweep) -> None:
     for name in ("patched", "clean", "corrupt"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-5, equal_nan=True)
@@ -83,7 +80,7 @@ def test_own_and_across_are_those_of_the_engine_and_read_a_second_time(
     base = asked.pool.model(points[0], [pairs.corrupt[0]])
     source = record_columns(base, pairs.clean, pairs.first)
     post = asked.pool.model(points[1], [pairs.corrupt[0]])
-    expected = [sweep(post, **arguments(pairs)), sweep(post, **arguments(pairs), source=source)]
+    expected = [sweep(post, pairs), sweep(post, pairs, source=source)]
     for one, other in zip(found, expected, strict=True):
         assert_same(one, other)
     assert not torch.allclose(found[0].patched, found[1].patched, equal_nan=True)
@@ -131,7 +128,7 @@ def test_a_model_that_the_fast_way_does_not_fit_is_run_whole_and_said(
     asked = recorder(tmp_path)
     found = sweep_through(asked, points[0], pairs)
     assert [text for text in asked.warnings if "patched by whole forwards" in text]
-    assert_same(found, sweep_naive(asked.pool.model(points[0], [pairs.corrupt[0]]), **arguments(pairs)))
+    assert_same(found, sweep_naive(asked.pool.model(points[0], [pairs.corrupt[0]]), pairs))
 
 
 def test_out_of_memory_halves_a_pass(
@@ -140,8 +137,8 @@ def test_out_of_memory_halves_a_pass(
     budgets = []
 
     def tight(model: Any, *told: Any) -> Sweep:
-        budgets.append(told[4])
-        if told[4] > 24 * BUDGET_PER_TOKEN["cpu"]:
+        budgets.append(told[1])
+        if told[1] > 24 * BUDGET_PER_TOKEN["cpu"]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return sweep(model, *told)
 
@@ -150,7 +147,7 @@ def test_out_of_memory_halves_a_pass(
     found = asked.at_one_batch(lambda: [sweep_through(asked, point, pairs) for point in points])
     assert asked.batch_tokens == 24
     assert budgets[:3] == [tokens * BUDGET_PER_TOKEN["cpu"] for tokens in (96, 48, 24)]
-    assert_same(found[1], sweep(asked.pool.model(points[1], [pairs.corrupt[0]]), **arguments(pairs)))
+    assert_same(found[1], sweep(asked.pool.model(points[1], [pairs.corrupt[0]]), pairs))
 
 
 def test_a_patched_logit_that_is_no_number_is_a_reason(
