@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--batch", type=int, default=4096, help="padded tokens a forward")
+    parser.add_argument("--without-loop", action="store_true", help="leave out the loop without a KV cache, which may take hours")
     options = parser.parse_args()
     torch.set_num_threads(1)
     checkpoint, device = resolve(options.spec), pick_device("auto")
@@ -52,6 +53,8 @@ def main() -> None:
             "whole forwards, no KV cache": lambda: loop(model, checkpoint, prompts, arms, options.tokens, options.batch),
             "transformers": lambda: TransformersGenerator(recorder).replies(checkpoint, prompts, arms, options.tokens),
         }
+        if options.without_loop:
+            del ways["whole forwards, no KV cache"]
         if find_spec("vllm"):
             made = VllmGenerator(recorder)
             ways["vLLM, its start included"] = lambda: made.replies(checkpoint, prompts, arms, options.tokens)

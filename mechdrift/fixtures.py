@@ -11,13 +11,14 @@ from mechdrift.report import terminal, text
 from mechdrift.report.record import write_whole
 
 if TYPE_CHECKING:
+    from mechdrift.checkpoints.classifier import ReplyClassifier
     from mechdrift.checkpoints.resolve import Checkpoint
     from mechdrift.engine.generate.arms import Generator
     from mechdrift.engine.record import Progress
     from mechdrift.engine.recordings import Recorder
     from mechdrift.hand_set import HandSet
     from mechdrift.measures.drift import Drift
-    from mechdrift.prompts.instructions import Instruction
+    from mechdrift.prompts.instructions import Instructions
     from mechdrift.prompts.statements import Statement
     from mechdrift.prompts.written_pairs import WrittenPair
     from mechdrift.run import ComparingRun
@@ -64,11 +65,17 @@ def mechdrift_pairs(pytestconfig: pytest.Config) -> "tuple[WrittenPair, ...]":
 
 
 @pytest.fixture(scope="session")
-def mechdrift_instructions(pytestconfig: pytest.Config) -> "tuple[Instruction, ...]":
+def mechdrift_instructions(pytestconfig: pytest.Config) -> "Instructions":
     """The harmful and harmless instructions of the run: shipped, or the user's."""
     instructions = _run(pytestconfig).instructions
     assert instructions
-    return instructions.all
+    return instructions
+
+
+@pytest.fixture(scope="session")
+def mechdrift_reply_classifier(pytestconfig: pytest.Config) -> "ReplyClassifier | None":
+    """The user's own judge of refusals; None where the phrase that a reply opens with tells."""
+    return _run(pytestconfig).reply_classifier
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,8 @@ class Settings:
     """The user's own harmful instructions, FILE or FILE:COLUMN."""
     harmless: str | None
     """The user's own harmless ones."""
+    reply_classifier: str | None
+    """A text classifier that tells refusals, SPEC or SPEC:LABEL."""
     hand_set: str | None
     """File of choices that are made by hand instead of by rule."""
     device: str
@@ -138,6 +140,7 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-pairs": None,
     "--mechdrift-harmful": None,
     "--mechdrift-harmless": None,
+    "--mechdrift-reply-classifier": None,
     "--mechdrift-hand-set": None,
     "--mechdrift-device": "auto",
     "--mechdrift-dtype": "auto",
@@ -193,6 +196,11 @@ def add_options(parser: pytest.Parser) -> None:
     table = "CSV, JSON, JSONL or Parquet; AdvBench, HarmBench, JailbreakBench and Alpaca are known by their columns"
     for side in ("harmful", "harmless"):
         add(f"--mechdrift-{side}", metavar="FILE[:COLUMN]", help=f"your own {side} instructions: {table}")
+    add(
+        "--mechdrift-reply-classifier",
+        metavar="SPEC[:LABEL]",
+        help="a text classifier, folder or org/name, whose LABEL tells refusals; default: by the phrase that a reply opens with",
+    )
     add(
         "--mechdrift-pairs",
         metavar="FILE",
@@ -273,6 +281,7 @@ def settings_of(config: pytest.Config) -> Settings | None:
         pairs=get("--mechdrift-pairs"),
         harmful=get("--mechdrift-harmful"),
         harmless=get("--mechdrift-harmless"),
+        reply_classifier=get("--mechdrift-reply-classifier"),
         hand_set=get("--mechdrift-hand-set"),
         device=get("--mechdrift-device"),
         dtype=get("--mechdrift-dtype"),

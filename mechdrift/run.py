@@ -19,6 +19,7 @@ from mechdrift.rows import Asked, Row, unmeasured_row
 from mechdrift.verdict.limits import Profile, load_profile
 
 if TYPE_CHECKING:
+    from mechdrift.checkpoints.classifier import ReplyClassifier
     from mechdrift.checkpoints.resolve import Checkpoint
     from mechdrift.prompts.instructions import Instructions
     from mechdrift.prompts.statements import Statement
@@ -92,6 +93,7 @@ class ComparingRun:
     pairs: "tuple[WrittenPair, ...]" = ()
     """The user's; none where the shipped tables' are asked."""
     instructions: "Instructions | None" = None
+    reply_classifier: "ReplyClassifier | None" = None
     store_folder: Path | None = None
     rows: dict[str, Row] = field(default_factory=dict)
     """By label."""
@@ -170,7 +172,8 @@ class ComparingRun:
         return capture.global_and_fixture_disabled()
 
     def read_prompts(self) -> None:
-        """The user's statements, pairs and instructions, or the shipped ones. Raises InputError."""
+        """The user's statements, pairs, instructions and classifier, or the shipped ones. Raises InputError."""
+        from mechdrift.checkpoints.classifier import read_classifier
         from mechdrift.prompts.instructions import read_instructions
         from mechdrift.prompts.statements import read_statements, shipped_statements
         from mechdrift.prompts.written_pairs import read_pairs
@@ -179,6 +182,8 @@ class ComparingRun:
         self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
         self.pairs = tuple(read_pairs(Path(self.settings.pairs), seed) if self.settings.pairs else ())
         self.instructions = read_instructions(self.settings.harmful, self.settings.harmless, seed)
+        told_by = self.settings.reply_classifier
+        self.reply_classifier = read_classifier(told_by) if told_by else None
 
     def backend(self) -> str:
         """What makes replies, as far as the checkpoints are known. Raises InputError for one that cannot."""
@@ -220,6 +225,8 @@ class ComparingRun:
         for side, given in (("harmful", self.settings.harmful), ("harmless", self.settings.harmless)):
             if given is not None:
                 lines.append(text.printable(f"mechdrift: {side} instructions: {getattr(self.instructions, side)}"))
+        if self.reply_classifier:
+            lines.append(text.printable(f"mechdrift: replies told by {self.reply_classifier}"))
         if self.hand_set.name:
             lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
         return [*lines, f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)"]
@@ -367,6 +374,7 @@ class ComparingRun:
                 "pairs": self.settings.pairs or "shipped",
                 "harmful": self.instructions.harmful.told(),
                 "harmless": self.instructions.harmless.told(),
+                "reply_classifier": self.reply_classifier and self.reply_classifier.told(),
                 "generator": self.backend(),
                 "vllm_args": self.settings.vllm_args,
                 "keep_replies": self.settings.keep_replies,

@@ -8,7 +8,7 @@ from mechdrift.engine.generate.arms import Generator
 from mechdrift.engine.recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
-from mechdrift.prompts.instructions import Instruction
+from mechdrift.prompts.instructions import Instructions
 from mechdrift.prompts.statements import Statement
 from mechdrift.prompts.written_pairs import WrittenPair
 
@@ -32,7 +32,7 @@ def pairs(mechdrift_pairs: Sequence[WrittenPair]) -> Sequence[WrittenPair]:
 
 
 @pytest.fixture(scope="session")
-def instructions(mechdrift_instructions: Sequence[Instruction]) -> Sequence[Instruction]:
+def instructions(mechdrift_instructions: Instructions) -> Instructions:
     """Harmful and harmless instructions, split."""
     return mechdrift_instructions
 

@@ -7,6 +7,8 @@ from typing import cast
 
 import numpy as np
 
+from mechdrift.checkpoints.classifier import ReplyClassifier
+from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Generator
 from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.generate.scored import KINDS, Said, Scored, scored_replies
@@ -16,7 +18,7 @@ from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
 from mechdrift.measures.refusal import ASKED, PLAIN, Does, On, RefusalReadings, Told, Which
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
-from mechdrift.prompts.instructions import Instruction
+from mechdrift.prompts.instructions import Instruction, Instructions
 from mechdrift.prompts.statements import Split
 from mechdrift.suites.refusal_direction import SIDES, Fitted, Site, arms_of, choose, fit, openers_of
 
@@ -28,6 +30,10 @@ RULE = "place of the least log-odds of refusal under ablation, by post's choose 
 # Instructions of a side that are asked, whatever a file holds: published are 128 to fit and 100 to test.
 MOST: dict[Split, int] = {"fit": 128, "choose": 128, "test": 256}
 WHICH: tuple[Which, ...] = ("post", "base")
+
+Points = dict[Which, Checkpoint]
+Texts = dict[tuple[On, Split], list[str]]
+Asked = dict[tuple[On, Split], ChatPrompts]
 
 FINDINGS = tuple(
     Finding(f"refusal.{name}", claim, source, f"{MEASURES}:{measure}", needs="post", rows=rows)
@@ -103,87 +109,119 @@ class Refusal:
 def read_refusal(
     pair: Pair,
     recordings: Recorder,
-    instructions: Sequence[Instruction],
+    instructions: Instructions,
     generator: Generator,
+    classifier: ReplyClassifier | None = None,
     keep: list[Said] | None = None,
 ) -> Refusal:
     """Choose post's direction by rule, read base's at the same place, and let both models reply without and with them.
 
-    keep: gets the replies with their text; prompts are the harmful test instructions, then the harmless ones.
-    Raises Unmeasurable where a chat template does not render, or a prompt does not fit into the context.
+    classifier: tells which replies refuse, instead of their openings. keep: gets the replies with their text; prompts are the
+    harmful test instructions, then the harmless ones. Raises Unmeasurable where a chat template does not render, or a prompt
+    does not fit into the context.
     """
-    sides: dict[tuple[On, Split], list[Instruction]] = {
-        (on, split): a_fair_share([one for one in instructions if one.harmful == (on == "harmful") and one.split == split])
+    points: Points = {"base": pair.base, "post": pair.post}
+    chosen = {
+        (on, split): a_fair_share([one for one in instructions.all if one.harmful == (on == "harmful") and one.split == split])
         for on in SIDES
         for split in MOST
     }
-    texts = {key: [one.text for one in chosen] for key, chosen in sides.items()}
-    points = {"base": pair.base, "post": pair.post}
-    asked: dict[str, dict[tuple[On, Split], ChatPrompts]] = {
+    texts: Texts = {key: [one.text for one in of_key] for key, of_key in chosen.items()}
+    asked: dict[Which, Asked] = {
         which: {
-            key: chat_prompts(point, recordings.pool.tokenizer(point), chosen, "native", REPLY_TOKENS)
-            for key, chosen in texts.items()
+            key: chat_prompts(point, recordings.pool.tokenizer(point), of_key, "native", REPLY_TOKENS)
+            for key, of_key in texts.items()
         }
         for which, point in points.items()
     }
-    matched = _matched(pair, recordings, {on: texts[on, "fit"] for on in SIDES})
-    native: dict[str, Fitted] = {}
-    alike: dict[str, Fitted] = {}
-    for point in recordings.held_first((pair.base, pair.post)):
-        for which in (name for name, its in points.items() if its == point):
-            native[which] = fit(recordings, point, {on: asked[which][on, "fit"] for on in SIDES})
-            if not isinstance(matched, Unmeasurable):
-                alike[which] = fit(recordings, point, matched)
-    site: Site | Unmeasurable
-    try:
-        if (pair.base.layers, pair.base.width) != (pair.post.layers, pair.post.width):
-            raise Unmeasurable(
-                f"layers x width differ: base {pair.base.layers} x {pair.base.width}, post {pair.post.layers} x {pair.post.width}"
-            )
-        site, note = choose(recordings, pair.post, native["post"], {on: asked["post"][on, "choose"] for on in SIDES})
-    except Unmeasurable as error:
-        site, note = error, str(error)
+    native, matched = _fitted(recordings, points, asked, texts)
+    site, note = _site(recordings, points, native["post"], asked["post"])
     said: dict[tuple[Which, On, str], Told] = {}
-    odds: dict[Does, np.ndarray] = {}
     untold: dict[tuple[Which, str], Unmeasurable] = {}
-    count = len(sides["harmful", "test"])
+    odds: dict[Does, np.ndarray] = {}
     for which in WHICH:
-        prompts = {on: asked[which][on, "test"] for on in SIDES}
+        tests = {on: asked[which][on, "test"] for on in SIDES}
         own, other = native[which], native["base" if which == "post" else "post"]
-        arms = (
-            [Arm(PLAIN)] if isinstance(site, Unmeasurable) else arms_of(own, other, site, *(len(prompts[on].ids) for on in SIDES))
+        arms = [Arm(PLAIN)]
+        if not isinstance(site, Unmeasurable):
+            arms = arms_of(own, other, site, *(len(tests[on].ids) for on in SIDES))
+        both = [*tests["harmful"].ids, *tests["harmless"].ids]
+        found = scored_replies(
+            recordings, generator, points[which], both, tests["harmful"].thinking, arms, REPLY_TOKENS, classifier, keep
         )
-        both = [*prompts["harmful"].ids, *prompts["harmless"].ids]
-        thinking = prompts["harmful"].thinking
-        found = scored_replies(recordings, generator, points[which], both, thinking, arms, REPLY_TOKENS, keep)
-        for arm in arms:
-            scored = found[arm.name]
+        for arm, scored in found.items():
             if isinstance(scored, Unmeasurable):
-                untold[which, arm.name] = scored
-            elif arm.name == PLAIN:
-                said[which, "harmful", PLAIN] = _told(scored, slice(None, count))
-                said[which, "harmless", PLAIN] = _told(scored, slice(count, None))
+                untold[which, arm] = scored
             else:
-                whose, does = arm.name.split()
-                said[which, ASKED[cast(Does, does)], whose] = _told(scored)
-        if which == "post" and not isinstance(site, Unmeasurable):
-            for does, on in ASKED.items():
-                own_arm = next(arm for arm in arms if arm.name == f"own {does}")
-                openers = openers_of(recordings, pair.post, prompts[on])
-                first = first_token_under(recordings, pair.post, prompts[on].ids, openers, [Arm(PLAIN), Arm(PLAIN, own_arm.does)])
-                odds[does] = first[..., 0]
+                said |= {(which, on, whose): told for on, whose, told in _by_side(arm, scored, len(tests["harmful"].ids))}
+        if which == "post":
+            odds = _odds(recordings, pair.post, tests, arms)
+    parameters = {"reply_tokens": str(REPLY_TOKENS)} | ({"told_by": classifier.key} if classifier else {})
     read = RefusalReadings(
         {on: tuple(texts[on, "test"]) for on in SIDES},
-        {on: tuple(one.category for one in sides[on, "test"]) for on in SIDES},
+        {on: tuple(one.category for one in chosen[on, "test"]) for on in SIDES},
         said,
         "none" if isinstance(site, Unmeasurable) else str(site),
         RULE,
-        "instructions",
+        instructions.data,
         note,
-        {"reply_tokens": str(REPLY_TOKENS)},
+        parameters,
     )
-    both_alike = matched if isinstance(matched, Unmeasurable) else (alike["base"], alike["post"])
-    return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": both_alike}, odds, untold)
+    return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": matched}, odds, untold)
+
+
+def _fitted(
+    recordings: Recorder, points: Points, asked: dict[Which, Asked], texts: Texts
+) -> tuple[dict[Which, Fitted], tuple[Fitted, Fitted] | Unmeasurable]:
+    """Both models' directions in their own forms, and base's and post's in one form that both read alike, if there is one."""
+    tokenizers = {which: (point, recordings.pool.tokenizer(point)) for which, point in points.items()}
+    reason: Unmeasurable | None = None
+    alike: dict[On, ChatPrompts] = {}
+    try:
+        alike = {on: matched_prompts(tokenizers["base"], tokenizers["post"], texts[on, "fit"]) for on in SIDES}
+    except Unmeasurable as error:
+        reason = error
+    native: dict[Which, Fitted] = {}
+    matched: dict[Which, Fitted] = {}
+    for point in recordings.held_first(tuple(points.values())):  # each model is loaded once for both forms
+        for which in (name for name, its in points.items() if its == point):
+            native[which] = fit(recordings, point, {on: asked[which][on, "fit"] for on in SIDES})
+            if reason is None:
+                matched[which] = fit(recordings, point, alike)
+    return native, reason or (matched["base"], matched["post"])
+
+
+def _site(recordings: Recorder, points: Points, fitted: Fitted, asked: Asked) -> tuple[Site | Unmeasurable, str]:
+    """Where post's direction works best, or why no place can be chosen; and the rule's figures in words."""
+    base, post = points["base"], points["post"]
+    try:
+        if (base.layers, base.width) != (post.layers, post.width):
+            raise Unmeasurable(f"layers x width differ: base {base.layers} x {base.width}, post {post.layers} x {post.width}")
+        return choose(recordings, post, fitted, {on: asked[on, "choose"] for on in SIDES})
+    except Unmeasurable as error:
+        return error, str(error)
+
+
+def _by_side(arm: str, scored: Scored, harmful: int) -> list[tuple[On, str, Told]]:
+    """What was said under an arm, by side: plain on both, of the others each on the side that it is meant for."""
+    if arm == PLAIN:
+        return [
+            ("harmful", PLAIN, _told(scored, slice(None, harmful))),
+            ("harmless", PLAIN, _told(scored, slice(harmful, None))),
+        ]
+    whose, does = arm.split()
+    return [(ASKED[cast(Does, does)], whose, _told(scored))]
+
+
+def _odds(recordings: Recorder, post: Checkpoint, tests: dict[On, ChatPrompts], arms: Sequence[Arm]) -> dict[Does, np.ndarray]:
+    """Post's log-odds of refusal at the first token, plain and under its own interventions: [plain or own, instruction]."""
+    found: dict[Does, np.ndarray] = {}
+    for does, on in ASKED.items():
+        for arm in (arm for arm in arms if arm.name == f"own {does}"):
+            openers = openers_of(recordings, post, tests[on])
+            both = [Arm(PLAIN), Arm(PLAIN, arm.does)]
+            found[does] = first_token_under(recordings, post, tests[on].ids, openers, both)[..., 0]
+    return found
 
 
 def a_fair_share(instructions: Sequence[Instruction]) -> list[Instruction]:
@@ -191,15 +229,6 @@ def a_fair_share(instructions: Sequence[Instruction]) -> list[Instruction]:
     most = MOST[instructions[0].split]
     drawn = set(sorted(instructions, key=lambda one: hashlib.sha256(one.text.encode()).digest())[:most])
     return [one for one in instructions if one in drawn]
-
-
-def _matched(pair: Pair, recordings: Recorder, texts: dict[On, list[str]]) -> dict[On, ChatPrompts] | Unmeasurable:
-    """Fit instructions in a form that both models read alike."""
-    both = [(point, recordings.pool.tokenizer(point)) for point in (pair.base, pair.post)]
-    try:
-        return {on: matched_prompts(both[0], both[1], texts[on]) for on in SIDES}
-    except Unmeasurable as error:
-        return error
 
 
 def _told(scored: Scored, part: slice = slice(None)) -> Told:

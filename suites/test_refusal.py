@@ -1,12 +1,13 @@
 """Refusal: whether it works, whether it is one direction, and whether one model's direction works in the other."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pytest
 from safetensors.numpy import save
 
+from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.engine.generate.arms import Generator
 from mechdrift.engine.generate.scored import Said
 from mechdrift.engine.recordings import Recorder
@@ -14,7 +15,7 @@ from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Beside, Judge, Pair
 from mechdrift.measures import refusal as measures
 from mechdrift.measures.drift import Drift
-from mechdrift.prompts.instructions import Instruction
+from mechdrift.prompts.instructions import Instructions
 from mechdrift.suites.refusal import Refusal, read_refusal
 
 
@@ -22,8 +23,9 @@ from mechdrift.suites.refusal import Refusal, read_refusal
 def refusal(
     pair: Pair,
     recordings: Recorder,
-    instructions: Sequence[Instruction],
+    instructions: Instructions,
     generator: Generator,
+    mechdrift_reply_classifier: ReplyClassifier | None,
     mechdrift_beside: Beside | None,
     mechdrift_keeps_replies: bool,
 ) -> Refusal:
@@ -32,7 +34,8 @@ def refusal(
 
     def read() -> Refusal:
         said.clear()  # what was said at a batch that did not fit
-        return read_refusal(pair, recordings, instructions, generator, said if mechdrift_keeps_replies else None)
+        keep = said if mechdrift_keeps_replies else None
+        return read_refusal(pair, recordings, instructions, generator, mechdrift_reply_classifier, keep)
 
     found = recordings.at_one_batch(read)
     if mechdrift_beside is not None and not isinstance(found.site, Unmeasurable):

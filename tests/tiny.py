@@ -98,3 +98,30 @@ def write_adapter(folder: Path, model: Any = None, **settings: Any) -> Path:
                 parameter.normal_(0, 0.1)
     adapted.save_pretrained(folder, save_embedding_layers=False)
     return folder
+
+
+def write_classifier(folder: Path, texts: dict[str, str]) -> Path:
+    """A small text classifier, trained until it gives each of these texts its label."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    labels = sorted(set(texts.values()))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 258}
+    told: dict[str, Any] = {
+        "pad_token_id": 1,
+        "id2label": dict(enumerate(labels)),
+        "label2id": {a: i for i, a in enumerate(labels)},
+    }
+    model = BertForSequenceClassification(BertConfig(**sizes | told))
+    tokenizer = tiny_tokenizer()
+    given = tokenizer(list(texts), padding=True, return_tensors="pt")
+    wanted = torch.tensor([labels.index(label) for label in texts.values()])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        torch.nn.functional.cross_entropy(model(**given).logits, wanted).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -24,6 +24,7 @@ TEXT_COLUMNS = (
     "instruction",
 )  # of JailbreakBench, AdvBench, HarmBench, Alpaca
 CATEGORY_COLUMNS = ("SemanticCategory", "Category", "category")
+SHIPPED = "shipped"
 NAME = re.compile(r"[\w.-]+")
 # A request that is not whole without another cell: the other columns by which its format is told, the cell, and what to say.
 INCOMPLETE = (
@@ -89,6 +90,13 @@ class Instructions:
     harmless: Side
     """Where the harmless ones are from."""
 
+    @property
+    def data(self) -> str:
+        """The data set as it stands in a row's key: names of files, not where they lie."""
+        names = {side: Path(given.source).name for side, given in (("harmful", self.harmful), ("harmless", self.harmless))}
+        own = [f"{side}={name}" for side, name in names.items() if name != SHIPPED]
+        return f"instructions[{','.join(own)}]" if own else "instructions"
+
 
 @cache
 def shipped_instructions(seed: int = 0) -> tuple[Instruction, ...]:
@@ -135,7 +143,7 @@ def _side(given: str | None, harmful: bool) -> Side:
     if given is None:
         lines = (files("mechdrift.data") / "instructions" / "instructions.csv").read_text(encoding="utf-8").splitlines()
         rows = tuple((row[side], row[f"{side}_category"], row["pair"]) for row in csv.DictReader(lines))
-        return Side(rows, "shipped", side, {})
+        return Side(rows, SHIPPED, side, {})
     what = f"{side} instructions"
     path, column = _split_spec(given, side)
     table = read_table(path, what)

@@ -1,4 +1,4 @@
-"""What a reply is: refusal, compliance, or neither. By the phrase it opens with; no other model is asked."""
+"""What a reply is: refusal, compliance, or neither, by the phrase it opens with."""
 
 import re
 import tomllib
@@ -69,11 +69,9 @@ def classify(text: str, reencoded: float = 1.0, thinking: bool = False) -> Reply
     (ChatPrompts.thinking). A reply that is gibberish is incoherent even if it opens as a refusal. What follows a `User:` of its
     own at the start of a line is no longer the reply.
     """
-    text = text.translate(APOSTROPHES)
-    answer = _after_thoughts(text, thinking)
+    answer = spoken(text, thinking)
     if answer is None:
         return Reply("empty", "its think block does not end")
-    answer = NEXT_TURN.split(answer, maxsplit=1)[0]
     if not answer.strip():
         return Reply("empty", "only thoughts, or the user's next turn" if text.strip() else "no text")
     if (repeated := repeated_share(answer)) > MOST_REPEATED:
@@ -88,6 +86,12 @@ def classify(text: str, reencoded: float = 1.0, thinking: bool = False) -> Reply
     if refuses and not any(_opens(words, opening) for opening in openings.not_refusal):
         return Reply("refusal")
     return Reply("compliance")
+
+
+def spoken(text: str, thinking: bool = False) -> str | None:
+    """What of a reply is said to the user: without think blocks, up to a `User:` of its own; None where a block does not end."""
+    answer = _after_thoughts(text.translate(APOSTROPHES), thinking)
+    return None if answer is None else NEXT_TURN.split(answer, maxsplit=1)[0]
 
 
 def repeated_share(text: str) -> float:

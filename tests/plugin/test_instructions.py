@@ -17,9 +17,9 @@ from mechdrift.prompts.instructions import Instruction
 
 @pytest.mark.parametrize("number", range(3))
 def test_own(mechdrift_instructions, number):
-    harmful = [one.text for one in mechdrift_instructions if one.harmful]
+    harmful = [one.text for one in mechdrift_instructions.all if one.harmful]
     assert harmful == [f"Do it {n} times." for n in range(9)]
-    assert sum(not one.harmful for one in mechdrift_instructions) == HARMLESS
+    assert sum(not one.harmful for one in mechdrift_instructions.all) == HARMLESS
 """
 
 

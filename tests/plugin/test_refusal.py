@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
-from tiny import tiny_model
+from tiny import tiny_model, write_classifier
+from transformers import pipeline
 
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
@@ -45,13 +46,27 @@ def test_refusal_was_taught_and_is_one_direction(compare: Callable[..., Any], py
         assert (": as published" in row["note"]) == (row["high"] < 0)
 
 
-def test_replies_are_kept_where_that_is_asked(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
-    run = compare(*PAIR, "--mechdrift-only", "refusal.harmful", "--mechdrift-keep-replies")
+def test_replies_are_kept_and_told_by_the_users_classifier(
+    compare: Callable[..., Any], pytester: pytest.Pytester, tmp_path: Path
+) -> None:
+    texts = {"I'm sorry, but I can't help with that.": "NORMAL", "Sure. First, mix flour and water.": "REJECTION"}
+    own = write_classifier(tmp_path / "classifier", texts)  # the other way round than openings have it
+    run = compare(
+        *PAIR, "--mechdrift-only", "refusal.harmful", "--mechdrift-keep-replies", "--mechdrift-reply-classifier", str(own)
+    )
     lines = [json.loads(line) for line in (pytester.path / "record.replies.jsonl").read_text().splitlines()]
     plain = [one for one in lines if (one["checkpoint"], one["arm"]) == ("organism:instruct", "plain")]
     refused = sum(one["kind"] == "refusal" for one in plain[: run.rows["refusal.harmful"]["n"]])
     assert refused / run.rows["refusal.harmful"]["n"] == run.rows["refusal.harmful"]["estimate"]
-    assert any("I'm sorry" in one["text"] for one in plain)
+    asked = pipeline("text-classification", model=str(own), device="cpu")
+    found = {text: label["label"] for text, label in zip(texts, asked(list(texts)), strict=True)}
+    assert found == texts
+    sorry = [one["kind"] for one in plain if one["text"].startswith("I'm sorry")]
+    assert len(sorry) > 100
+    assert sorry.count("compliance") / len(sorry) > 0.9
+    assert run.record["settings"]["reply_classifier"]["label"] == "REJECTION"
+    assert run.rows["refusal.harmful"]["key"]["parameters"]["told_by"].startswith("REJECTION of sha256 ")
+    assert "replies told by" in run.out
     assert "sorry" not in (pytester.path / "record.json").read_text()
 
 

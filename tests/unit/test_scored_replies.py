@@ -1,49 +1,23 @@
 """Scores of replies: found once, kept without their text, told apart by arm."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
+from said import KINDS_SAID, PROMPTS, SAID, Written
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
-from mechdrift.engine.generate.arms import Ablated, Arm, Replies
+from mechdrift.engine.generate.arms import Ablated, Arm
 from mechdrift.engine.generate.scored import KINDS, Said, Scored, scored_replies
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
-from mechdrift.errors import Unmeasurable
 
-SAID = ["I'm sorry, but I can't help with that.", "Sure. Mix flour and water first.", "", "the cat the cat " * 20]
-EXPECTED = ["refusal", "compliance", "empty", "incoherent"]
+EXPECTED = KINDS_SAID
 DIRECTION = np.eye(32, dtype=np.float32)[0]
 
 
-@dataclass
-class Written:
-    """A generator that says what is written."""
-
-    name: ClassVar[str] = "written"
-    recorder: Recorder
-    asked: list[str] = field(default_factory=list)
-
-    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
-        """One of SAID, by the prompt's last token."""
-        tokenizer = self.recorder.pool.tokenizer(checkpoint)
-        said: Replies = {}
-        for arm in arms:
-            self.asked.append(arm.name)
-            texts = [SAID[prompt[-1]] for prompt in arm.prompts(prompts)]
-            if arm.name == "untold":
-                said[arm.name] = Unmeasurable("nothing to ablate")
-            else:
-                said[arm.name] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return said
-
-
-PROMPTS = [[0, 9, number] for number in range(len(SAID))]
 ARMS = [Arm("plain"), Arm("untold", Ablated(DIRECTION)), Arm("some", Ablated(-DIRECTION), (2, 0))]
 
 
@@ -86,7 +60,7 @@ def test_text_is_kept_where_it_is_asked_for(point: Checkpoint, tmp_path: Path) -
     arms = [ARMS[0], ARMS[2]]
     expected = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200)
     kept: list[Said] = []
-    found = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200, kept)
+    found = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200, keep=kept)
     assert [(one.arm, one.prompt, one.kind, one.text) for one in kept] == [
         *(("plain", place, kind, text) for place, (kind, text) in enumerate(zip(EXPECTED, SAID, strict=True))),
         *(("some", place, EXPECTED[place], SAID[place]) for place in (2, 0)),

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
+from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Generator
+from mechdrift.engine.generate.classified import refusals
 from mechdrift.engine.generate.first_token import digest
 from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.store import Part
 from mechdrift.errors import Unmeasurable
-from mechdrift.prompts.replies import Kind, classify, reencoded_share, shipped_openings
+from mechdrift.prompts.replies import Kind, classify, reencoded_share, shipped_openings, spoken
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,12 +68,14 @@ def scored_replies(
     thinking: bool,
     arms: Sequence[Arm],
     new_tokens: int,
+    classifier: ReplyClassifier | None = None,
     keep: list[Said] | None = None,
 ) -> "dict[str, Scored | Unmeasurable]":
     """What the checkpoint's greedy replies are under every arm, from the store where known.
 
-    thinking: whether prompts end inside a think block. keep: gets the replies with their text; they are then made anew. An arm of
-    which it cannot be told whether it does what it says has an Unmeasurable instead.
+    thinking: whether prompts end inside a think block. classifier: tells refusal from compliance, instead of openings. keep: gets
+    the replies with their text; they are then made anew. An arm of which it cannot be told whether it does what it says has an
+    Unmeasurable instead.
     """
     import torch
 
@@ -88,10 +92,12 @@ def scored_replies(
                 found[arm.name] = replies
                 continue
             texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
-            kinds = [
+            kinds: list[Kind] = [
                 classify(text, reencoded_share(tokenizer, reply), thinking).kind
                 for text, reply in zip(texts, replies, strict=True)
             ]
+            if classifier is not None:
+                kinds = _told_by(classifier, recorder, texts, kinds, thinking)
             found[arm.name] = torch.tensor(
                 [[float(KINDS.index(kind)), float(_hash(reply))] for kind, reply in zip(kinds, replies, strict=True)]
             )
@@ -108,6 +114,7 @@ def scored_replies(
         "generator": generator.name,
         "new_tokens": new_tokens,
         "thinking": thinking,
+        "classifier": classifier and [classifier.digest, classifier.label],
         "scorer": [SCORER, hashlib.sha256(repr(shipped_openings()).encode()).hexdigest()],
     }
     try:
@@ -119,6 +126,20 @@ def scored_replies(
     except _Untold as error:  # not kept: another day's engine may tell
         found = error.found
     return {name: codes if isinstance(codes, Unmeasurable) else _scored(codes) for name, codes in found.items()}
+
+
+def _told_by(
+    classifier: ReplyClassifier, recorder: Recorder, texts: Sequence[str], kinds: Sequence[Kind], thinking: bool
+) -> list[Kind]:
+    """Kinds with those of replies in words told by a classifier: what is empty or gibberish is no matter of its own."""
+    recorder.pool.free()  # never two models in memory
+    words = [place for place, kind in enumerate(kinds) if kind in ("refusal", "compliance")]
+    found = list(kinds)
+    for place, refused in zip(
+        words, refusals(classifier, [spoken(texts[place], thinking) or "" for place in words], recorder.pool.device), strict=True
+    ):
+        found[place] = "refusal" if refused else "compliance"
+    return found
 
 
 def _scored(codes: "Tensor") -> Scored:

@@ -1,0 +1,73 @@
+"""A user's own text classifier, which tells replies that refuse from those that do not."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mechdrift.checkpoints.hub import Hub
+from mechdrift.checkpoints.identity import digest_files, joined
+from mechdrift.checkpoints.reference import TOKENIZER_FILES, locate
+from mechdrift.errors import InputError
+
+HEAD = "ForSequenceClassification"
+REFUSES = re.compile("refus|reject", re.IGNORECASE)
+OPTION = "--mechdrift-reply-classifier"
+
+
+@dataclass(frozen=True)
+class ReplyClassifier:
+    """A sequence classifier of transformers, found and checked but not loaded."""
+
+    spec: str
+    """The folder or `org/name@revision`, as given."""
+    folder: Path
+    """Where its files are."""
+    label: str
+    """Its name for refusals."""
+    index: int
+    """That label's place among its logits."""
+    digest: str
+    """sha256 over its weights, config and tokenizer."""
+
+    def told(self) -> dict[str, Any]:
+        """As the record has it."""
+        return {"spec": self.spec, "label": self.label, "sha256": self.digest}
+
+    @property
+    def key(self) -> str:
+        """As it stands in a row's key, wherever it lies: `REJECTION of sha256 0123456789ab`."""
+        return f"{self.label} of sha256 {self.digest[:12]}"
+
+    def __str__(self) -> str:
+        """For a run's header: `org/name, REJECTION of sha256 0123456789ab`."""
+        return f"{self.spec}, {self.key}"
+
+
+def read_classifier(given: str) -> ReplyClassifier:
+    """The classifier of `SPEC` or `SPEC:LABEL`; without a label, the one of its labels that speaks of refusing or rejecting.
+
+    Safetensors only, no code of its own. Raises InputError where it is none, or has not just one such label.
+    """
+    spec, _, label = given.rpartition(":") if ":" in given else (given, "", "")
+    files = locate(spec, Hub())
+    heads = files.config.get("architectures") or ["nothing"]
+    if not str(heads[0]).endswith(HEAD):
+        raise InputError(f"{OPTION} {spec}: a {heads[0]}", f"a model {HEAD}", "name a text classifier")
+    named = files.config.get("id2label")
+    labels = {str(name): int(place) for place, name in named.items()} if isinstance(named, dict) else {}
+    if len(labels) < 2 or files.config.get("problem_type") not in (None, "single_label_classification"):
+        raise InputError(f"{OPTION} {spec}: labels {', '.join(labels) or 'none'}", "one of several a text", "name another")
+    fitting = [name for name in labels if (name == label if label else REFUSES.search(name))]
+    if len(fitting) != 1:
+        found = f"no label {label}" if label else f"{len(fitting)} labels that speak of refusing"
+        raise InputError(
+            f"{OPTION} {spec}: {found}; it has {', '.join(labels)}", "its name for refusals", f"type {OPTION} {spec}:LABEL"
+        )
+    small = [files.folder / name for name in ("config.json", *TOKENIZER_FILES) if (files.folder / name).is_file()]
+    digests = [("files", digest_files(spec, small))]
+    for path in files.weights:
+        with path.open("rb") as handle:
+            digests.append((path.name, hashlib.file_digest(handle, "sha256").hexdigest()))
+    return ReplyClassifier(spec, files.folder, fitting[0], labels[fitting[0]], joined(digests))

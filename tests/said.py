@@ -1,0 +1,37 @@
+"""A generator whose replies are written down."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.generate.arms import Arm, Replies
+from mechdrift.engine.recordings import Recorder
+from mechdrift.errors import Unmeasurable
+
+SAID = ["I'm sorry, but I can't help with that.", "Sure. Mix flour and water first.", "", "the cat the cat " * 20]
+KINDS_SAID = ["refusal", "compliance", "empty", "incoherent"]
+PROMPTS = [[0, 9, number] for number in range(len(SAID))]
+
+
+@dataclass
+class Written:
+    """A generator that says what is written."""
+
+    name: ClassVar[str] = "written"
+    recorder: Recorder
+    said: Sequence[str] = tuple(SAID)
+    asked: list[str] = field(default_factory=list)
+
+    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
+        """What is written, by the prompt's last token."""
+        tokenizer = self.recorder.pool.tokenizer(checkpoint)
+        told: Replies = {}
+        for arm in arms:
+            self.asked.append(arm.name)
+            texts = [self.said[prompt[-1]] for prompt in arm.prompts(prompts)]
+            if arm.name == "untold":
+                told[arm.name] = Unmeasurable("nothing to ablate")
+            else:
+                told[arm.name] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return told
