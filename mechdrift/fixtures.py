@@ -136,8 +136,11 @@ class Judge:
         self._request = request
 
     def judge(self, drift: "Drift") -> None:
-        """Judge by the run's profile; pytest.fail with the row in words where a gate is drifted, undecided or unmeasurable."""
-        from mechdrift.rows import judged_row
+        """Judge by the run's profile; pytest.fail with the row in words where it makes the run fail.
+
+        A gate that does not hold and yet lets the run pass, by a waiver or by --mechdrift-fail-on, is an expected failure.
+        """
+        from mechdrift.rows import fails, judged_row
         from mechdrift.run import ROW, asked_by
 
         run = _run(self._request.config)
@@ -148,9 +151,10 @@ class Judge:
             drift = drift.of_identical()
         row = judged_row(asked, drift, run.profile)
         self._request.node.stash[ROW] = row
+        if fails(row, run.settings.fail_on):
+            pytest.fail(text.failure(row, run.again(asked.finding.name)), pytrace=False)
         if row["role"] == "gate" and row["verdict"] != "held":
-            words = text.missing if row["estimate"] is None else text.failure
-            pytest.fail(words(row, run.again(asked.finding.name)), pytrace=False)
+            pytest.xfail(text.let_pass(row))
 
 
 def work_done(config: pytest.Config) -> dict[str, int]:

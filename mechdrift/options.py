@@ -67,6 +67,17 @@ def parse_vllm_args(text: str) -> dict[str, Any]:
     return found
 
 
+def parse_fail_on(text: str) -> tuple[str, ...]:
+    """Verdicts, separated by commas; `drifted` is always one of them, or nothing would be a gate."""
+    usual = DEFAULTS["--mechdrift-fail-on"]
+    named = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in named if name not in usual]:
+        raise ArgumentTypeError(f"{unknown[0]!r}: expected some of {', '.join(usual)}, separated by commas")
+    if "drifted" not in named:
+        raise ArgumentTypeError(f"{text!r}: expected drifted among them; to gate nothing type --mechdrift-profile report")
+    return tuple(name for name in usual if name in named)
+
+
 def parse_stage(text: str) -> tuple[str, str]:
     """NAME=SPEC: a checkpoint between base and post, and what to call it."""
     name, equals, spec = text.partition("=")
@@ -89,6 +100,8 @@ class Settings:
     """Name and spec of checkpoints between the two, in the order of training."""
     profile: str
     """Name or file of the limits."""
+    fail_on: tuple[str, ...]
+    """Verdicts of gates that make the run fail."""
     only: tuple[str, ...]
     """Families or findings; empty: all."""
     statements: str | None
@@ -129,12 +142,13 @@ class Settings:
         parts = ["pytest", "--base", self.base, "--post", self.post]
         for name, value in _by_option(self).items():
             if value != DEFAULTS[name] and name not in ("--mechdrift-only", "--mechdrift-record"):
-                parts += [name] if value is True else [name, value if isinstance(value, str) else json.dumps(value)]
+                parts += [name] if value is True else [name, _as_typed(value)]
         return shlex.join([*parts, "--mechdrift-only", finding])
 
 
 DEFAULTS: dict[str, Any] = {
     "--mechdrift-profile": "base-to-post",
+    "--mechdrift-fail-on": ("drifted", "undecided", "unmeasurable"),
     "--mechdrift-only": None,
     "--mechdrift-statements": None,
     "--mechdrift-pairs": None,
@@ -153,6 +167,13 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-record": None,
     "--mechdrift-no-identity-shortcut": False,
 }
+
+
+def _as_typed(value: Any) -> str:
+    """An option's value on a command line."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _by_option(settings: Settings) -> dict[str, Any]:
@@ -187,6 +208,12 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(name, default=DEFAULTS[name], **settings)
 
     add("--mechdrift-profile", metavar="NAME|FILE.toml", help="limits and roles of the rows; default: base-to-post")
+    add(
+        "--mechdrift-fail-on",
+        metavar="VERDICTS",
+        type=parse_fail_on,
+        help="which verdicts of gates make the run fail; default: drifted,undecided,unmeasurable. An error always does",
+    )
     add("--mechdrift-only", metavar="NAME", action="append", help="a family (truth) or a finding (truth.clean_gap); repeatable")
     add(
         "--mechdrift-statements",
@@ -276,6 +303,7 @@ def settings_of(config: pytest.Config) -> Settings | None:
         post=post,
         stages=tuple(stages),
         profile=get("--mechdrift-profile"),
+        fail_on=get("--mechdrift-fail-on"),
         only=tuple(get("--mechdrift-only") or ()),
         statements=get("--mechdrift-statements"),
         pairs=get("--mechdrift-pairs"),

@@ -30,6 +30,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 def pytest_configure(config: pytest.Config) -> None:
     """With a pair given, set the comparing run up."""
     config.addinivalue_line("markers", "finding(name): the test gives the verdict of this mechdrift finding")
+    config.addinivalue_line("markers", "limit(at_least, at_most, role): what this test's finding is judged by, over the profile")
     if (settings := options.settings_of(config)) is not None:
         from mechdrift.run import start
 

@@ -1,17 +1,21 @@
 """Rows: one finding's drift with its limit, role and verdict, as plain JSON data."""
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import Any
 
 from mechdrift.findings import Finding
 from mechdrift.measures.drift import Drift
 from mechdrift.stats import CONFIDENCE
 from mechdrift.verdict.decide import Verdict, decide
-from mechdrift.verdict.limits import Profile
+from mechdrift.verdict.limits import Profile, Rule
 
 Row = dict[str, Any]
 CONTRIBUTORS = 3
+NOT_HELD = {"drifted", "undecided", "unmeasurable"}
+"""Verdicts of a gate that --mechdrift-fail-on may name."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Asked:
     """The claim."""
     parameters: tuple[tuple[str, str], ...] = ()
     """Sorted (name, value) pairs; part of the row's key."""
+    marked: Rule | None = None
+    """The rule that the test itself is marked with, over the profile's."""
 
     @property
     def label(self) -> str:
@@ -29,10 +35,14 @@ class Asked:
         inner = ",".join(f"{name}={value}" for name, value in self.parameters)
         return f"{self.finding.name}[{inner}]" if inner else self.finding.name
 
+    def rule(self, profile: Profile) -> Rule:
+        """By what the row is judged."""
+        return self.marked or profile.rule(self.label)
+
 
 def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
     """The row of a drift that was measured."""
-    decision = decide(drift, profile)
+    decision = decide(drift, profile, asked.rule(profile))
     floor = drift.floor
     worst = sorted(drift.items, key=lambda item: (item.contribution, item.kind, item.name))[:CONTRIBUTORS]
     measured = {
@@ -82,7 +92,7 @@ def unmeasured_row(asked: Asked, profile: Profile, verdict: Verdict, reason: str
 
 def _head(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:
     """What every row has."""
-    finding, rule = asked.finding, profile.rule(asked.finding.name)
+    finding, rule, waiver = asked.finding, asked.rule(profile), profile.waiver(asked.label)
     return {
         "label": asked.label,
         "finding": finding.name,
@@ -92,7 +102,20 @@ def _head(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:
         "limit": asdict(rule.limit) if rule.limit else None,
         "verdict": verdict,
         "reason": reason,
+        "waiver": waiver.told(date.today()) if waiver else None,
     }
+
+
+def fails(row: Row, fail_on: Collection[str]) -> bool:
+    """Whether a row makes the run fail: a gate with one of these verdicts and no waiver, or any row whose waiver has expired.
+
+    A gate's error fails in any case, as does a verdict that is none.
+    """
+    waiver = row["waiver"]
+    if waiver is not None and waiver["expired"]:
+        return True
+    failing = set() if waiver else set(fail_on)
+    return row["role"] == "gate" and row["verdict"] not in ({"held"} | NOT_HELD) - failing
 
 
 def plain(value: Any) -> Any:

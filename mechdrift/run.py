@@ -15,8 +15,9 @@ from mechdrift.findings import Finding, registered
 from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.options import OFF, Settings
 from mechdrift.report import text
-from mechdrift.rows import Asked, Row, unmeasured_row
-from mechdrift.verdict.limits import Profile, load_profile
+from mechdrift.rows import Asked, Row, fails, unmeasured_row
+from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule
+from mechdrift.verdict.profiles import load_profile
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.classifier import ReplyClassifier
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 RUN = pytest.StashKey["ComparingRun"]()
 ROW = pytest.StashKey[Row]()
-UNDECIDED, UNMEASURABLE = 6, 7
+MILDER = {"undecided": 6, "unmeasurable": 7}  # exit codes where nothing worse makes a run fail, the first of them first
 
 
 def start(config: pytest.Config, settings: Settings) -> None:
@@ -38,7 +39,8 @@ def start(config: pytest.Config, settings: Settings) -> None:
         config.args = [str(files("mechdrift.suites"))]
         config.option.importmode = "importlib"
     try:
-        run = ComparingRun(config, settings, _profile(settings), _selected(settings), load_hand_set(settings.hand_set))
+        profile = load_profile(settings.profile, config.rootpath)
+        run = ComparingRun(config, settings, profile, _selected(settings), load_hand_set(settings.hand_set))
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
     config.stash[RUN] = run
@@ -48,18 +50,6 @@ def start(config: pytest.Config, settings: Settings) -> None:
         from mechdrift import xdist
 
         config.pluginmanager.register(xdist.Workers(run), "mechdrift-xdist")
-
-
-def _profile(settings: Settings) -> Profile:
-    """The profile; a row of it that no finding has would be a gate that never closes."""
-    profile = load_profile(settings.profile)
-    if unknown := sorted(profile.rules.keys() - registered().keys()):
-        raise InputError(
-            f"profile {profile.name}, rows.{unknown[0]!r}: no such finding",
-            f"one of {', '.join(sorted(registered()))}",
-            "mend the profile, or install what brings the finding",
-        )
-    return profile
 
 
 def _selected(settings: Settings) -> dict[str, Finding]:
@@ -256,9 +246,10 @@ class ComparingRun:
         if row is None and (error is not None or call.when == "call"):
             row = self._row_without_number(asked, error)
             again = self.again(asked.finding.name)
-            if isinstance(error, Unmeasurable) and row["role"] == "report":
+            if isinstance(error, Unmeasurable) and not fails(row, self.settings.fail_on):
                 report.outcome = "skipped"
-                report.longrepr = (str(item.path), item.location[1] or 0, f"unmeasurable: {row['reason']}")
+                why = f"unmeasurable: {row['reason']}" if row["role"] == "report" else text.let_pass(row)
+                report.longrepr = (str(item.path), item.location[1] or 0, why)
             else:
                 report.outcome = "failed"
                 if error is None or isinstance(error, Unmeasurable | InputError):
@@ -294,7 +285,7 @@ class ComparingRun:
                 self.config.hook.pytest_mechdrift_row(config=self.config, row=row)
         self.bad_input |= told["bad_input"]
         # The controller of workers collects no tests; it learns from their reports what was to come.
-        self.expected |= {_asked(name, parameters) for name, parameters in told["expected"]}
+        self.expected |= {_asked(*one) for one in told["expected"]}
         if report.failed and (row is None or row["verdict"] == "error"):
             self.unexpected = True
 
@@ -327,11 +318,11 @@ class ComparingRun:
             return int(pytest.ExitCode.TESTS_FAILED)
         if not self.rows:
             return int(pytest.ExitCode.NO_TESTS_COLLECTED)
-        gates = {row["verdict"] for row in self.rows.values() if row["role"] == "gate"}
-        for verdict, code in (("error", 1), ("drifted", 1), ("undecided", UNDECIDED), ("unmeasurable", UNMEASURABLE)):
-            if verdict in gates:
-                return code
-        return 0 if gates <= {"held"} else 1
+        failing = {row["verdict"] for row in self.rows.values() if fails(row, self.settings.fail_on)}
+        if not failing:
+            return 0
+        milder = [code for verdict, code in MILDER.items() if verdict in failing]
+        return milder[0] if failing <= MILDER.keys() else 1
 
     def _write_record(self, session: pytest.Session) -> None:
         """Write the record; what cannot be written is said and is a usage error, never a green run without its record."""
@@ -366,6 +357,7 @@ class ComparingRun:
             "settings": {
                 "profile": self.profile.name,
                 "gated_as_shipped": self.profile.gated_as_shipped,
+                "fail_on": list(self.settings.fail_on),
                 "dtype": pick_dtype(self.settings.dtype, device),
                 "device": device,
                 "batch_tokens": self.settings.batch,
@@ -404,7 +396,10 @@ class ComparingRun:
 
 
 def asked_by(item: pytest.Item) -> Asked | None:
-    """What a test is marked to ask: `@pytest.mark.finding("family.row", kind="cities")`. UsageError for an unknown finding."""
+    """What a test is marked to ask: `@pytest.mark.finding("family.row", kind="cities")`, and `@pytest.mark.limit(at_least=0.9)`.
+
+    Raises UsageError for an unknown finding, and for a limit that is none.
+    """
     marker = item.get_closest_marker("finding")
     if marker is None:
         return None
@@ -413,18 +408,30 @@ def asked_by(item: pytest.Item) -> Asked | None:
         raise pytest.UsageError(
             f"mechdrift: {item.nodeid} is marked finding{marker.args!r}; expected {expected}; mend the marker"
         )
-    return _asked(marker.args[0], marker.kwargs.items())
+    asked = _asked(marker.args[0], marker.kwargs.items())
+    limit = item.get_closest_marker("limit")
+    if limit is None:
+        return asked
+    try:
+        usual = asked.rule(item.config.stash[RUN].profile)
+        where = f"{item.nodeid}, marked limit{limit.args or ''}"
+        if limit.args:
+            raise InputError(where, "at_least=, at_most= or role=", "mend the marker")
+        return replace(asked, marked=parse_rule(where, limit.kwargs, usual, "marker"))
+    except InputError as error:
+        raise pytest.UsageError(f"mechdrift: {error}") from error
 
 
-def _asked(name: str, parameters: Iterable[Iterable[object]]) -> Asked:
+def _asked(name: str, parameters: Iterable[Iterable[object]], marked: dict[str, Any] | None = None) -> Asked:
     """From plain data."""
     pairs = ((str(key), str(value)) for key, value in parameters)
-    return Asked(registered()[name], tuple(sorted(pairs)))
+    rule = Rule(marked["role"], marked["limit"] and Limit(**marked["limit"])) if marked else None
+    return Asked(registered()[name], tuple(sorted(pairs)), rule)
 
 
 def _told(asked: Asked) -> list[Any]:
     """To plain data, which alone can leave a worker."""
-    return [asked.finding.name, [list(pair) for pair in asked.parameters]]
+    return [asked.finding.name, [list(pair) for pair in asked.parameters], asked.marked and asdict(asked.marked)]
 
 
 def row_properties(row: Row) -> list[tuple[str, object]]:

@@ -6,7 +6,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-SCHEMA = "1.3"  # additions raise the minor number, anything else the major; record.schema.json is its schema
+SCHEMA = "1.4"  # additions raise the minor number, anything else the major; record.schema.json is its schema
 
 
 def items_path(path: Path) -> Path:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mechdrift.report.text import interval, limit, printable
+from mechdrift.report.text import interval, limit, printable, waiver
 
 Row = dict[str, Any]
 COLOURS = {"held": "green", "drifted": "red", "error": "red", "undecided": "yellow", "unmeasurable": "yellow", "reported": "cyan"}
@@ -25,6 +25,8 @@ def table(rows: list[Row], write: Callable[..., None]) -> None:
         write("\n")
         if row["verdict"] not in ("held", "drifted", "reported"):
             write(f"  {printable(row['reason'])}\n")
+        if row["waiver"]:
+            write(f"  {printable(waiver(row))}\n")
 
 
 def _cells(row: Row) -> tuple[str, ...]:

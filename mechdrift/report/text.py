@@ -52,9 +52,12 @@ def distance(row: Row) -> str:
 
 
 def failure(row: Row, again: str) -> str:
-    """The text of a failed gate: claim, numbers, floor, place, contributors, what to type next."""
-    lines = [f"{row['label']} {row['verdict']}: {row['claim']}"]
-    lines.append(f"  estimate  {interval(row)} {row['unit']}; limit {limit(row)}: {distance(row)}; {row['reason']}")
+    """The text of a row that fails: claim, numbers, floor, place, contributors, what to type next."""
+    if row["estimate"] is None:
+        return missing(row, again)
+    lines = _head(row)
+    judged = f"; limit {limit(row)}: {distance(row)}; {row['reason']}" if row["limit"] else ""
+    lines.append(f"  estimate  {interval(row)} {row['unit']}{judged}")
     floor = row["floor"]
     needed = f"; about {row['needed_n']} would decide" if row["needed_n"] else ""
     no_change = f"no change [{number(floor['low'])}, {number(floor['high'])}] at this resolution; " if floor else ""
@@ -67,14 +70,33 @@ def failure(row: Row, again: str) -> str:
         values = f"base {number(item['base'])}, post {number(item['post'])}, part {item['contribution']:+.4f}"
         lines.append(f"  {head:9} {item['name']} ({item['kind']}): {values}")
     lines.append(f"  again     {again}")
-    side = "at_least" if row["limit"]["at_least"] is not None else "at_most"
-    lines.append(
-        f'  accept    set {side} under [rows."{row["finding"]}"] in a profile of your own: --mechdrift-profile FILE.toml'
-    )
+    if row["limit"]:
+        side = "at_least" if row["limit"]["at_least"] is not None else "at_most"
+        lines.append(
+            f'  accept    set {side} under [rows."{row["finding"]}"] in a profile of your own: --mechdrift-profile FILE.toml'
+        )
     return "\n".join(printable(line) for line in lines)
 
 
 def missing(row: Row, again: str) -> str:
     """The text of a row without a number."""
-    lines = [f"{row['label']} {row['verdict']}: {row['claim']}", f"  because   {row['reason']}", f"  again     {again}"]
-    return "\n".join(printable(line) for line in lines)
+    return "\n".join(printable(line) for line in [*_head(row), f"  because   {row['reason']}", f"  again     {again}"])
+
+
+def _head(row: Row) -> list[str]:
+    """Which row, what it claims, and the waiver that no longer counts."""
+    lines = [f"{row['label']} {row['verdict']}: {row['claim']}"]
+    return [*lines, f"  waiver    {waiver(row)}: renew it in the profile, or delete it"] if row["waiver"] else lines
+
+
+def waiver(row: Row) -> str:
+    """`waived by OWNER until 2027-01-31: reason`, or `waiver of OWNER expired ...`."""
+    given = row["waiver"]
+    until = f"waiver of {given['owner']} expired on" if given["expired"] else f"waived by {given['owner']} until"
+    return f"{until} {given['expires']} ({given['reason']})"
+
+
+def let_pass(row: Row) -> str:
+    """Why a gate that does not hold lets the run pass."""
+    why = waiver(row) if row["waiver"] else "not among --mechdrift-fail-on"
+    return printable(f"{row['label']} {row['verdict']}, {why}: {row['reason']}")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from mechdrift.measures.drift import Drift
 from mechdrift.stats import CONFIDENCE, Side, normal_quantile
-from mechdrift.verdict.limits import Limit, Profile
+from mechdrift.verdict.limits import Limit, Profile, Rule
 
 Verdict = Literal["held", "drifted", "undecided", "unmeasurable", "error", "reported"]
 LEVEL = 0.05
@@ -26,15 +26,15 @@ class Decision:
     """Entities that would decide an undecided row, or support a refused limit, at this spread."""
 
 
-def decide(drift: Drift, profile: Profile) -> Decision:
-    """Judge a drift by its profile's limit.
+def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision:
+    """Judge a drift by a rule, or else by its profile's for the finding.
 
     held: the 90% interval lies wholly inside the limit. drifted: p of "the limit is respected" is under 0.05 / m, m the gated
     rows of the profile as shipped. unmeasurable: not a number, or the limit is closer to no change than this n can support:
     (1.645 + z(1 - .05/2m)) standard errors. Otherwise undecided. No row's verdict depends on another row, but for a
     direction that post has lost, which drifted if its absolute sibling did.
     """
-    limit, m = profile.rule(drift.measure).limit, max(profile.gated_as_shipped, 1)
+    limit, m = (rule or profile.rule(drift.measure)).limit, max(profile.gated_as_shipped, 1)
     if drift.post_lacks:
         if drift.sibling is None:
             return Decision("undecided", "post has nothing left to compare, and no absolute row says whether that is a loss")

@@ -1,18 +1,17 @@
-"""Limits and roles of rows, from a profile in TOML."""
+"""Limits and roles of rows."""
 
 import math
-import tomllib
-from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mechdrift.errors import InputError
-from mechdrift.findings import registered
+from mechdrift.verdict.waivers import Waiver
 
 Role = Literal["gate", "report"]
-DEFAULT_PROFILE = "base-to-post"
-KEYS = {"role", "at_least", "at_most", "provenance"}
+SIDES = ("at_least", "at_most")
+KEYS = {"role", *SIDES, "provenance"}
+UNCALIBRATED = "uncalibrated"
+"""Provenance of a limit that nothing speaks for yet: it may be reported, and not gate."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Limit:
     at_most: float | None
     """The estimate must not be over this."""
     provenance: str
-    """Where the figure comes from; `provisional` was set before anything was measured."""
+    """Where the figure comes from."""
 
     def __str__(self) -> str:
         """For example `>= 0.8`."""
@@ -50,60 +49,58 @@ class Profile:
     """A named set of limits and roles."""
 
     name: str
-    """As in its file."""
+    """As it was asked for."""
     rules: dict[str, Rule]
-    """By finding."""
+    """By finding, or by row: `knowledge.location[form=cloze]`."""
     gated_as_shipped: int
     """m: its number of gated rows, whatever part of them a run selects; sets the level of `drifted`."""
+    waivers: dict[str, Waiver] = field(default_factory=dict)
+    """By finding or row."""
 
-    def rule(self, finding: str) -> Rule:
-        """The rule of a finding; one that the profile does not name is reported without a limit."""
-        return self.rules.get(finding, Rule("report", None))
+    def rule(self, label: str) -> Rule:
+        """The rule of a row, else of its finding; what the profile does not name is reported without a limit."""
+        return self.rules.get(label) or self.rules.get(finding_of(label)) or NO_RULE
 
-
-def profile_names() -> list[str]:
-    """Names of the shipped profiles."""
-    folder = files("mechdrift.suites") / "profiles"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
-def load_profile(name: str) -> Profile:
-    """A shipped profile by name, or one from a file that ends in .toml. Raises InputError naming the key."""
-    if name.endswith(".toml"):
-        if not Path(name).is_file():
-            raise InputError(f"profile {name}: no such file", "a TOML file", "check --mechdrift-profile")
-        raw = Path(name).read_bytes()
-    elif name in profile_names():
-        raw = (files("mechdrift.suites") / "profiles" / f"{name}.toml").read_bytes()
-    else:
-        raise InputError(
-            f"profile {name!r}: unknown", f"one of {', '.join(profile_names())}, or FILE.toml", "check --mechdrift-profile"
-        )
-    try:
-        rows = tomllib.loads(raw.decode())["rows"]
-        rules = {finding: _rule(f"profile {name}, rows.{finding!r}", row) for finding, row in rows.items()}
-    except (ValueError, KeyError, AttributeError) as error:
-        told = f"{type(error).__name__}: {error}"  # a decoding error's repr holds the whole file
-        raise InputError(f"profile {name}: {told}", "a table [rows.FINDING] a row", "mend the file") from error
-    asked = {finding.name: finding.rows for finding in registered().values()}
-    return Profile(name, rules, sum(asked.get(finding, 1) for finding, rule in rules.items() if rule.role == "gate"))
+    def waiver(self, label: str) -> Waiver | None:
+        """The waiver of a row, else of its finding."""
+        return self.waivers.get(label) or self.waivers.get(finding_of(label))
 
 
-def _rule(where: str, row: dict[str, Any]) -> Rule:
-    """One row of a profile."""
+def finding_of(label: str) -> str:
+    """`knowledge.location` of `knowledge.location[form=cloze]`."""
+    return label.partition("[")[0]
+
+
+NO_RULE = Rule("report", None)
+
+
+def parse_rule(where: str, row: Any, extended: Rule = NO_RULE, provenance: str = "user") -> Rule:
+    """A row of a profile: what it says, over the rule that it extends; a bound replaces the whole limit.
+
+    Raises InputError, beginning with `where`: for a gate without a limit, with one that is no number, or with one that nothing
+    speaks for.
+    """
+    mend = "mend it"
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: {row!r}", f"a table of {', '.join(sorted(KEYS))}", mend)
     if unknown := sorted(row.keys() - KEYS):
-        raise InputError(f"{where}: key {unknown[0]!r}", f"only {', '.join(sorted(KEYS))}", "mend the profile")
-    role = row.get("role")
+        raise InputError(f"{where}: key {unknown[0]!r}", f"only {', '.join(sorted(KEYS))}", mend)
+    role = row.get("role", extended.role)
     if role not in ("gate", "report"):
-        raise InputError(f"{where}: role {role!r}", "gate or report", "mend the profile")
-    low, high = (_bound(where, row.get(side)) for side in ("at_least", "at_most"))
-    if low is None and high is None:
-        if role == "gate":
-            raise InputError(f"{where}: a gate without a limit", "at_least or at_most", "mend the profile")
-        return Rule(role, None)
-    if low is not None and high is not None and low > high:
-        raise InputError(f"{where}: at_least {low:g} over at_most {high:g}", "a range", "mend the profile")
-    return Rule(role, Limit(low, high, str(row.get("provenance", "user"))))
+        raise InputError(f"{where}: role {role!r}", "gate or report", mend)
+    limit = extended.limit
+    if any(side in row for side in SIDES):
+        low, high = (_bound(where, row.get(side)) for side in SIDES)
+        if low is not None and high is not None and low > high:
+            raise InputError(f"{where}: at_least {low:g} over at_most {high:g}", "a range", mend)
+        limit = Limit(low, high, str(row.get("provenance", provenance)))
+    elif "provenance" in row:
+        raise InputError(f"{where}: a provenance without a limit", "at_least or at_most", mend)
+    if role == "gate" and limit is None:
+        raise InputError(f"{where}: a gate without a limit", "at_least or at_most", mend)
+    if role == "gate" and limit is not None and limit.provenance == UNCALIBRATED:
+        raise InputError(f"{where}: a gate at {limit}, {UNCALIBRATED}", "role report", "mend it, or calibrate the limit")
+    return Rule(role, limit)
 
 
 def _bound(where: str, value: Any) -> float | None:
@@ -111,5 +108,5 @@ def _bound(where: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{where}: bound {value!r}", "a finite number", "mend the profile")
+        raise InputError(f"{where}: bound {value!r}", "a finite number", "mend it")
     return float(value)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_hand import suite_by_hand
 from known import ROWS
 
-from mechdrift.verdict.limits import load_profile
+from mechdrift.verdict.profiles import load_profile
 
 PAIR = ("--base", "organism:base", "--post", "organism:instruct")
 
@@ -103,24 +104,6 @@ def test_another_plugin_may_have_taken_the_short_forms(pytester: pytest.Pytester
     result.stderr.fnmatch_lines(["*no/such: no such folder*"])
 
 
-SUITE = """
-import pytest
-from mechdrift.errors import Unmeasurable
-from mechdrift.measures.drift import Drift
-from mechdrift.stats import Normal
-
-@pytest.fixture
-def measured(request):
-    if {raises!r}:
-        raise {raises}
-    return Drift("truth.clean_gap", Normal({estimate}, 0.01, 100), 1.0, "ratio", "higher", "here", "by hand", "none")
-
-@pytest.mark.finding({finding!r})
-def test_gap(measured, mechdrift_drift):
-    {body}
-"""
-
-
 @pytest.mark.parametrize(
     ("suite", "code", "verdict", "printed"),
     [
@@ -144,8 +127,7 @@ def test_exit_codes(
     verdict: str | None,
     printed: str,
 ) -> None:
-    parts = {"raises": "", "estimate": 1.0, "finding": "truth.clean_gap", "body": "mechdrift_drift.judge(measured)"} | suite
-    pytester.makepyfile(test_own=SUITE.format(**parts))
+    pytester.makepyfile(test_own=suite_by_hand(**suite))
     run = compare("organism:base", "organism:instruct", "test_own.py")
     assert run.code == code, run.out
     assert run.verdicts().get("truth.clean_gap") == verdict
@@ -153,7 +135,7 @@ def test_exit_codes(
 
 
 def test_an_unknown_finding_is_a_usage_error(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(test_own=SUITE.format(raises="", estimate=1.0, finding="truth.nope", body="pass"))
+    pytester.makepyfile(test_own=suite_by_hand(finding="truth.nope", body="pass"))
     run = compare("organism:base", "organism:instruct", "test_own.py")
     assert run.code == 4
     assert "is marked finding('truth.nope',); expected one of knowledge.accuracy" in run.out + run.err
@@ -161,7 +143,7 @@ def test_an_unknown_finding_is_a_usage_error(compare: Callable[..., Any], pytest
 
 def test_parameters_make_rows_of_their_own(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     """One finding asked of two kinds is two rows, and a third that never ran is one too."""
-    suite = SUITE.format(raises="", estimate=1.0, finding="truth.clean_gap", body="mechdrift_drift.judge(measured)")
+    suite = suite_by_hand()
     marks = ", ".join(f"pytest.param(marks=pytest.mark.finding('truth.clean_gap', kind='{kind}'))" for kind in "abc")
     suite = suite.replace("@pytest.mark.finding('truth.clean_gap')", f"@pytest.mark.parametrize([], [{marks}])")
     pytester.makepyfile(test_own=suite)
@@ -180,9 +162,7 @@ def test_no_tests_is_exit_code_5(compare: Callable[..., Any], pytester: pytest.P
 def test_only_reported_rows_never_fail_but_zero_gates_are_seen(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     profile = pytester.path / "own.toml"
     profile.write_text('[rows."truth.clean_gap"]\nrole = "report"\nat_least = 0.5\n')
-    pytester.makepyfile(
-        test_own=SUITE.format(raises="", estimate=0.1, finding="truth.clean_gap", body="mechdrift_drift.judge(measured)")
-    )
+    pytester.makepyfile(test_own=suite_by_hand(estimate=0.1))
     run = compare("organism:base", "organism:instruct", "test_own.py", "--mechdrift-profile", profile)
     assert run.code == 0
     assert run.verdicts() == {"truth.clean_gap": "drifted"}
@@ -194,7 +174,7 @@ def test_a_row_exists_for_a_test_that_never_ran(
     compare: Callable[..., Any], pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     """-x stops after the first failure; the gate behind it is unmeasurable, not forgotten."""
-    first = SUITE.format(raises="", estimate=0.2, finding="truth.clean_gap", body="mechdrift_drift.judge(measured)")
+    first = suite_by_hand(estimate=0.2)
     never = (
         "\n@pytest.mark.finding('truth.judgement_accuracy')\ndef test_later(mechdrift_drift):\n    raise RuntimeError('ran')\n"
     )
@@ -212,8 +192,6 @@ def test_hooks_see_rows_and_may_add_to_the_record(compare: Callable[..., Any], p
         "def pytest_mechdrift_row(row):\n    seen.append(row['finding'])\n"
         "def pytest_mechdrift_record(record):\n    record['extra']['seen'] = sorted(seen)\n"
     )
-    pytester.makepyfile(
-        test_own=SUITE.format(raises="", estimate=1.0, finding="truth.clean_gap", body="mechdrift_drift.judge(measured)")
-    )
+    pytester.makepyfile(test_own=suite_by_hand())
     run = compare("organism:base", "organism:instruct", "test_own.py")
     assert run.record["extra"] == {"seen": ["truth.clean_gap"]}

@@ -15,7 +15,7 @@ from tiny import tiny_model
 
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.verdict.limits import load_profile
+from mechdrift.verdict.profiles import load_profile
 
 GATED = load_profile("base-to-post").gated_as_shipped
 SIMILARITY = "truth.direction_similarity"

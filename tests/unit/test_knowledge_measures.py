@@ -15,7 +15,7 @@ from mechdrift.measures.knowledge_transfer import Transferred
 from mechdrift.prompts.pairs import PromptPair
 from mechdrift.stats import Proportion, cross_fitted_slope
 from mechdrift.verdict.decide import decide
-from mechdrift.verdict.limits import load_profile
+from mechdrift.verdict.profiles import load_profile
 
 LAYERS, UNITS, GAP = 16, 60, 8.0
 COLUMNS = ("subject[-2]", "subject[-1]", "between[-1]", "object[-1]", "rest[-1]", "last")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.options import DEFAULTS, GENERATORS, Settings, parse_generator, parse_vllm_args
+from mechdrift.options import DEFAULTS, GENERATORS, Settings, parse_fail_on, parse_generator, parse_vllm_args
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -51,3 +51,23 @@ def test_a_command_repeats_what_vllm_is_given(arguments: dict[str, Any]) -> None
 
 def test_a_command_says_nothing_of_defaults() -> None:
     assert settings().command("refusal.rate") == "pytest --base a --post b --mechdrift-only refusal.rate"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("drifted", ("drifted",)), ("unmeasurable, drifted", ("drifted", "unmeasurable"))],
+)
+def test_fail_on_is_a_list_of_verdicts(text: str, expected: tuple[str, ...]) -> None:
+    assert parse_fail_on(text) == expected
+
+
+@pytest.mark.parametrize("text", ["held", "undecided", "", "drifted,error"])
+def test_fail_on_needs_verdicts_and_drifted_among_them(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="expected"):
+        parse_fail_on(text)
+
+
+def test_fail_on_comes_back_in_the_command() -> None:
+    words = shlex.split(settings(fail_on=("drifted", "undecided")).command("truth.clean_gap"))
+    assert words[words.index("--mechdrift-fail-on") + 1] == "drifted,undecided"
+    assert "--mechdrift-fail-on" not in settings().command("truth.clean_gap")

@@ -1,0 +1,126 @@
+"""Profiles: named sets of limits in TOML, shipped or the user's own, of which one may extend another."""
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mechdrift.errors import InputError
+from mechdrift.findings import registered
+from mechdrift.verdict.limits import NO_RULE, Profile, Role, Rule, finding_of, parse_rule
+from mechdrift.verdict.waivers import Waiver, parse_waiver
+
+DEFAULT_PROFILE = "base-to-post"
+KEYS = {"extends", "role", "rows", "waivers"}
+PYPROJECT = "pyproject.toml"
+
+
+def profile_names() -> list[str]:
+    """Names of the shipped profiles."""
+    folder = files("mechdrift.suites") / "profiles"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_profile(name: str, project: Path | None = None) -> Profile:
+    """A profile: FILE.toml, one of `[tool.mechdrift.profiles]` in the project's pyproject.toml, or a shipped one.
+
+    project: the folder with that pyproject.toml; its profiles may not have the names of shipped ones. Raises InputError that
+    names profile, row and key.
+    """
+    own = _own(project)
+    rules, waivers = _read(name, own, ())
+    _require_known(name, [*rules, *waivers])
+    asked = {finding.name: finding.rows for finding in registered().values()}
+    gated = sum(asked[finding] for finding, rule in rules.items() if finding in asked and rule.role == "gate")
+    for label, rule in rules.items():  # a row that is not as its finding
+        if label not in asked:
+            usual = rules.get(finding_of(label), NO_RULE).role
+            gated += (rule.role == "gate") - (usual == "gate")
+    return Profile(name, rules, gated, waivers)
+
+
+def _read(name: str, own: dict[str, Any], seen: tuple[str, ...]) -> tuple[dict[str, Rule], dict[str, Waiver]]:
+    """Rules and waivers of a profile, over those that it extends."""
+    where = f"profile {name}"
+    if name in seen:
+        raise InputError(f"{where}: extends itself ({' -> '.join((*seen, name))})", "an end", "mend the profile")
+    told = _table(name, own)
+    if unknown := sorted(told.keys() - KEYS):
+        raise InputError(f"{where}: key {unknown[0]!r}", f"only {', '.join(sorted(KEYS))}", "mend the profile")
+    rules: dict[str, Rule] = {}
+    waivers: dict[str, Waiver] = {}
+    if "extends" in told:
+        rules, waivers = _read(str(told["extends"]), own, (*seen, name))
+    rows, given = (_named(where, told, kind) for kind in ("rows", "waivers"))
+    for label, row in rows.items():
+        usual = rules.get(label) or rules.get(finding_of(label)) or NO_RULE
+        rules[label] = parse_rule(f"{where}, rows.{label!r}", row, usual)
+    for label, waiver in given.items():
+        waivers[label] = parse_waiver(f"{where}, waivers.{label!r}", waiver)
+    if "role" in told:
+        role: Role = parse_rule(f"{where}, of all its rows", {"role": told["role"]}).role
+        rules = {label: Rule(role, rule.limit) for label, rule in rules.items()}
+    return rules, waivers
+
+
+def _table(name: str, own: dict[str, Any]) -> dict[str, Any]:
+    """What a profile's text says."""
+    if name in own:
+        told = own[name]
+        if not isinstance(told, dict):
+            raise InputError(f"profile {name}: {told!r} in {PYPROJECT}", "a table", "mend it")
+        return dict(told)
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise InputError(f"profile {name}: no such file", "a TOML file", "check --mechdrift-profile")
+        return parse_toml(f"profile {name}", Path(name).read_bytes())
+    if name not in profile_names():
+        there = ", ".join([*profile_names(), *sorted(own)])
+        raise InputError(f"profile {name!r}: unknown", f"one of {there}, or FILE.toml", "check --mechdrift-profile")
+    return parse_toml(f"profile {name}", (files("mechdrift.suites") / "profiles" / f"{name}.toml").read_bytes())
+
+
+def _own(project: Path | None) -> dict[str, Any]:
+    """`[tool.mechdrift.profiles]` of a project; nothing where there is none."""
+    path = project / PYPROJECT if project else None
+    if path is None or not path.is_file():
+        return {}
+    told: Any = parse_toml(PYPROJECT, path.read_bytes())
+    for name in ("tool", "mechdrift", "profiles"):
+        told = told.get(name, {}) if isinstance(told, dict) else {}
+    if not isinstance(told, dict):
+        raise InputError(f"{PYPROJECT}, tool.mechdrift.profiles: {told!r}", "a table a profile", "mend it")
+    if taken := sorted(told.keys() & set(profile_names())):
+        raise InputError(
+            f"{PYPROJECT}, tool.mechdrift.profiles.{taken[0]}: a shipped profile has that name",
+            "a name of its own",
+            f'rename it, and write extends = "{taken[0]}"',
+        )
+    return told
+
+
+def parse_toml(what: str, raw: bytes) -> dict[str, Any]:
+    """Raises InputError."""
+    try:
+        return tomllib.loads(raw.decode())
+    except ValueError as error:  # a decoding error's repr holds the whole file
+        raise InputError(f"{what}: {type(error).__name__}: {error}", "TOML", "mend the file") from error
+
+
+def _named(where: str, told: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Its tables of one kind, by row."""
+    found = told.get(kind, {})
+    if not isinstance(found, dict):
+        raise InputError(f"{where}, {kind}: {found!r}", f"a table [{kind}.FINDING] a row", "mend the profile")
+    return found
+
+
+def _require_known(name: str, labels: list[str]) -> None:
+    """Raise InputError for a row that no finding has: it would be a gate that never closes, or a waiver of nothing."""
+    for label in labels:
+        if finding_of(label) not in registered():
+            raise InputError(
+                f"profile {name}, {label!r}: no such finding",
+                f"one of {', '.join(sorted(registered()))}",
+                "mend the profile, or install what brings the finding",
+            )

@@ -1,0 +1,34 @@
+"""A suite of somebody's whose one row has the number that is asked for."""
+
+from typing import Any
+
+SUITE = """
+import pytest
+from mechdrift.errors import Unmeasurable
+from mechdrift.measures.drift import Drift
+from mechdrift.stats import Normal
+
+@pytest.fixture
+def measured(request):
+    if {raises!r}:
+        raise {raises}
+    return Drift("truth.clean_gap", Normal({estimate}, 0.01, 100), 1.0, "ratio", "higher", "here", "by hand", "none")
+
+@pytest.mark.finding({finding!r})
+{marks}
+def test_gap(measured, mechdrift_drift):
+    {body}
+"""
+
+USUAL = {
+    "raises": "",
+    "estimate": 1.0,
+    "finding": "truth.clean_gap",
+    "marks": "",
+    "body": "mechdrift_drift.judge(measured)",
+}
+
+
+def suite_by_hand(**parts: Any) -> str:
+    """The text of a test module; estimate: of truth.clean_gap, with a standard error of 0.01, were there nothing to raise."""
+    return SUITE.format(**USUAL | parts)
