@@ -73,7 +73,7 @@ def failure(row: Row, again: str) -> str:
     if row["limit"]:
         side = "at_least" if row["limit"]["at_least"] is not None else "at_most"
         lines.append(
-            f'  accept    set {side} under [rows."{row["finding"]}"] in a profile of your own: --mechdrift-profile FILE.toml'
+            f'  accept    set {side} under [rows."{row["finding"]}"] in a profile of your own (docs/profiles.md), or waive it there'
         )
     return "\n".join(printable(line) for line in lines)
 
