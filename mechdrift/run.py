@@ -240,7 +240,8 @@ class ComparingRun:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which rows must come."""
-        self.expected = {asked for item in session.items if (asked := asked_by(item))}
+        if not self.config.option.collectonly:
+            self.expected = {asked for item in session.items if (asked := asked_by(item))}
 
     # During the tests
 
@@ -314,6 +315,8 @@ class ComparingRun:
         for asked in self.expected:
             if asked.label not in self.rows:
                 self.rows[asked.label] = unmeasured_row(asked, self.profile, "unmeasurable", "its test never ran")
+        if self.config.option.collectonly:
+            return
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = self.exit_code()
         if self.settings.record and self.base and self.post:

@@ -59,7 +59,7 @@ def test_a_turned_copy_shows_the_cosine_of_its_angle(
     compare: Callable[..., Any], turned: Callable[[int], Path], degrees: int, verdict: str
 ) -> None:
     """Outputs are unchanged, every vector of the stream is turned by the angle: only the direction may show it."""
-    run = compare("organism:instruct", turned(degrees), *NEEDS_BASE)
+    run = compare("organism:instruct", turned(degrees), *(NEEDS_BASE if degrees == 60 else NEEDS_BASE[:2]))
     row = run.rows[SIMILARITY]
     # The angle is exact; what is left is float32 against rounded float32 matrices.
     assert row["estimate"] == pytest.approx(math.cos(math.radians(degrees)), abs=1e-4)
@@ -70,7 +70,7 @@ def test_a_turned_copy_shows_the_cosine_of_its_angle(
     assert run.code == (0 if set(gates(run)) == {"held"} else 1)
     # Where knowledge lies is no matter of coordinates; whether representations work in the other model is.
     located = [row for name, row in run.rows.items() if name.startswith("knowledge.") and row["role"] == "gate"]
-    assert {row["verdict"] for row in located} == {"held"}
+    assert {row["verdict"] for row in located} == ({"held"} if degrees == 60 else set())
 
 
 def test_a_failed_gate_says_by_how_much_against_which_limit_from_which_n(
