@@ -26,7 +26,9 @@ class Adapted:
 
         begun = read_json(Path(checkpoint.adapter) / CONFIG).get("init_lora_weights")
         if isinstance(begun, str) and begun not in DRAWN:
-            raise Unmeasurable(f"{checkpoint.spec}: begun by {begun!r}, which changes the base as well: merge it, and compare that")
+            raise Unmeasurable(
+                f"{checkpoint.spec}: begun by {begun!r}, which changes the base as well: merge it, and compare that"
+            )
         with torch.device("meta"):
             hollow = AutoModelForCausalLM.from_config(load_config(checkpoint))
         for module in hollow.modules():

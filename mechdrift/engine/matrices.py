@@ -142,7 +142,9 @@ class Matrices:
         stored = self._files.get((layer, f"{place.module}.weight"))
         if stored is None:
             if FAMILIES[self._family].router:
-                raise Unmeasurable(f"{self._spec}: block {layer} is a mixture of experts: of one {kind} matrix there is no definition")
+                raise Unmeasurable(
+                    f"{self._spec}: block {layer} is a mixture of experts: of one {kind} matrix there is no definition"
+                )
             raise Unmeasurable(f"{self._spec}: block {layer} has no {place.module}.weight in its files")
         path, tensor = stored
         with safe_open(path, framework="pt") as file:

@@ -28,6 +28,7 @@ EQUAL = (0.0, 1.0, 0.0, 0.0) + (float("nan"),) * 4
 """NUMBERS of two matrices that are equal bit for bit: nothing changed, and nothing can be compared with a random change."""
 
 PerMatrix = Float[np.ndarray, "layer kind"]
+PerBlock = Float[np.ndarray, " block"]
 
 
 def numbers_of(spectra: Spectra, shape: tuple[int, int]) -> tuple[float, ...]:
@@ -87,26 +88,27 @@ class StructureReadings:
 def change(read: StructureReadings, part: Part) -> Drift:
     """The weights are what they were: relative norm of the change, ||dW|| / ||W_b||; 0 = the same, not bounded.
 
-    Median over a part's matrices. Raises Unmeasurable where a matrix has no number.
+    Of the part's matrix that changed most in each block, median over blocks. Raises Unmeasurable where a matrix has no number.
     """
-    return _over_part("change", read, part, 0.0, "||dW|| / ||W_b||", "lower")
+    return _over_part("change", read, part, "||dW|| / ||W_b||")
 
 
 def uniformity(read: StructureReadings, part: Part) -> Drift:
     """All singular values of a matrix are scaled alike: standard deviation over mean of s_p / s_b; 0 = alike, not bounded.
 
-    Median over a part's matrices. Source: He & Cao 2025. Raises Unmeasurable where a matrix has no number.
+    Of the part's least uniform matrix in each block, median over blocks. Source: He & Cao 2025. Raises Unmeasurable where a matrix
+    has no number.
     """
-    return _over_part("uniformity", read, part, 0.0, "sd / mean of s_p / s_b", "lower")
+    return _over_part("uniformity", read, part, "sd / mean of s_p / s_b")
 
 
 def rotation_gap(read: StructureReadings, part: Part) -> Drift:
     """Left and right singular vectors turn alike: ||Q_U Q_V^T - I||_F / sqrt(rank).
 
-    0 = alike, sqrt 2 = independently, at most 2. Median over a part's matrices; small for any small change, so gap_ratio is
-    what counts. Source: He & Cao 2025. Raises Unmeasurable where a matrix has no number.
+    0 = alike, sqrt 2 = independently, at most 2. Of the part's matrix with the largest in each block, median over blocks; small for
+    any small change, so gap_ratio is what counts. Source: He & Cao 2025. Raises Unmeasurable where a matrix has no number.
     """
-    return _over_part("rotation_gap", read, part, 0.0, "||Q_U Q_V^T - I|| / sqrt(rank)", "lower", number="gap")
+    return _over_part("rotation_gap", read, part, "||Q_U Q_V^T - I|| / sqrt(rank)", number="gap")
 
 
 def gap_ratio(read: StructureReadings, kind: str) -> Drift:
@@ -118,12 +120,13 @@ def gap_ratio(read: StructureReadings, kind: str) -> Drift:
     values = read.of("gap_ratio", [kind])[:, 0]
     changed = ~np.isnan(values)
     if not changed.any():
-        raise Unmeasurable(f"all {len(values)} {kind} matrices are what they were: there is no change to compare with a random one")
-    evidence = _spread(values[changed])
+        raise Unmeasurable(
+            f"all {len(values)} {kind} matrices are what they were: there is no change to compare with a random one"
+        )
     gaps, nulls = (_told(read.of(number, [kind])[changed, 0]) for number in ("gap", "null_gap"))
-    published = "as published" if evidence.interval().high < 1 else "unlike published"
+    published = "as published" if _spread(values[changed]).interval().high < 1 else "unlike published"
     note = f"{published}; gap {gaps}, of random changes {nulls}"
-    return _drift("gap_ratio", read, evidence, None, "gap / gap of random changes", "neither", note, _curve(values[:, None]))
+    return _drift("gap_ratio", read, values, None, "gap / gap of random changes", "neither", note)
 
 
 def scale(read: StructureReadings, kind: str) -> Drift:
@@ -132,11 +135,10 @@ def scale(read: StructureReadings, kind: str) -> Drift:
     Noise alone inflates singular values: the note has the null's scale, and how many of its standard deviations alpha is from it.
     Median over blocks. Source: He & Cao 2025; the null is ours. Raises Unmeasurable where a matrix has no number.
     """
-    values = read.of("scale", [kind])
-    z, null = (read.of(number, [kind]) for number in ("scale_z", "null_scale"))
+    values, z, null = (read.of(number, [kind])[:, 0] for number in ("scale", "scale_z", "null_scale"))
     changed = ~np.isnan(z)
     note = f"random changes {_told(null[changed], 6)}, z {_told(z[changed], 1)}" if changed.any() else "no matrix has changed"
-    return _drift("scale", read, _spread(values), 1.0, "<s_b, s_p> / <s_b, s_b>", "neither", note, _curve(values))
+    return _drift("scale", read, values, 1.0, "<s_b, s_p> / <s_b, s_b>", "neither", note)
 
 
 def output_anomaly(read: StructureReadings) -> Drift:
@@ -146,59 +148,41 @@ def output_anomaly(read: StructureReadings) -> Drift:
     where a matrix has no number.
     """
     others = [kind for kind in read.kinds if kind != OUTPUT]
-    values = read.of("scale", [OUTPUT]) - np.median(read.of("scale", others), axis=1, keepdims=True)
-    evidence = _spread(values)
-    published = "as published of models distilled to reason" if evidence.interval().low > 0 else "unlike published"
+    values = read.of("scale", [OUTPUT])[:, 0] - np.median(read.of("scale", others), axis=1)
+    published = "as published of models distilled to reason" if _spread(values).interval().low > 0 else "unlike published"
     note = f"{published}; others: {', '.join(others)}"
-    return _drift("output_anomaly", read, evidence, 0.0, "alpha of W_O minus the others' median", "neither", note, _curve(values))
+    return _drift("output_anomaly", read, values, 0.0, "alpha of W_O minus the others' median", "neither", note)
 
 
-def _over_part(
-    name: str, read: StructureReadings, part: Part, null: float, unit: str, better: Better, number: str | None = None
-) -> Drift:
-    """Median of a number over the matrices of a part; the curve has each block's median and range."""
+def _over_part(name: str, read: StructureReadings, part: Part, unit: str, number: str | None = None) -> Drift:
+    """The largest number among a part's matrices in each block: one that changed is not hidden by others that did not."""
     kinds = read.part(part)
     values = read.of(number or name, kinds)
     medians = ", ".join(f"{kind} {np.median(column):.4g}" for kind, column in zip(kinds, values.T, strict=True))
-    return _drift(name, read, _spread(values), null, unit, better, f"medians: {medians}", _curve(values))
+    return _drift(name, read, values.max(1), 0.0, f"{unit}, largest in a block", "lower", f"medians: {medians}")
 
 
-def _spread(values: Float[np.ndarray, "..."]) -> Spread:
-    return Spread(tuple(float(value) for value in values.ravel()))
+def _spread(values: PerBlock) -> Spread:
+    return Spread(tuple(float(value) for value in values))
 
 
-def _told(values: Float[np.ndarray, "..."], digits: int = 4) -> str:
+def _told(values: PerBlock, digits: int = 4) -> str:
     """Median and range in words."""
     spread = _spread(values)
     return f"{spread.estimate:.{digits}f} [{spread.interval().low:.{digits}f}, {spread.interval().high:.{digits}f}]"
 
 
-def _curve(values: PerMatrix) -> tuple[SitePoint, ...]:
-    """Median and range of each block; blocks without a number are left out."""
-    return tuple(
-        SitePoint(f"block[{layer}]", float(np.median(row)), float(row.min()), float(row.max()))
-        for layer, row in enumerate(values)
-        if not np.isnan(row).any()
-    )
-
-
 def _drift(
-    name: str,
-    read: StructureReadings,
-    evidence: Spread,
-    null: float | None,
-    unit: str,
-    better: Better,
-    note: str,
-    curve: tuple[SitePoint, ...],
+    name: str, read: StructureReadings, values: PerBlock, null: float | None, unit: str, better: Better, note: str
 ) -> Drift:
-    """A drift of this finding."""
-    count, layers = len(evidence.values), len(read.numbers)
-    told = f"median of {count} matrices of {layers} blocks; brackets: their range, nothing is sampled"
-    equal = f"; {read.equal} matrices of the model equal bit for bit" if read.equal else ""
+    """The median over blocks; those without a number are left out of it and of the curve."""
+    there = {layer: float(value) for layer, value in enumerate(values) if not np.isnan(value)}
+    blocks = f"{len(there)} of {len(values)}" if len(there) < len(values) else str(len(values))
+    told = f"median and range of {blocks} blocks, nothing is sampled"
+    equal = f"; {read.equal} matrices of the model are equal bit for bit" if read.equal else ""
     return Drift(
         measure=f"structure.{name}",
-        evidence=evidence,
+        evidence=Spread(tuple(there.values())),
         null=null,
         unit=unit,
         better=better,
@@ -207,5 +191,5 @@ def _drift(
         data="weights",
         parameters=read.parameters,
         note=f"{note}; {told}{equal}",
-        curve=curve,
+        curve=tuple(SitePoint(f"block[{layer}]", value, value, value) for layer, value in there.items()),
     )
