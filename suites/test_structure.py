@@ -1,6 +1,7 @@
 """Structure: what the change of every matrix is made of, from the weights alone (He & Cao 2025)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -29,16 +30,13 @@ def structure(
     return read
 
 
-def _rows() -> list[tuple[str, dict[str, str], Measure]]:
-    """Finding, parameters and measure of each row."""
-    by_part = {"change": measures.change, "uniformity": measures.uniformity, "rotation_gap": measures.rotation_gap}
-    by_kind = {"gap_ratio": measures.gap_ratio, "scale": measures.scale}
-    rows: list[tuple[str, dict[str, str], Measure]] = [("output_anomaly", {}, measures.output_anomaly)]
-    for name, of_part in by_part.items():
-        rows += [(name, {"part": part}, lambda read, of=of_part, part=part: of(read, part)) for part in PARTS]
-    for name, of_kind in by_kind.items():
-        rows += [(name, {"kind": kind}, lambda read, of=of_kind, kind=kind: of(read, kind)) for kind in KINDS]
-    return rows
+BY_PART = {"change": measures.change, "rotation_gap": measures.rotation_gap, "uniformity": measures.uniformity}
+BY_KIND = {"gap_ratio": measures.gap_ratio, "scale": measures.scale}
+ROWS: list[tuple[str, dict[str, str], Measure]] = [
+    ("output_anomaly", {}, measures.output_anomaly),
+    *((name, {"part": part}, partial(measure, part=part)) for name, measure in BY_PART.items() for part in PARTS),
+    *((name, {"kind": kind}, partial(measure, kind=kind)) for name, measure in BY_KIND.items() for kind in KINDS),
+]
 
 
 @pytest.fixture
@@ -54,7 +52,7 @@ def measured(request: pytest.FixtureRequest, structure: StructureReadings) -> Dr
         pytest.param(
             measure, marks=pytest.mark.finding(f"structure.{name}", **parameters), id="-".join([name, *parameters.values()])
         )
-        for name, parameters, measure in _rows()
+        for name, parameters, measure in ROWS
     ],
     indirect=True,
 )

@@ -1,9 +1,9 @@
-"""Singular values and rotations of a changed matrix, in the singular basis of the matrix before: one eigendecomposition each.
+"""Singular values and rotations of a changed matrix, in the singular basis of the matrix before: an eigendecomposition each.
 
-With W_b = U S V^T and E = U^T dW V, all that is asked of W_p = W_b + dW is in the n x n matrices S E and E^T E (n the smaller side):
-G = S^2 + S E + (S E)^T + E^T E has the squared singular values of W_p, and U^T (polar factor of W_p) V = (S + E) G^-1/2. A change
-that is rotated at random is one that is drawn anew in that basis, so W_b is decomposed once for all. In float64, where what a Gram
-matrix loses, eps (s_1 / s_i)^2, is 2e-4 at the cut below and nothing above.
+With W_b = U S V^T and E = U^T dW V, all that is asked of W_p = W_b + dW is in the n x n matrices S E and E^T E (n the smaller
+side): G = S^2 + S E + (S E)^T + E^T E has the squared singular values of W_p, and U^T (polar factor of W_p) V = (S + E) G^-1/2.
+A change that is rotated at random is one that is drawn anew in that basis, so W_b is decomposed once for all. In float64: a Gram
+matrix loses eps (s_1 / s_i)^2, which is 2e-4 at the cut below, and next to nothing above it.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Spectra:
     rank: int
     """Singular values before that are above CUT."""
     gap: float
-    """||Q_U Q_V^T - I||_F / sqrt(rank), Q_U = U_b^T U_p, Q_V = V_b^T V_p: 0 where both sides turn alike, sqrt 2 where independently."""
+    """||Q_U Q_V^T - I||_F / sqrt(rank), Q_U = U_b^T U_p, Q_V = V_b^T V_p: 0 where both sides turn alike, sqrt 2 at random."""
     change_norm: float
     """Frobenius norm of the change."""
     null_post: "np.ndarray"
@@ -53,14 +53,13 @@ def compare(base: "Tensor", post: "Tensor", draws: int, seed: int) -> Spectra:
         base, post = base.mT, post.mT  # which has the same singular values and the same gap
     before = base.double()
     change = post.double() - before
+    gram = change.mT @ change
     squares, right = torch.linalg.eigh(before.mT @ before)
     values, right = squares.flip(0).clamp(min=0).sqrt(), right.flip(1)
     rank = int((values > CUT * values[0]).sum())
-    moved = change @ right
-    cross = (before @ right).mT @ moved
-    post_values, gap = _turned(values, rank, cross, moved.mT @ moved)
-    drawn = _random_changes(change, values, draws, torch.Generator().manual_seed(seed))
-    found = [_turned(values, rank, *one) for one in drawn]
+    post_values, gap = _turned(values, rank, right.mT @ (before.mT @ change) @ right, right.mT @ gram @ right)
+    generator = torch.Generator().manual_seed(seed)
+    found = [_turned(values, rank, *_random_change(change, gram, values, generator)) for _ in range(draws)]
     return Spectra(
         values.cpu().numpy(),
         post_values.cpu().numpy(),
@@ -89,15 +88,12 @@ def _turned(values: "Tensor", rank: int, cross: "Tensor", gram: "Tensor") -> "tu
     return post.flip(0), gap
 
 
-def _random_changes(change: "Tensor", values: "Tensor", draws: int, generator: "Generator") -> "list[tuple[Tensor, Tensor]]":
-    """(S E, E^T E) of the change rotated at random from both sides, so many times."""
-    gram, (rows, columns) = change.mT @ change, change.shape
-    found = []
-    for _ in range(draws):
-        left, right = random_rotation(rows, generator), random_rotation(columns, generator)
-        drawn = right(left(change)[:columns].mT).mT
-        found.append((values[:, None] * drawn, right(right(gram).mT)))
-    return found
+def _random_change(change: "Tensor", gram: "Tensor", values: "Tensor", generator: "Generator") -> "tuple[Tensor, Tensor]":
+    """S E and E^T E of the change rotated at random from both sides; gram is the change's own."""
+    rows, columns = change.shape
+    left, right = random_rotation(rows, generator), random_rotation(columns, generator)
+    drawn = right(left(change)[:columns].mT).mT
+    return values[:, None] * drawn, right(right(gram).mT)
 
 
 def random_rotation(size: int, generator: "Generator") -> "Rotate":

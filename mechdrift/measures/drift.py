@@ -94,7 +94,7 @@ class Drift:
 
     @property
     def floor(self) -> Interval | None:
-        """What the estimate would be with no change, at this resolution: null -+ the interval's half width, 0 of what is exact."""
+        """What the estimate would be with no change, at this resolution: null -+ half the interval; null, where it is exact."""
         if self.null is None:
             return None
         half = (self.interval.high - self.interval.low) / 2 if self.evidence.n else 0.0

@@ -34,13 +34,14 @@ PerBlock = Float[np.ndarray, " block"]
 def numbers_of(spectra: Spectra, shape: tuple[int, int]) -> tuple[float, ...]:
     """NUMBERS of one matrix of this shape.
 
-    change: ||dW|| / ||W_b||. scale: alpha = <s_b, s_p> / <s_b, s_b>. uniformity: standard deviation over mean of s_p / s_b, over the
-    rank of W_b. gap: see Spectra. gap_ratio: over the mean gap of the null's draws. scale_z: (scale - null_scale) over the null's
-    standard deviation.
+    change: ||dW|| / ||W_b||. scale: alpha = <s_b, s_p> / <s_b, s_b>. uniformity: standard deviation over mean of s_p / s_b,
+    over the rank of W_b. gap: see Spectra. gap_ratio: over the mean gap of the null's draws. scale_z: (scale - null_scale)
+    over the null's standard deviation.
 
-    The null's scale is 1 + c + d^2/2 - q/2 exactly, with d = change, c = <W_b, R_L dW R_R> / ||W_b||^2, whose mean is 0 and whose
-    standard deviation is d / sqrt(rows x columns), and q = ||s' - s_b||^2 / ||W_b||^2, which hardly varies. So null_scale takes q alone
-    from the draws, and its standard deviation is that of c: right within 5% up to d = 0.2, and too large, so z too small, beyond.
+    The null's scale is 1 + c + d^2/2 - q/2 exactly, with d = change, c = <W_b, R_L dW R_R> / ||W_b||^2, whose mean is 0 and
+    whose standard deviation is d / sqrt(rows x columns), and q = ||s' - s_b||^2 / ||W_b||^2, which hardly varies. So null_scale
+    takes q alone from the draws, and its standard deviation is that of c: right within 10% up to d = 0.2; beyond it is too
+    large, and z too small.
     """
     base = spectra.base
     length = float(base @ base)
@@ -88,7 +89,8 @@ class StructureReadings:
 def change(read: StructureReadings, part: Part) -> Drift:
     """The weights are what they were: relative norm of the change, ||dW|| / ||W_b||; 0 = the same, not bounded.
 
-    Of the part's matrix that changed most in each block, median over blocks. Raises Unmeasurable where a matrix has no number.
+    Of the part's matrix that changed most in each block, median over blocks. Raises Unmeasurable where a matrix has no
+    number.
     """
     return _over_part("change", read, part, "||dW|| / ||W_b||")
 
@@ -96,8 +98,8 @@ def change(read: StructureReadings, part: Part) -> Drift:
 def uniformity(read: StructureReadings, part: Part) -> Drift:
     """All singular values of a matrix are scaled alike: standard deviation over mean of s_p / s_b; 0 = alike, not bounded.
 
-    Of the part's least uniform matrix in each block, median over blocks. Source: He & Cao 2025. Raises Unmeasurable where a matrix
-    has no number.
+    Of the part's least uniform matrix in each block, median over blocks. Source: He & Cao 2025. Raises Unmeasurable where a
+    matrix has no number.
     """
     return _over_part("uniformity", read, part, "sd / mean of s_p / s_b")
 
@@ -105,8 +107,8 @@ def uniformity(read: StructureReadings, part: Part) -> Drift:
 def rotation_gap(read: StructureReadings, part: Part) -> Drift:
     """Left and right singular vectors turn alike: ||Q_U Q_V^T - I||_F / sqrt(rank).
 
-    0 = alike, sqrt 2 = independently, at most 2. Of the part's matrix with the largest in each block, median over blocks; small for
-    any small change, so gap_ratio is what counts. Source: He & Cao 2025. Raises Unmeasurable where a matrix has no number.
+    0 = alike, sqrt 2 = independently, at most 2. Of the part's matrix with the largest in each block, median over blocks;
+    small for any small change, so gap_ratio is what counts. Source: He & Cao 2025. Raises Unmeasurable where a matrix has no number.
     """
     return _over_part("rotation_gap", read, part, "||Q_U Q_V^T - I|| / sqrt(rank)", number="gap")
 
