@@ -1,7 +1,7 @@
 """What a change of weights is made of: a plain loop of torch.linalg.svd, or one basis for all. `python benchmarks/structure.py`.
 
-Both ways take the same pair of random matrices and as many random changes of it, in float64; the loop turns those by uniform (Haar)
-rotations. Matrices of one shape cost the same, so each shape is timed once and counts as often as a block has it.
+Both ways take the same pair of random matrices and as many random changes of it, in float64; the loop turns those by uniform
+(Haar) rotations. Matrices of one shape cost the same, so each shape is timed once and counts as often as a block has it.
 """
 
 import argparse

@@ -43,8 +43,8 @@ class Spectra:
 def compare(base: "Tensor", post: "Tensor", draws: int, seed: int) -> Spectra:
     """Decompose a pair of matrices of one shape, [out, in] or the other way round, and so many random changes of it.
 
-    On the device where they are. Random rotations are uniform (Haar) up to HAAR_UP_TO rows, and beyond it Kronecker products of two
-    uniform ones after a random permutation, which have the same first and second moments.
+    On the device where they are. Random rotations are uniform (Haar) up to HAAR_UP_TO rows, and beyond it Kronecker products
+    of two uniform ones after a random permutation, which have the same first and second moments.
     """
     import torch
 

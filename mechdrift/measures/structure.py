@@ -35,8 +35,9 @@ def numbers_of(spectra: Spectra, shape: tuple[int, int]) -> tuple[float, ...]:
     """NUMBERS of one matrix of this shape.
 
     change: ||dW|| / ||W_b||. scale: alpha = <s_b, s_p> / <s_b, s_b>. uniformity: standard deviation over mean of s_p / s_b,
-    over the rank of W_b. gap: see Spectra. gap_ratio: over the mean gap of the null's draws. scale_z: (scale - null_scale)
-    over the null's standard deviation.
+    over the rank of W_b. gap: see Spectra. gap_ratio: over null_gap, the median gap of the
+    null's draws: where the smallest direction of a square matrix turns round, that alone makes a gap of 2 / sqrt(n), and a mean
+    would be one of such accidents. scale_z: (scale - null_scale) over the null's standard deviation.
 
     The null's scale is 1 + c + d^2/2 - q/2 exactly, with d = change, c = <W_b, R_L dW R_R> / ||W_b||^2, whose mean is 0 and
     whose standard deviation is d / sqrt(rows x columns), and q = ||s' - s_b||^2 / ||W_b||^2, which hardly varies. So null_scale
@@ -48,7 +49,7 @@ def numbers_of(spectra: Spectra, shape: tuple[int, int]) -> tuple[float, ...]:
     change = spectra.change_norm / np.sqrt(length)
     scale = float(base @ spectra.post) / length
     ratios = spectra.post[: spectra.rank] / base[: spectra.rank]
-    null_gap = float(spectra.null_gap.mean())
+    null_gap = float(np.median(spectra.null_gap))
     null_scale = 1 + change**2 / 2 - float(((spectra.null_post - base) ** 2).sum(1).mean()) / (2 * length)
     uniformity = float(ratios.std() / ratios.mean())
     if change == 0:
@@ -108,7 +109,8 @@ def rotation_gap(read: StructureReadings, part: Part) -> Drift:
     """Left and right singular vectors turn alike: ||Q_U Q_V^T - I||_F / sqrt(rank).
 
     0 = alike, sqrt 2 = independently, at most 2. Of the part's matrix with the largest in each block, median over blocks;
-    small for any small change, so gap_ratio is what counts. Source: He & Cao 2025. Raises Unmeasurable where a matrix has no number.
+    small for any small change, so gap_ratio is what counts. Source: He & Cao 2025. Raises Unmeasurable where a matrix has no
+    number.
     """
     return _over_part("rotation_gap", read, part, "||Q_U Q_V^T - I|| / sqrt(rank)", number="gap")
 
@@ -144,7 +146,7 @@ def scale(read: StructureReadings, kind: str) -> Drift:
 
 
 def output_anomaly(read: StructureReadings) -> Drift:
-    """Attention's output matrix is scaled as the other matrices are: its alpha minus the median alpha of the others, in each block.
+    """Attention's output matrix is scaled as the others are: its alpha minus the median alpha of the others, in each block.
 
     0 = alike; published, of models distilled to reason, is more. Median over blocks. Source: He & Cao 2025. Raises Unmeasurable
     where a matrix has no number.

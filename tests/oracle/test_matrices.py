@@ -40,24 +40,29 @@ class Seen(dict[str, torch.Tensor]):
     """What attention was given, and what went through modules."""
 
     def attention(self, _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> Any:
+        """Stands for an attention implementation."""
         self.update(q=query, k=key, v=value)
         return torch.ones_like(query).transpose(1, 2), None
 
     def before(self, name: str) -> Callable[..., None]:
+        """A hook that keeps what a module is given."""
+
         def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self[name] = args[0] if args else kwargs["hidden_states"]
 
         return hook
 
     def after(self, name: str) -> Callable[..., None]:
+        """A hook that keeps what a module gives."""
+
         def hook(_module: Any, _args: Any, output: torch.Tensor) -> None:
             self[name] = output
 
         return hook
 
 
-# The modules of a block whose input is that of attention or of the MLP; the activation, whose input is the gate or else up; and those
-# that give o and down.
+# The modules of a block whose input is that of attention or of the MLP; the activation, and whether its input is the gate or up;
+# and those that give o and down.
 FUSED = {
     "gpt2": ("attn", "mlp", "mlp.act", "up", "attn.c_proj", "mlp.c_proj"),
     "gpt_neox": ("attention", "mlp", "mlp.act", "up", "attention.dense", "mlp.dense_4h_to_h"),

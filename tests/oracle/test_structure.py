@@ -151,19 +151,22 @@ def test_scaling_post_scales_alpha_and_turns_nothing(shape: tuple[int, int], see
 @pytest.mark.parametrize("shape", [(64, 40), (40, 64), (48, 48)])
 @pytest.mark.parametrize("size", [0.01, 0.1])
 def test_a_random_change_is_its_own_null(shape: tuple[int, int], size: float) -> None:
-    """Over 60 matrices: the mean gap is the null's, and alpha's distance from the null's is standard normal."""
-    found = []
-    for seed in range(60):
+    """Over 60 matrices: its gap's rank among the null's 4 draws is uniform, and alpha's distance from the null is standard normal."""
+    count, draws, ranks, ratios, z = 60, 4, [], [], []
+    for seed in range(count):
         generator = torch.Generator().manual_seed(seed)
         base, change = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
-        found.append(numbers(base, base + size * base.norm() / change.norm() * change, draws=4, seed=1000 + seed))
-    gap, null, z, scale = (np.array([one[name] for one in found]) for name in ("gap", "null_gap", "scale_z", "scale"))
-    differences = gap - null
-    assert abs(differences.mean()) < 3 * differences.std(ddof=1) / math.sqrt(len(z))
-    assert gap.mean() / null.mean() == pytest.approx(1, abs=0.15)
-    assert abs(z.mean()) < 3 / math.sqrt(len(z))
-    assert 0.75 < z.std(ddof=1) < 1.3  # a standard deviation of 60: 1 +- 3 x 0.09
-    assert scale.mean() > 1 + size**2 / 4  # noise alone inflates it: against 1 it would be far off
+        spectra = compare(base, base + size * base.norm() / change.norm() * change, draws, 1000 + seed)
+        found = dict(zip(NUMBERS, numbers_of(spectra, shape), strict=True))
+        ranks.append(int((spectra.null_gap < spectra.gap).sum()))
+        ratios.append(found["gap_ratio"])
+        z.append(found["scale_z"])
+        assert found["scale"] > 1 + size**2 / 4 - 4 * size / math.sqrt(math.prod(shape))  # noise alone inflates it
+    error = math.sqrt((draws + 1) ** 2 - 1) / math.sqrt(12 * count)
+    assert abs(np.mean(ranks) - draws / 2) < 3 * error
+    assert np.median(ratios) == pytest.approx(1, abs=0.05)
+    assert abs(np.mean(z)) < 3 / math.sqrt(count)
+    assert np.std(z, ddof=1) == pytest.approx(1, abs=3 / math.sqrt(2 * count))
 
 
 @pytest.mark.parametrize("shape", [(144, 64), (64, 64)])
