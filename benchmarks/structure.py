@@ -46,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, default="SmolLM2-135M")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--smaller", type=int, default=1, help="both sides of every matrix divided by so much")
     parser.add_argument(
         "--loop-draws", type=int, default=DRAWS, help="random changes that the loop makes; its time is told as if it had made all"
     )
@@ -56,7 +57,8 @@ def main() -> None:
     line(HEADS)
     line("---" for _ in HEADS)
     totals = [0.0, 0.0]
-    for kinds, (rows, columns, count) in MODELS[options.model].items():
+    for kinds, (*shape, count) in MODELS[options.model].items():
+        rows, columns = (side // options.smaller for side in shape)
         base, change = (torch.randn(rows, columns, device=options.device) for _ in range(2))
         post = base + CHANGE * base.norm() / change.norm() * change
         seconds, found = timed(lambda: compare(base, post, DRAWS, 0))  # noqa: B023 - called at once

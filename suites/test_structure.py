@@ -34,7 +34,7 @@ BY_PART = {"change": measures.change, "rotation_gap": measures.rotation_gap, "un
 BY_KIND = {"gap_ratio": measures.gap_ratio, "scale": measures.scale}
 ROWS: list[tuple[str, dict[str, str], Measure]] = [
     ("output_anomaly", {}, measures.output_anomaly),
-    *((name, {"part": part}, partial(measure, part=part)) for name, measure in BY_PART.items() for part in PARTS),
+    *((name, {"part": str(part)}, partial(measure, part=part)) for name, measure in BY_PART.items() for part in PARTS),
     *((name, {"kind": kind}, partial(measure, kind=kind)) for name, measure in BY_KIND.items() for kind in KINDS),
 ]
 
