@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     Rotate = Callable[[Tensor], Tensor]
 
 CUT = 1e-6  # of the largest singular value: what is smaller is the rounding of float32 weights, and has no direction
+SMALL = (
+    1e-3  # gap: the sum of its parts is good to 1e-8 and costs one product less than the matrix itself, which is good to 1e-13
+)
 HAAR_UP_TO = 256  # rows: a uniform rotation of more costs as much as the eigendecomposition it is drawn for
 
 
@@ -84,6 +87,8 @@ def _turned(values: "Tensor", rank: int, cross: "Tensor", gram: "Tensor") -> "tu
     right = vectors[:rank]  # Q_U Q_V^T is turned @ right.mT
     length = (turned if rank == len(values) else turned @ right.mT).square().sum()
     gap = ((length - 2 * (turned * right).sum() + rank).clamp(min=0) / rank).sqrt()
+    if gap < SMALL:
+        gap = (turned @ right.mT - torch.eye(rank).to(turned)).norm() / rank**0.5
     return post.flip(0), gap
 
 

@@ -35,9 +35,9 @@ def numbers_of(spectra: Spectra, shape: tuple[int, int]) -> tuple[float, ...]:
     """NUMBERS of one matrix of this shape.
 
     change: ||dW|| / ||W_b||. scale: alpha = <s_b, s_p> / <s_b, s_b>. uniformity: standard deviation over mean of s_p / s_b,
-    over the rank of W_b. gap: see Spectra. gap_ratio: over null_gap, the median gap of the
-    null's draws: where the smallest direction of a square matrix turns round, that alone makes a gap of 2 / sqrt(n), and a mean
-    would be one of such accidents. scale_z: (scale - null_scale) over the null's standard deviation.
+    over the rank of W_b. gap: see Spectra. gap_ratio: over null_gap, the median gap of the null's draws: where the smallest
+    direction of a square matrix turns round, that alone makes a gap of 2 / sqrt(n), and a mean would be one of such accidents.
+    scale_z: (scale - null_scale) over the null's standard deviation.
 
     The null's scale is 1 + c + d^2/2 - q/2 exactly, with d = change, c = <W_b, R_L dW R_R> / ||W_b||^2, whose mean is 0 and
     whose standard deviation is d / sqrt(rows x columns), and q = ||s' - s_b||^2 / ||W_b||^2, which hardly varies. So null_scale
@@ -52,8 +52,8 @@ def numbers_of(spectra: Spectra, shape: tuple[int, int]) -> tuple[float, ...]:
     null_gap = float(np.median(spectra.null_gap))
     null_scale = 1 + change**2 / 2 - float(((spectra.null_post - base) ** 2).sum(1).mean()) / (2 * length)
     uniformity = float(ratios.std() / ratios.mean())
-    if change == 0:
-        return 0.0, scale, uniformity, spectra.gap, *EQUAL[4:]
+    if change == 0 or null_gap == 0:
+        return float(change), scale, uniformity, spectra.gap, *EQUAL[4:]
     scale_z = (scale - null_scale) / (change / np.sqrt(shape[0] * shape[1]))
     numbers = change, scale, uniformity, spectra.gap, null_gap, spectra.gap / null_gap, null_scale, scale_z
     return tuple(map(float, numbers))

@@ -99,6 +99,16 @@ def test_any_pair_agrees_with_torch(shape: tuple[int, int], seed: int, size: flo
     assert found.gap == pytest.approx(gap, abs=1e-5)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gaps_of_small_changes_shrink_with_them(shape: tuple[int, int]) -> None:
+    """As they must to first order: nothing is lost in the difference from the identity."""
+    torch.manual_seed(0)
+    base, change = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    gaps = {size: compare(base, base + size * change, 1, 0) for size in (1e-6, 1e-10)}
+    assert gaps[1e-6].gap / gaps[1e-10].gap == pytest.approx(1e4, rel=0.01)
+    assert gaps[1e-6].null_gap / gaps[1e-10].null_gap == pytest.approx(1e4, rel=0.01)
+
+
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e5])
 def test_ill_conditioned_matrices_agree_with_torch(condition: float) -> None:
     """A Gram matrix loses eps x condition^2 of the smallest direction, and a gap is a mean over all of them."""
