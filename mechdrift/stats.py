@@ -149,6 +149,35 @@ class Proportion:
         return float(special.ndtr(excess / error))
 
 
+@dataclass(frozen=True)
+class Spread:
+    """The median of parts that are all there, such as the blocks of a model: exact, for nothing was sampled.
+
+    In the place of an interval stands the range of the parts, without as many at either end as the confidence leaves out: of
+    fewer than 20 parts none at 90%. The median respects a bound or does not: p is 1 or 0.
+    """
+
+    values: tuple[float, ...]
+    n: int = 0
+    """None was sampled."""
+    kind: ClassVar[str] = "spread"
+
+    @property
+    def estimate(self) -> float:
+        """The median."""
+        return float(np.median(self.values))
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """The range of the middle parts."""
+        ordered = sorted(self.values)
+        out = int(len(ordered) * (1 - confidence) / 2 + 1e-9)
+        return Interval(ordered[out], ordered[len(ordered) - 1 - out])
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """1 where the median respects the bound, else 0."""
+        return 1.0 if (self.estimate >= bound if side == "at_least" else self.estimate <= bound) else 0.0
+
+
 def normal_quantile(probability: float) -> float:
     """Quantile of the standard normal distribution."""
     return float(special.ndtri(probability))

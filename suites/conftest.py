@@ -65,3 +65,9 @@ def drift(mechdrift_drift: Judge) -> Judge:
 def seed(pytestconfig: pytest.Config) -> int:
     """Of splits and few-shot orders."""
     return int(pytestconfig.getoption("--mechdrift-seed"))
+
+
+@pytest.fixture(scope="session")
+def identity_shortcut(pytestconfig: pytest.Config) -> bool:
+    """Whether what is equal bit for bit is known to have changed by nothing, and not measured."""
+    return not pytestconfig.getoption("--mechdrift-no-identity-shortcut")
