@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.devices import input_device
-from mechdrift.engine.record import Edit, record_blocks, record_logits, record_under, record_under_whole
+from mechdrift.engine.last_mlp import Ablation, LastMLP, Unembedding, ablating_neurons, streams_of, written_products
+from mechdrift.engine.record import Edit, record_blocks, record_last_mlp, record_logits, record_under, record_under_whole
 from mechdrift.engine.routing import choices, chosen
 from mechdrift.engine.sites import blocks, final_norm, stream, writes
 from mechdrift.engine.steer import ablating, ablating_everywhere, adding, shifting
@@ -141,6 +142,32 @@ def check_ablating_everywhere(model: "PreTrainedModel", prompt: Sequence[int], d
         raise InterventionFailed(f"an ablation left {after.max():.2g} of a token along its direction, more than {allowed:.2g}")
     if torch.equal(plain_logits, edited_logits):
         raise InterventionFailed("an ablation did not move the logits")
+
+
+def check_ablating_neurons(
+    model: "PreTrainedModel", mlp: LastMLP, prompt: Sequence[int], neurons: Sequence[int], ablation: Ablation
+) -> None:
+    """Check on one prompt that logits computed from its streams are the model's own, plain and with the neurons really ablated.
+
+    neurons: at least those of the ablation. Raises Unmeasurable where the plain ones are not, so that the norm or the head is
+    not what it is taken for, and InterventionFailed where the ablated ones are not, or moved nothing.
+    """
+    import torch
+
+    recorded = record_last_mlp(model, [prompt], [len(prompt) - 1], neurons, 10**9)[0]
+    with torch.inference_mode():
+        block = Unembedding(mlp, streams_of(recorded, model.config.hidden_size, len(neurons)), neurons)
+        computed = block.plain()[0], block.under(ablation, written_products(mlp, ablation.neurons))[0][0]
+    count, tolerance = len(mlp.head), tolerance_of(model)
+    _, plain = _entering(model, prompt)
+    with ablating_neurons(model, ablation):
+        _, ablated = _entering(model, prompt)
+    if not (gap := _gap(computed[0].cpu(), plain[:count].cpu())) <= tolerance:
+        raise Unmeasurable(f"self-check: the logits are not the final norm and the head of the last block's output (by {gap:.2g})")
+    if torch.equal(plain, ablated):
+        raise InterventionFailed("an ablation of neurons did not move the logits")
+    if not (gap := _gap(computed[1].cpu(), ablated[:count].cpu())) <= tolerance:
+        raise InterventionFailed(f"the logits of an ablation of neurons are not those that were computed (by {gap:.2g})")
 
 
 def check_intervention(
