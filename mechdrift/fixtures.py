@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mechdrift.measures.drift import Drift
     from mechdrift.prompts.instructions import Instruction
     from mechdrift.prompts.statements import Statement
+    from mechdrift.prompts.texts import Text
     from mechdrift.prompts.written_pairs import WrittenPair
     from mechdrift.run import ComparingRun
 
@@ -69,6 +70,14 @@ def mechdrift_instructions(pytestconfig: pytest.Config) -> "tuple[Instruction, .
     instructions = _run(pytestconfig).instructions
     assert instructions
     return instructions.all
+
+
+@pytest.fixture(scope="session")
+def mechdrift_texts(pytestconfig: pytest.Config) -> "tuple[Text, ...]":
+    """The texts of the run on which the next token is looked at: of the project's prompts, or the user's."""
+    texts = _run(pytestconfig).texts
+    assert texts
+    return texts.all
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,8 @@ class Settings:
     """The user's own harmful instructions, FILE or FILE:COLUMN."""
     harmless: str | None
     """The user's own harmless ones."""
+    texts: str | None
+    """The user's own texts, FILE or FILE:COLUMN."""
     hand_set: str | None
     """File of choices that are made by hand instead of by rule."""
     device: str
@@ -138,6 +140,7 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-pairs": None,
     "--mechdrift-harmful": None,
     "--mechdrift-harmless": None,
+    "--mechdrift-texts": None,
     "--mechdrift-hand-set": None,
     "--mechdrift-device": "auto",
     "--mechdrift-dtype": "auto",
@@ -197,6 +200,11 @@ def add_options(parser: pytest.Parser) -> None:
         "--mechdrift-pairs",
         metavar="FILE",
         help="your own pairs for knowledge maps, CSV or JSONL: clean,corrupt[,correct,other,entity,kind]",
+    )
+    add(
+        "--mechdrift-texts",
+        metavar="FILE[:COLUMN]",
+        help="texts on which confidence is measured: .txt, one a line, or a table's column `text`; default: our own prompts",
     )
     add(
         "--mechdrift-hand-set",
@@ -273,6 +281,7 @@ def settings_of(config: pytest.Config) -> Settings | None:
         pairs=get("--mechdrift-pairs"),
         harmful=get("--mechdrift-harmful"),
         harmless=get("--mechdrift-harmless"),
+        texts=get("--mechdrift-texts"),
         hand_set=get("--mechdrift-hand-set"),
         device=get("--mechdrift-device"),
         dtype=get("--mechdrift-dtype"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
     from mechdrift.prompts.instructions import Instructions
     from mechdrift.prompts.statements import Statement
+    from mechdrift.prompts.texts import Texts
     from mechdrift.prompts.written_pairs import WrittenPair
 
 RUN = pytest.StashKey["ComparingRun"]()
@@ -92,6 +93,7 @@ class ComparingRun:
     pairs: "tuple[WrittenPair, ...]" = ()
     """The user's; none where the shipped tables' are asked."""
     instructions: "Instructions | None" = None
+    texts: "Texts | None" = None
     store_folder: Path | None = None
     rows: dict[str, Row] = field(default_factory=dict)
     """By label."""
@@ -170,15 +172,18 @@ class ComparingRun:
         return capture.global_and_fixture_disabled()
 
     def read_prompts(self) -> None:
-        """The user's statements, pairs and instructions, or the shipped ones. Raises InputError."""
+        """The user's statements, pairs, instructions and texts, or the shipped ones. Raises InputError."""
         from mechdrift.prompts.instructions import read_instructions
         from mechdrift.prompts.statements import read_statements, shipped_statements
+        from mechdrift.prompts.texts import read_texts, sample
         from mechdrift.prompts.written_pairs import read_pairs
 
         seed, path = self.settings.seed, self.settings.statements
         self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
         self.pairs = tuple(read_pairs(Path(self.settings.pairs), seed) if self.settings.pairs else ())
         self.instructions = read_instructions(self.settings.harmful, self.settings.harmless, seed)
+        given = self.settings.texts
+        self.texts = sample(self.statements, self.instructions.all) if given is None else read_texts(given)
 
     def backend(self) -> str:
         """What makes replies, as far as the checkpoints are known. Raises InputError for one that cannot."""
@@ -220,6 +225,8 @@ class ComparingRun:
         for side, given in (("harmful", self.settings.harmful), ("harmless", self.settings.harmless)):
             if given is not None:
                 lines.append(text.printable(f"mechdrift: {side} instructions: {getattr(self.instructions, side)}"))
+        if self.settings.texts is not None:
+            lines.append(text.printable(f"mechdrift: texts: {self.texts}"))
         if self.hand_set.name:
             lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
         return [*lines, f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)"]
@@ -346,6 +353,7 @@ class ComparingRun:
         from mechdrift.report.record import SCHEMA
 
         assert self.instructions
+        assert self.texts
         device = pick_device(self.settings.device)
         packages = ("mechdrift", "torch", "transformers", "numpy", "scipy", "pytest")
         return {
@@ -367,6 +375,7 @@ class ComparingRun:
                 "pairs": self.settings.pairs or "shipped",
                 "harmful": self.instructions.harmful.told(),
                 "harmless": self.instructions.harmless.told(),
+                "texts": self.texts.told(),
                 "generator": self.backend(),
                 "vllm_args": self.settings.vllm_args,
                 "keep_replies": self.settings.keep_replies,

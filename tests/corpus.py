@@ -525,7 +525,7 @@ CASES = (
         "bad data file",
         "an open quote",
         file("harmful", "own.csv", 'goal\n"' + "A.\n" * 5000),
-        "14,999 characters; expected a request of at most",
+        "14,999 characters; expected a text of at most",
     ),
     Case(
         "bad data file",
