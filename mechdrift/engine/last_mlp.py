@@ -83,37 +83,43 @@ def norm_after(model: "PreTrainedModel") -> "nn.Module | None":
     return None if family.last else getattr(blocks(model)[-1], family.writes[-1])
 
 
-def read_last_mlp(model: "PreTrainedModel", tokens: int) -> LastMLP:
+def read_last_mlp(model: "PreTrainedModel", tokens: int, neurons: bool = True) -> LastMLP:
     """The weights, on the head's device. Raises Unmeasurable where they cannot be read as matrices.
 
-    tokens: rows of the head that count, those that a tokenizer can give; rows that pad a vocabulary come after them.
+    tokens: rows of the head that count, those that a tokenizer can give; rows that pad a vocabulary come after them. neurons:
+    False leaves the MLP out, which a mixture of experts does not have as a matrix.
     """
     import torch
 
-    matrix, head = down(model), model.get_output_embeddings()
-    for name, place in (("the last MLP's output matrix", matrix), ("the head", head)):
-        weight = getattr(place, "weight", None)
-        if weight is None or weight.dim() != 2 or not weight.is_floating_point() or weight.is_meta or hasattr(weight, "to_local"):
-            raise Unmeasurable(f"{name} is quantised, offloaded or split over devices: entropy neurons are read from plain weights")
+    head = model.get_output_embeddings()
     with torch.inference_mode():
-        unembedding = head.weight[:tokens].float()
+        unembedding = _plain(head, "the head")[:tokens].float()
         device = unembedding.device
         norm = _norm(model, final_norm(model), device)
-        raw = matrix.weight.float().to(device)
-        if not type(matrix).__name__ == "Conv1D":  # GPT-2's matrices are stored the other way round
-            raw = raw.T.contiguous()
+        raw = torch.empty(0, unembedding.shape[1], device=device)
+        if neurons:
+            matrix = down(model)
+            raw = _plain(matrix, "the last MLP's output matrix").float().to(device)
+            if type(matrix).__name__ != "Conv1D":  # GPT-2's matrices are stored the other way round
+                raw = raw.T.contiguous()
         after = None if (module := norm_after(model)) is None else _norm(model, module, device)
         constant = torch.zeros(len(unembedding), device=device)
         if norm.bias is not None:
             constant = unembedding @ norm.bias
         if getattr(head, "bias", None) is not None:
             constant = constant + head.bias[:tokens].float()
-        folded = unembedding * norm.gain
-        # C is symmetric, so the rows of W_U diag(gain) C are these rows centred.
-        folded = norm.centre(folded)
+        folded = norm.centre(unembedding * norm.gain)  # C is symmetric, so rows times C are rows centred
         written = norm.centre(raw if after is None else after.linear(raw))
     cap = getattr(model.config, "final_logit_softcapping", None)
     return LastMLP(raw, written, after, norm, folded, constant, cap and float(cap))
+
+
+def _plain(module: "nn.Module", name: str) -> "Tensor":
+    """A module's weight. Raises Unmeasurable where it is no plain matrix."""
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.dim() != 2 or not weight.is_floating_point() or weight.is_meta or hasattr(weight, "to_local"):
+        raise Unmeasurable(f"{name} is quantised, offloaded or split over devices; this is read from plain weights")
+    return weight
 
 
 def _norm(model: "PreTrainedModel", module: "nn.Module", device: Any) -> Norm:

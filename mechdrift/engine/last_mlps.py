@@ -21,7 +21,7 @@ from mechdrift.engine.last_mlp import (
 )
 from mechdrift.engine.record import Progress, record_last_mlp
 from mechdrift.engine.recordings import Prompts, Recorder, label_of, probes
-from mechdrift.engine.selfcheck import check_ablating_neurons
+from mechdrift.engine.selfcheck import check_last_mlp
 from mechdrift.engine.store import Part
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class LastMLPReader:
         """Of the recorded neurons at every recorded token of all prompts: float32 [token, neuron]."""
         import numpy as np
 
-        found = self._recorded(read)[..., -len(read.recorded) :]
+        found = self._recorded(read)
+        found = found[..., found.shape[-1] - len(read.recorded) :]
         return np.concatenate(list(self._rows(read, found)))
 
     def entropies(self, read: Neurons, ablations: Sequence[Ablation]) -> "list[np.ndarray]":
@@ -150,8 +151,8 @@ class LastMLPReader:
 
         def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
             if not weights:
-                weights.append(read_last_mlp(model, self.tokens))
-                check_ablating_neurons(model, weights[0], read.prompts.ids[0], read.recorded, ablations[0])
+                weights.append(read_last_mlp(model, self.tokens, neurons=bool(read.recorded)))
+                check_last_mlp(model, weights[0], read.prompts.ids[0], read.recorded, ablations)
             lengths = torch.tensor([len(read.prompts.ids[index]) - read.prompts.positions[index] for index in chosen])
             there = torch.arange(shape[1]) < lengths[:, None]
             rows = torch.from_numpy(recorded()[chosen])[there]

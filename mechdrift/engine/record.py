@@ -91,13 +91,14 @@ def record_last_mlp(
     """What the next token is computed from, at every token from first[k] on: float32 [prompt, column, d_model (+ d_model) + neuron].
 
     The stream that enters the final norm; in families with a norm between the last MLP and the stream what enters that norm; the
-    activations of these neurons of the last MLP. Column j of prompt k is its token first[k] + j; zero beyond its last. One
+    activations of these neurons of the last MLP, which may be none. Column j of prompt k is its token first[k] + j; zero beyond its last. One
     forward a batch; the head is not run.
     """
     import torch
 
     widest = max(len(prompt) - start for prompt, start in zip(prompts, first, strict=True))
-    matrix, after = down(model), norm_after(model)
+    after = norm_after(model)
+    places = [final_norm(model), *([] if after is None else [after]), *([down(model)] if neurons else [])]
     recorded: Tensor | None = None
     decoder = model.get_decoder()
     for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
@@ -106,14 +107,14 @@ def record_last_mlp(
         def enter(module: "nn.Module", args: tuple[Any, ...], entered: "dict[nn.Module, Tensor]" = entered) -> None:
             entered[module] = args[0]
 
-        places = [final_norm(model), *([] if after is None else [after]), matrix]
         handles = [place.register_forward_pre_hook(enter) for place in places]
         try:
             decoder(input_ids=ids, attention_mask=mask, use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()
-        entered[matrix] = entered[matrix].reshape(*ids.shape, -1)[..., list(neurons)]
+        if neurons:
+            entered[places[-1]] = entered[places[-1]].reshape(*ids.shape, -1)[..., list(neurons)]
         found = torch.cat([entered[place].float().cpu() for place in places], dim=-1)
         if recorded is None:
             recorded = torch.zeros(len(prompts), widest, found.shape[-1])

@@ -71,7 +71,7 @@ def read_texts(given: str) -> Texts:
         raise InputError(f"{WHAT} {given}: no text", "one text a line or row", "fill the file")
     kept = drawn(list(read.values()), MOST)
     left_out[f"beyond {MOST}"] += len(read) - len(kept)
-    every = tuple(Text(text, text, path.name) for text in kept)
+    every = tuple(Text(text, text, path.stem) for text in kept)
     return Texts(every, given, {why: count for why, count in left_out.items() if count})
 
 
