@@ -143,9 +143,7 @@ def read_confidence(
     base = _of_model(first, sampled, questions[0])
     directions = tried(_directions, first, base.chosen)
     post = _of_model(second, sampled, questions[1])
-    return Confidence(
-        base, post, tried(_nearest, second, directions), null_directions(pair.base.width), sampled, asked
-    )
+    return Confidence(base, post, tried(_nearest, second, directions), null_directions(pair.base.width), sampled, asked)
 
 
 def _tokens(recordings: Recorder, point: Checkpoint) -> int:

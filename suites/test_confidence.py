@@ -16,9 +16,7 @@ from mechdrift.suites.confidence import Confidence, known, read_confidence
 
 
 @pytest.fixture(scope="session")
-def confidence(
-    pair: Pair, recordings: Recorder, texts: Sequence[Text], statements: Sequence[Statement], seed: int
-) -> Confidence:
+def confidence(pair: Pair, recordings: Recorder, texts: Sequence[Text], statements: Sequence[Statement], seed: int) -> Confidence:
     """Entropy neurons of both models, and what both are sure of with and without them."""
     return recordings.at_one_batch(lambda: read_confidence(pair, recordings, texts, statements, seed))
 

@@ -38,9 +38,7 @@ EXPERTS = replace(PRE_NORM, last=(*PRE_NORM.last, "mlp.experts.down_proj"), rout
 FAMILIES = {
     "gemma2": replace(POST_NORM, gain_offset=1.0),
     "gemma3_text": replace(POST_NORM, gain_offset=1.0),
-    "gpt2": Family(
-        writes=("attn", "mlp"), last=("attn.c_proj", "mlp.c_proj"), blocks="h", norm="ln_f", down="mlp.c_proj"
-    ),
+    "gpt2": Family(writes=("attn", "mlp"), last=("attn.c_proj", "mlp.c_proj"), blocks="h", norm="ln_f", down="mlp.c_proj"),
     "gpt_neox": Family(
         writes=("attention", "mlp"),
         last=("attention.dense", "mlp.dense_4h_to_h"),

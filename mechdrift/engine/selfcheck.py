@@ -160,7 +160,9 @@ def check_last_mlp(
     tolerance, moved = tolerance_of(model), False
     _, plain = _entering(model, prompt)
     if not (gap := _last_gap(block.plain(), plain)) <= tolerance:
-        raise Unmeasurable(f"self-check: the logits are not the final norm and the head of the last block's output (by {gap:.2g})")
+        raise Unmeasurable(
+            f"self-check: the logits are not the final norm and the head of the last block's output (by {gap:.2g})"
+        )
     for ablation in ablations:
         with ablating_neurons(model, ablation):
             _, ablated = _entering(model, prompt)

@@ -2,8 +2,8 @@
 
 Entropies are means over the tokens of a text, texts of one unit counting as one. A neuron's effect is the mean over tokens of how
 far the entropy moves, either way, when its activation is replaced by its mean: total as the model then is, direct with the final
-norm's scale as it was. What a neuron does through the norm is total minus direct: an entropy neuron has a large total and a small
-direct effect (Stolfo et al. 2024), another neuron about as much of both.
+norm's scale as it was. An entropy neuron has a large total and a small direct effect (Stolfo et al. 2024), another neuron about as
+much of both, so the share of the total that is not direct tells them apart.
 """
 
 from collections.abc import Sequence
@@ -40,9 +40,9 @@ class Moved:
     """With the final norm's scale as it was."""
 
     @property
-    def through_norm(self) -> PerUnit:
-        """What goes through the norm: total minus direct."""
-        return self.total - self.direct
+    def through_norm(self) -> Jackknifed:
+        """Share of the total effect that goes through the norm, 1 - direct / total: at most 1, under 0 where the norm dampens."""
+        return Jackknifed.mean(self.total - self.direct) / Jackknifed.mean(self.total)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class Sampled:
 
 def entropies_of(rows: Sequence[Float[np.ndarray, "token arm"]], texts: Sampled) -> Entropies:
     """Out of what was read of each text: entropies plain, then total and direct without each entropy neuron, each control, and all
-    entropy neurons at once."""
+    entropy neurons at once.
+    """
     arms = rows[0].shape[1]
     each = (arms - 3) // 2  # total and direct of each entropy neuron, then of each control
 
@@ -100,20 +101,20 @@ def entropies_of(rows: Sequence[Float[np.ndarray, "token arm"]], texts: Sampled)
 def neuron_effect(read: Entropies, texts: Sampled, which: Which) -> Drift:
     """A model's entropy neurons move its confidence through the final norm, more than neurons of like norm and activation do.
 
-    Mean effect through the norm of an entropy neuron minus that of its control, in nats; of one model alone, so it has no null;
-    higher is better; over 0 is as published. Source: Stolfo et al. 2024.
+    Share of their effect on entropy that goes through the norm, minus the same of their controls; of one model alone, so it has no
+    null; higher is better; over 0 is as published. The note has the effects in nats. Source: Stolfo et al. 2024.
     """
     evidence = _effect(read)
     word = "as published" if evidence.interval().low > 0 else "unlike published"
     parts = [
-        f"{name}: total {moved.total.mean():.4f}, direct {moved.direct.mean():.4f}"
+        f"{name}: total {moved.total.mean():.4f}, direct {moved.direct.mean():.4f} nats"
         for name, moved in (("entropy neurons", read.chosen), ("controls", read.controls))
     ]
     return Drift(
         measure="confidence.neuron_effect",
         evidence=evidence,
         null=None,
-        unit=f"nats through the norm in {which}, entropy neuron minus control",
+        unit=f"share of the effect on entropy in {which} that goes through the norm, entropy neurons minus controls",
         better="higher",
         site=NEXT_TOKEN,
         site_rule=TOKENS,
@@ -129,8 +130,8 @@ def require_effect(base: Entropies) -> None:
     low, high = evidence.interval()
     if not low > 0:
         raise Unmeasurable(
-            f"base's entropy neurons do no more through the norm than their controls: {evidence.estimate:.4f} [{low:.4f}, "
-            f"{high:.4f}] nats, more than 0 needed; n = {evidence.n}"
+            f"base's entropy neurons work through the norm no more than their controls: {evidence.estimate:.3f} [{low:.3f}, "
+            f"{high:.3f}] of the effect, more than 0 needed; n = {evidence.n}"
         )
 
 
@@ -209,8 +210,8 @@ def explained(gap: Jackknifed, left: Jackknifed) -> tuple[Jackknifed, str]:
 
 
 def _effect(read: Entropies) -> Normal:
-    """Through the norm, entropy neuron minus control."""
-    return Jackknifed.mean(read.chosen.through_norm - read.controls.through_norm).evidence()
+    """Share through the norm, entropy neurons minus controls."""
+    return (read.chosen.through_norm - read.controls.through_norm).evidence()
 
 
 def _hits(gaps: Gaps, statements: Sequence[Statement]) -> Bool[np.ndarray, " statement"]:
@@ -242,9 +243,7 @@ def _of_texts(name: str, found: Jackknifed, unit: str, texts: Sampled, note: str
     )
 
 
-def _of_judgements(
-    name: str, found: Jackknifed, unit: str, statements: Sequence[Statement], note: str, better: Better
-) -> Drift:
+def _of_judgements(name: str, found: Jackknifed, unit: str, statements: Sequence[Statement], note: str, better: Better) -> Drift:
     """A row on judgements."""
     return Drift(
         measure=name,

@@ -80,10 +80,12 @@ def sample(statements: Iterable[Statement], instructions: Iterable[Instruction])
 
     A fact is stated once, and an instruction's harmful and harmless forms are one unit.
     """
-    facts = {s.text: Text(s.text, f"{s.kind}: {s.entity}", s.kind) for s in statements if s.label and not s.negated and s.split == "test"}
-    asked = {
-        i.text: Text(i.text, i.pair, "harmful" if i.harmful else "harmless") for i in instructions if i.split == "test"
+    facts = {
+        s.text: Text(s.text, f"{s.kind}: {s.entity}", s.kind)
+        for s in statements
+        if s.label and not s.negated and s.split == "test"
     }
+    asked = {i.text: Text(i.text, i.pair, "harmful" if i.harmful else "harmless") for i in instructions if i.split == "test"}
     chosen = [source[text] for source in (facts, asked) for text in drawn(list(source), MOST // 2)]
     return Texts(tuple(chosen), "statements and instructions", {})
 
