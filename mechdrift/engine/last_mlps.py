@@ -119,7 +119,7 @@ class LastMLPReader:
         return found.numpy()
 
     def _recorded(self, read: Neurons) -> "np.ndarray":
-        """What one forward left behind: float32 [prompt, column, streams and activations]; a row's last columns may be padding."""
+        """What one forward left behind (record.record_last_mlp): float32 [prompt, column, value]."""
 
         def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
             import torch

@@ -88,11 +88,11 @@ def record_last_mlp(
     batch_tokens: int,
     progress: Progress | None = None,
 ) -> "Tensor":
-    """What the next token is computed from, at every token from first[k] on: float32 [prompt, column, d_model (+ d_model) + neuron].
+    """What the next token is computed from, at every token from first[k] on: float32 [prompt, column, value] on the CPU.
 
-    The stream that enters the final norm; in families with a norm between the last MLP and the stream what enters that norm; the
-    activations of these neurons of the last MLP, which may be none. Column j of prompt k is its token first[k] + j; zero beyond its last. One
-    forward a batch; the head is not run.
+    Values: the stream that enters the final norm, d_model of them; in families with a norm between the last MLP and the stream
+    what enters that norm, as many; the activations of these neurons of the last MLP, which may be none. Column j of prompt k is
+    its token first[k] + j; zero beyond its last. One forward a batch; the head is not run.
     """
     import torch
 

@@ -149,8 +149,8 @@ def check_last_mlp(
 ) -> None:
     """Check on one prompt that logits computed from its streams are the model's own, plain and with neurons really ablated.
 
-    neurons: at least those of the ablations. Raises Unmeasurable where the plain ones are not, so that the norm or the head is not
-    what it is taken for, and InterventionFailed where those of an ablation are not, or where none moved anything.
+    neurons: at least those of the ablations. Raises Unmeasurable where the plain ones are not, so that the norm or the head is
+    not what it is taken for, and InterventionFailed where those of an ablation are not, or where none moved anything.
     """
     import torch
 

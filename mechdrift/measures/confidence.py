@@ -2,8 +2,8 @@
 
 Entropies are means over the tokens of a text, texts of one unit counting as one. A neuron's effect is the mean over tokens of how
 far the entropy moves, either way, when its activation is replaced by its mean: total as the model then is, direct with the final
-norm's scale as it was. An entropy neuron has a large total and a small direct effect (Stolfo et al. 2024), another neuron about as
-much of both, so the share of the total that is not direct tells them apart.
+norm's scale as it was. An entropy neuron has a large total and a small direct effect (Stolfo et al. 2024), another neuron about
+as much of both, so the share of the total that is not direct tells them apart.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from mechdrift.stats import Jackknifed, Normal
 
 Which = Literal["base", "post"]
 EXPLAINED = 0.5  # share of a gap that goes away: what is under it does not explain the gap
-NEXT_TOKEN = "next token"
-TOKENS = "every token of a text but the first"
+ENTROPY_SITE = "next token"
+ENTROPY_RULE = "every token of a text but the first"
 CONTROLS = "of 4 neurons nearest in norm, the nearest in norm times spread of activation"
 
 PerUnit = Float[np.ndarray, " unit"]
@@ -84,8 +84,9 @@ class Sampled:
 
 
 def entropies_of(rows: Sequence[Float[np.ndarray, "token arm"]], texts: Sampled) -> Entropies:
-    """Out of what was read of each text: entropies plain, then total and direct without each entropy neuron, each control, and all
-    entropy neurons at once.
+    """Out of the entropies that were read of each text.
+
+    Plain; then total and direct without each entropy neuron, without each control, and without all entropy neurons at once.
     """
     arms = rows[0].shape[1]
     each = (arms - 3) // 2  # total and direct of each entropy neuron, then of each control
@@ -101,8 +102,8 @@ def entropies_of(rows: Sequence[Float[np.ndarray, "token arm"]], texts: Sampled)
 def neuron_effect(read: Entropies, texts: Sampled, which: Which) -> Drift:
     """A model's entropy neurons move its confidence through the final norm, more than neurons of like norm and activation do.
 
-    Share of their effect on entropy that goes through the norm, minus the same of their controls; of one model alone, so it has no
-    null; higher is better; over 0 is as published. The note has the effects in nats. Source: Stolfo et al. 2024.
+    Share of their effect on entropy that goes through the norm, minus the same of their controls; of one model alone, so it has
+    no null; higher is better; over 0 is as published. The note has the effects in nats. Source: Stolfo et al. 2024.
     """
     evidence = _effect(read)
     word = "as published" if evidence.interval().low > 0 else "unlike published"
@@ -116,8 +117,8 @@ def neuron_effect(read: Entropies, texts: Sampled, which: Which) -> Drift:
         null=None,
         unit=f"share of the effect on entropy in {which} that goes through the norm, entropy neurons minus controls",
         better="higher",
-        site=NEXT_TOKEN,
-        site_rule=TOKENS,
+        site=ENTROPY_SITE,
+        site_rule=ENTROPY_RULE,
         data=texts.data,
         parameters={"controls": CONTROLS},
         note=f"{'; '.join(parts)}: {word}; {texts.note}",
@@ -151,8 +152,9 @@ def entropy_gap(base: PerUnit, post: PerUnit, texts: Sampled) -> Drift:
 def entropy_gap_explained(base: Entropies, post: Entropies, texts: Sampled) -> Drift:
     """The change in entropy goes away without entropy neurons; published is that it does not.
 
-    By how much the gap shrinks, in nats, when each model's own entropy neurons are ablated; 0 = not at all, under 0 = it grows. The
-    note has it as a share where there is a gap. Raises Unmeasurable where base's do nothing. Source: Du et al. 2025, claim 4.
+    By how much the gap shrinks, in nats, when each model's own entropy neurons are ablated; 0 = not at all, under 0 = it grows.
+    The note has it as a share where there is a gap. Raises Unmeasurable where base's work no more through the norm than their
+    controls. Source: Du et al. 2025, claim 4.
     """
     require_effect(base)
     gap, left = (Jackknifed.mean(each) for each in (post.plain - base.plain, post.ablated - base.ablated))
@@ -182,8 +184,8 @@ def calibration_gap_explained(
 ) -> Drift:
     """The change in calibration goes away without entropy neurons; published is that it does not.
 
-    base, post: logit gaps as in calibration_gap, plain and with the model's own entropy neurons ablated; read: base's entropies. By
-    how much the difference of the errors shrinks, as in entropy_gap_explained, in [-1, 1].
+    base, post: logit gaps as in calibration_gap, plain and with the model's own entropy neurons ablated; read: base's entropies.
+    By how much the difference of the errors shrinks, as in entropy_gap_explained, in [-1, 1].
     """
     require_effect(read)
     gap, left = (_error(after, statements) - _error(before, statements) for before, after in zip(base, post, strict=True))
@@ -235,8 +237,8 @@ def _of_texts(name: str, found: Jackknifed, unit: str, texts: Sampled, note: str
         null=0.0,
         unit=unit,
         better="neither",
-        site=NEXT_TOKEN,
-        site_rule=TOKENS,
+        site=ENTROPY_SITE,
+        site_rule=ENTROPY_RULE,
         data=texts.data,
         note=note,
         items=tuple(items),

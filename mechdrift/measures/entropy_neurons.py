@@ -1,8 +1,8 @@
 """Which neurons of the last MLP are entropy neurons, and whether they are the same before and after post-training.
 
-Rule as published (Stolfo et al. 2024, Confidence Regulation Neurons in Language Models, arXiv 2406.16254): of the quarter of neurons
-that write with the greatest norm the ten with the least LogitVar, the variance over tokens of the cosine between what a neuron
-writes and the unembedding. It reads weights alone and cannot show that a neuron does anything: see confidence.py.
+Rule as published (Stolfo et al. 2024, Confidence Regulation Neurons in Language Models, arXiv 2406.16254): of the quarter of
+neurons that write with the greatest norm the ten with the least LogitVar, the variance over tokens of the cosine between what a
+neuron writes and the unembedding. It reads weights alone and cannot show that a neuron does anything: see confidence.py.
 """
 
 from collections.abc import Sequence
@@ -101,8 +101,8 @@ def chance_of(shared: int, among: int, count: int = COUNT) -> float:
 def rank_biased_overlap(one: Sequence[int], other: Sequence[int], p: float = PERSISTENCE) -> float:
     """Agreement of two rankings of equal length without ties, in [0, 1], the top weighted most.
 
-    Extrapolated from their depth k in closed form: X_k / k p^k + (1 - p) / p sum_d X_d / d p^d, X_d what the first d share. Source:
-    Webber, Moffat and Zobel 2010, equation 32 (RBO_ext).
+    Extrapolated from their depth k in closed form: X_k / k p^k + (1 - p) / p sum_d X_d / d p^d, X_d what the first d share.
+    Source: Webber, Moffat and Zobel 2010, RBO_ext.
     """
     agreement = [len({*one[:depth]} & {*other[:depth]}) / depth for depth in range(1, len(one) + 1)]
     weighted = sum(share * p**depth for depth, share in enumerate(agreement, 1))
@@ -110,11 +110,11 @@ def rank_biased_overlap(one: Sequence[int], other: Sequence[int], p: float = PER
 
 
 def overlap(base: Chosen, post: Chosen, null_directions: int) -> Drift:
-    """The same neurons are entropy neurons before and after: intersection over union of their places, in [0, 1]; higher is better.
+    """The same neurons are entropy neurons before and after: intersection over union of their places.
 
-    Exact: nothing was sampled. A permutation of neurons, which no output shows, takes it to chance: overlap_by_direction does not
-    follow. The note has the chance level, the agreement of ranks, how norm over log LogitVar changed in shared ones, and rho.
-    Raises Unmeasurable where the numbers of neurons differ. Source: Du et al. 2025, claim 4.
+    In [0, 1]; higher is better; exact: nothing was sampled. A permutation of neurons, which no output shows, takes it to chance;
+    overlap_by_direction does not follow. The note has the chance level, the agreement of ranks, how norm over log LogitVar
+    changed in shared ones, and rho. Raises Unmeasurable where the numbers of neurons differ. Source: Du et al. 2025, claim 4.
     """
     if len(base.table) != len(post.table):
         raise Unmeasurable(f"the last MLP has {len(base.table)} neurons in base and {len(post.table)} in post")
