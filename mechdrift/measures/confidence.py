@@ -77,13 +77,13 @@ class Sampled:
         """As it stands in a row's key."""
         return "+".join(sorted({*self.kinds}))
 
-    def by_unit(self, rows: Sequence[Float[np.ndarray, " token"]]) -> PerUnit:
+    def by_unit(self, rows: Sequence[Float[np.ndarray, " _"]]) -> PerUnit:
         """Mean over the tokens of each text, then over the texts of a unit."""
         means = np.array([row.mean(dtype=np.float64) for row in rows])
         return np.bincount(self.members, means) / np.bincount(self.members)
 
 
-def entropies_of(rows: Sequence[Float[np.ndarray, "token arm"]], texts: Sampled) -> Entropies:
+def entropies_of(rows: Sequence[Float[np.ndarray, "_ arm"]], texts: Sampled) -> Entropies:
     """Out of the entropies that were read of each text.
 
     Plain; then total and direct without each entropy neuron, without each control, and without all entropy neurons at once.

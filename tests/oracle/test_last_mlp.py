@@ -1,11 +1,15 @@
 """The last MLP's neurons against the models themselves: folded weights by plain numpy, ablations by hooks in a whole forward."""
 
+import copy
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import VARIANTS, tiny_model
+from tiny import VARIANTS, tiny_model, write_tiny
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mechdrift.engine import last_mlp
 from mechdrift.engine.families import FAMILIES
@@ -148,11 +152,11 @@ def test_the_check_passes_and_notices_what_is_wrong(model: Any) -> None:
     with pytest.raises(InterventionFailed, match="no ablation of neurons moved the logits"):
         check_last_mlp(model, mlp, PROMPTS[0], NEURONS, [Ablation((), ())])
     handle = model.get_output_embeddings().register_forward_hook(lambda _m, _i, logits: logits * 1.5)
-    with pytest.raises(Unmeasurable, match="self-check: logits are not"):
+    with pytest.raises(Unmeasurable, match="self-check: the logits are not the final norm"):
         check_last_mlp(model, mlp, PROMPTS[0], NEURONS, [])
     handle.remove()
     down = last_mlp.down(model)
-    handle = down.register_forward_hook(lambda _m, args, out: out * (1.5 + args[0].sum().sin()))
+    handle = down.register_forward_hook(lambda _m, args, out: out + out.roll(1, -1) * args[0].sum().sin())
     with pytest.raises(InterventionFailed, match="are not those that were computed"):
         check_last_mlp(model, mlp, PROMPTS[0], NEURONS, [Ablation((5, 9), (3.0, -3.0))])
     handle.remove()
@@ -180,22 +184,17 @@ def test_weights_that_are_no_plain_matrix_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3", "gpt_neox"])
-def test_table_and_choice_equal_transformer_lens(family: str, tmp_path: Any) -> None:
+def test_table_and_choice_equal_transformer_lens(family: str, tmp_path: Path) -> None:
     """Folded and centred by TransformerLens itself, which does so for norms before a block."""
-    import copy
-    import warnings
-
-    from tiny import tiny_tokenizer
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformer_lens.model_bridge import TransformerBridge
 
-        model = tiny_model(family, intermediate_size=160, n_inner=160)
-        model.config.save_pretrained(tmp_path)
-        bridge = TransformerBridge.boot_transformers(
-            str(tmp_path), hf_model=copy.deepcopy(model), tokenizer=tiny_tokenizer(), device="cpu"
-        )
+        write_tiny(tmp_path, family, intermediate_size=160, n_inner=160)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+        name = str(tmp_path)
+        bridge = TransformerBridge.boot_transformers(name, hf_model=copy.deepcopy(model), tokenizer=tokenizer, device="cpu")
         bridge.process_weights(fold_value_biases=False)  # which are not asked about, and of gpt2 fold only with a head's size
     written, unembedding = bridge.blocks[-1].mlp.W_out.detach(), bridge.unembed.W_U.detach()
     norms = written.norm(dim=1)
