@@ -111,7 +111,9 @@ def test_an_effect_through_the_norm_is_told_from_a_direct_one() -> None:
     assert ": as published" in drift.note
     require_effect(works)
     assert ": unlike published" in neuron_effect(not_, sampled(), "post").note
-    with pytest.raises(Unmeasurable, match="base's entropy neurons work through the norm no more than their controls.*n = 60"):
+    with pytest.raises(
+        Unmeasurable, match=r"base's entropy neurons work through the norm no more than their controls: .* n = 60"
+    ):
         require_effect(not_)
 
 

@@ -63,7 +63,7 @@ def test_two_neurons_do_not_share_a_control_unless_nothing_is_left() -> None:
     given[:, 0] = 1.0
     chosen = choose(given)
     near = candidates(chosen)
-    assert len({group for group in near}) == 1, "all have the same four candidates"
+    assert len(set(near)) == 1, "all have the same four candidates"
     assert set(controls(chosen, dict.fromkeys(range(NEURONS), 1.0))) == set(near[0])
 
 
