@@ -78,7 +78,7 @@ def read_texts(given: str) -> Texts:
 def sample(statements: Iterable[Statement], instructions: Iterable[Instruction]) -> Texts:
     """Texts of the project's own: true statements and instructions of the test split, as many of each at most, by their content.
 
-    A fact is stated once, and an instruction's harmful and harmless forms are one unit.
+    True statements about one entity are one unit, and so are an instruction's harmful and harmless forms.
     """
     facts = {
         s.text: Text(s.text, f"{s.kind}: {s.entity}", s.kind)

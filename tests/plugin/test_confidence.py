@@ -35,7 +35,7 @@ def measured(compare: Callable[..., Any], pytester: pytest.Pytester) -> Callable
         out = csv.writer(handle)
         out.writerow(["statement", "label", "entity", "kind"])
         for one in shipped_statements():
-            if one.kind in ("cities", "spanish_words") and not one.negated and asked[one.kind] < 2 * ENTITIES:
+            if one.kind in ("animal_classes", "spanish_words") and not one.negated and asked[one.kind] < 2 * ENTITIES:
                 asked[one.kind] += 1
                 out.writerow([one.text, one.label, one.entity, one.kind])
     return lambda base, post, *more: compare(base, post, *CONFIDENCE, "--mechdrift-statements", "few.csv", *more)
@@ -75,14 +75,13 @@ def test_every_row_is_told(measured: Callable[..., Any]) -> None:
             assert row["verdict"] == "unmeasurable"
             assert "base's entropy neurons work through the norm no more than their controls: " in row["reason"]
         else:
-            assert row["status"] == "ok", label
+            assert row["status"] == "ok", row["reason"]
             assert row["low"] <= row["estimate"] <= row["high"]
     overlap = run.rows["confidence.overlap"]
     assert overlap["n"] == 0
     assert overlap["low"] == overlap["high"], "exact"
-    assert sum(item["kind"] == "shared" for item in overlap["items"]) == round(
-        20 * overlap["estimate"] / (1 + overlap["estimate"])
-    )
+    shared = int(overlap["note"].split()[0])
+    assert overlap["estimate"] == pytest.approx(shared / (20 - shared))
     assert run.rows["confidence.calibration_gap"]["n"] == 48, "entities of the test split"
     assert run.record["settings"]["texts"]["file"] == "statements and instructions"
     assert run.record["settings"]["texts"]["used"] == 48 + 128
