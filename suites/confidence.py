@@ -191,11 +191,24 @@ def _of_model(reader: LastMLPReader, sampled: Sampled | Unmeasurable, questions:
     """All of one model."""
     chosen = tried(lambda: choose(reader.table()))
     gaps = tried(_gaps, reader, questions)
-    if isinstance(sampled, Unmeasurable):
-        return OfModel(chosen, sampled, sampled, gaps, sampled)
     if isinstance(chosen, Unmeasurable):  # its entropy is known all the same
-        rows = reader.entropies(Neurons(reader.prompts, ()), ())
-        return OfModel(chosen, sampled.by_unit([row[:, 0] for row in rows]), chosen, gaps, chosen)
+        return OfModel(chosen, tried(_plain, reader, sampled), chosen, gaps, chosen)
+    without = tried(_without, reader, sampled, chosen)
+    if isinstance(without, Unmeasurable):
+        return OfModel(chosen, without, without, gaps, without)
+    entropies, ablation = without
+    return OfModel(chosen, entropies.plain, entropies, gaps, tried(_ablated_gaps, reader, questions, ablation))
+
+
+def _plain(reader: LastMLPReader, sampled: Sampled | Unmeasurable) -> PerUnit:
+    """Mean entropy, with no neuron looked at."""
+    texts = known(sampled)
+    return texts.by_unit([row[:, 0] for row in reader.entropies(Neurons(reader.prompts, ()), ())])
+
+
+def _without(reader: LastMLPReader, sampled: Sampled | Unmeasurable, chosen: Chosen) -> tuple[Entropies, Ablation]:
+    """Entropies with and without neurons, and the ablation of all entropy neurons at once."""
+    texts = known(sampled)
     near = sorted({*chosen.neurons}.union(*candidates(chosen)))
     read = Neurons(reader.prompts, tuple(near))
     activations = reader.activations(read).astype(np.float64)
@@ -203,10 +216,7 @@ def _of_model(reader: LastMLPReader, sampled: Sampled | Unmeasurable, questions:
     others = controls(chosen, dict(zip(near, activations.std(0).tolist(), strict=True)))
     every = [(neuron,) for neuron in (*chosen.neurons, *others)] + [chosen.neurons]
     ablations = [Ablation(group, tuple(means[neuron] for neuron in group)) for group in every]
-    rows = reader.entropies(read, ablations)
-    entropies = entropies_of(rows, sampled)
-    ablated = tried(_ablated_gaps, reader, questions, ablations[-1])
-    return OfModel(chosen, entropies.plain, entropies, gaps, ablated)
+    return entropies_of(reader.entropies(read, ablations), texts), ablations[-1]
 
 
 def _gaps(reader: LastMLPReader, questions: Prompts | Unmeasurable) -> Gaps:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.families import family_of
-from mechdrift.engine.sites import blocks, final_norm
+from mechdrift.engine.record import Progress
+from mechdrift.engine.sites import down, final_norm, norm_after
 from mechdrift.errors import Unmeasurable
 
 if TYPE_CHECKING:
@@ -69,20 +70,6 @@ class LastMLP:
         return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
 
 
-def down(model: "PreTrainedModel") -> "nn.Module":
-    """The matrix from the last MLP's neurons to what it writes. Raises Unmeasurable for a mixture of experts."""
-    family, block = family_of(model), blocks(model)[-1]
-    if family.router and hasattr(block.mlp, family.router):
-        raise Unmeasurable("the last MLP is a mixture of experts: which neurons write depends on the token; not defined there")
-    return block.get_submodule(family.down)
-
-
-def norm_after(model: "PreTrainedModel") -> "nn.Module | None":
-    """What the last MLP's output goes through before it is added; None in pre-norm families."""
-    family = family_of(model)
-    return None if family.last else getattr(blocks(model)[-1], family.writes[-1])
-
-
 def read_last_mlp(model: "PreTrainedModel", tokens: int, neurons: bool = True) -> LastMLP:
     """The weights, on the head's device. Raises Unmeasurable where they cannot be read as matrices.
 
@@ -138,7 +125,7 @@ def null_directions(d_model: int) -> int:
     return max(1, d_model // 64)
 
 
-def neuron_table(mlp: LastMLP) -> "Tensor":
+def neuron_table(mlp: LastMLP, progress: Progress | None = None) -> "Tensor":
     """Of every neuron of the last MLP, what the published rule goes by: float32 [neuron, 3] on the CPU.
 
     norm: length of what it writes. LogitVar: variance over tokens v (unbiased, as published) of the cosine between that and the
@@ -155,12 +142,16 @@ def neuron_table(mlp: LastMLP) -> "Tensor":
             centre += rows.double().sum(0) / count
         square, unit_square = (torch.zeros(width, width, dtype=torch.float64, device=centre.device) for _ in range(2))
         unit_sum = torch.zeros_like(centre)
+        done = 0
         for rows in mlp.head.split(BLOCK_ROWS):
             centred = rows.double() - centre
             unit = centred / centred.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
             square += centred.T @ centred
             unit_square += unit.T @ unit
             unit_sum += unit.sum(0)
+            done += len(rows)
+            if progress is not None:
+                progress(done, count)
         covariance = (unit_square - torch.outer(unit_sum, unit_sum) / count) / (count - 1)
         written = mlp.written.double()
         norms = written.norm(dim=1)
@@ -294,15 +285,25 @@ def entropy(logits: "Tensor") -> "Tensor":
     return -(logs.exp() * logs).sum(-1)
 
 
-def in_blocks(mlp: LastMLP, streams: Streams, neurons: Sequence[int]) -> Iterator[tuple[slice, Unembedding]]:
+def in_blocks(
+    mlp: LastMLP, streams: Streams, neurons: Sequence[int], progress: Progress | None = None
+) -> Iterator[tuple[slice, Unembedding]]:
     """Positions in blocks of BLOCK_VALUES logits, so that memory is bounded whatever the vocabulary."""
-    step = max(1, BLOCK_VALUES // len(mlp.head))
-    for start in range(0, len(streams.final), step):
+    step, count = max(1, BLOCK_VALUES // len(mlp.head)), len(streams.final)
+    for start in range(0, count, step):
         part = slice(start, start + step)
         yield part, Unembedding(mlp, streams.part(part), neurons)
+        if progress is not None:
+            progress(min(start + step, count), count)
 
 
-def entropies(mlp: LastMLP, streams: Streams, neurons: Sequence[int], ablations: Sequence[Ablation]) -> "Tensor":
+def entropies(
+    mlp: LastMLP,
+    streams: Streams,
+    neurons: Sequence[int],
+    ablations: Sequence[Ablation],
+    progress: Progress | None = None,
+) -> "Tensor":
     """Entropy of the next token, float32 [position, 1 + 2 k] on the CPU: plain, then total and direct of every ablation.
 
     neurons: those of the streams' activations.
@@ -312,7 +313,7 @@ def entropies(mlp: LastMLP, streams: Streams, neurons: Sequence[int], ablations:
     found = torch.empty(len(streams.final), 1 + 2 * len(ablations))
     with torch.inference_mode():
         through = [written_products(mlp, ablation.neurons) for ablation in ablations]
-        for part, block in in_blocks(mlp, streams, neurons):
+        for part, block in in_blocks(mlp, streams, neurons, progress):
             found[part, 0] = entropy(block.plain()).cpu()
             for number, (ablation, products) in enumerate(zip(ablations, through, strict=True)):
                 for column, logits in enumerate(block.under(ablation, products)):
@@ -321,7 +322,12 @@ def entropies(mlp: LastMLP, streams: Streams, neurons: Sequence[int], ablations:
 
 
 def answers(
-    mlp: LastMLP, streams: Streams, neurons: Sequence[int], ablation: Ablation, tokens: Sequence[Sequence[int]]
+    mlp: LastMLP,
+    streams: Streams,
+    neurons: Sequence[int],
+    ablation: Ablation,
+    tokens: Sequence[Sequence[int]],
+    progress: Progress | None = None,
 ) -> "Tensor":
     """Logits of k asked tokens a position, plain and under an ablation (total): float32 [position, 2, k] on the CPU."""
     import torch
@@ -330,7 +336,7 @@ def answers(
     with torch.inference_mode():
         asked = torch.tensor(tokens, device=mlp.head.device)
         through = written_products(mlp, ablation.neurons)
-        for part, block in in_blocks(mlp, streams, neurons):
+        for part, block in in_blocks(mlp, streams, neurons, progress):
             for arm, logits in enumerate((block.plain(), block.under(ablation, through)[0])):
                 found[part, arm] = logits.gather(1, asked[part]).cpu()
     return found

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Neurons:
-    """What was recorded of a checkpoint on prompts: enough to compute the next token without any of some neurons."""
+    """Neurons on prompts: what is recorded of them is enough to compute the next token without any of them."""
 
     prompts: Prompts
     """Token ids; position: the first token that was recorded."""
@@ -59,7 +59,9 @@ class LastMLPReader:
 
     def table(self) -> "np.ndarray":
         """Length, LogitVar and rho of every neuron (last_mlp.neuron_table): float32 [neuron, 3]. Raises Unmeasurable."""
-        return self._of_weights("neuron table", (neuron_count(self.checkpoint), 3), neuron_table)
+        label = f"{self.checkpoint.spec}: neurons of the last MLP"
+        shape = neuron_count(self.checkpoint), 3
+        return self._of_weights("neuron table", shape, lambda mlp: neuron_table(mlp, self.recorder.progress(label)))
 
     def directions(self, neurons: Sequence[int]) -> "np.ndarray":
         """What neurons write: float32 [neuron, d_model]."""
@@ -90,8 +92,8 @@ class LastMLPReader:
         """
         shape = len(read.prompts.ids), read.widest, 1 + 2 * len(ablations)
 
-        def ask(mlp: LastMLP, streams: Streams, _chosen: list[int]) -> "Tensor":
-            return entropies(mlp, streams, read.recorded, ablations)
+        def ask(mlp: LastMLP, streams: Streams, _chosen: list[int], progress: Progress | None) -> "Tensor":
+            return entropies(mlp, streams, read.recorded, ablations, progress)
 
         found = self._computed("entropies", read, ablations, shape, ask)
         return list(self._rows(read, found))
@@ -100,9 +102,9 @@ class LastMLPReader:
         """Logits of the answers after each prompt, plain and under an ablation: float32 [prompt, 2, answer]."""
         shape = len(read.prompts.ids), 1, 2 * len(read.prompts.answers[0])
 
-        def ask(mlp: LastMLP, streams: Streams, chosen: list[int]) -> "Tensor":
+        def ask(mlp: LastMLP, streams: Streams, chosen: list[int], progress: Progress | None) -> "Tensor":
             asked = [read.prompts.answers[index] for index in chosen]
-            return answers(mlp, streams, read.recorded, ablation, asked).flatten(1)
+            return answers(mlp, streams, read.recorded, ablation, asked, progress).flatten(1)
 
         return self._computed("answers", read, [ablation], shape, ask).reshape(shape[0], 2, -1)
 
@@ -138,7 +140,7 @@ class LastMLPReader:
         read: Neurons,
         ablations: Sequence[Ablation],
         shape: tuple[int, int, int],
-        ask: "Callable[[LastMLP, Streams, list[int]], Tensor]",
+        ask: "Callable[[LastMLP, Streams, list[int], Progress | None], Tensor]",
     ) -> "np.ndarray":
         """What is computed from the recorded streams, [prompt, column, value]; ask: from streams of tokens, [token, value]."""
         import torch
@@ -157,9 +159,9 @@ class LastMLPReader:
             there = torch.arange(shape[1]) < lengths[:, None]
             rows = torch.from_numpy(recorded()[chosen])[there]
             found = torch.zeros(len(chosen), *shape[1:])
-            found[there] = ask(weights[0], streams_of(rows, self.checkpoint.width, len(read.recorded)), chosen)
-            if progress is not None:
-                progress(len(chosen), len(chosen))
+            # Tokens are what takes time, prompts are what is counted.
+            say = progress and (lambda done, of: progress(max(1, len(chosen) * done // of), len(chosen)))
+            found[there] = ask(weights[0], streams_of(rows, self.checkpoint.width, len(read.recorded)), chosen, say)
             return found
 
         more = {"neurons": list(read.recorded), "ablations": [asdict(each) for each in ablations], "tokens": self.tokens}

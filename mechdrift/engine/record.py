@@ -5,8 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.devices import input_device
-from mechdrift.engine.last_mlp import down, norm_after
-from mechdrift.engine.sites import blocks, final_norm, stream
+from mechdrift.engine.sites import blocks, down, final_norm, norm_after, stream
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

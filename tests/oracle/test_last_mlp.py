@@ -26,7 +26,7 @@ from mechdrift.engine.last_mlp import (
 )
 from mechdrift.engine.record import record_last_mlp
 from mechdrift.engine.selfcheck import check_last_mlp
-from mechdrift.engine.sites import blocks, final_norm
+from mechdrift.engine.sites import blocks, down, final_norm
 from mechdrift.errors import InterventionFailed, Unmeasurable
 from mechdrift.measures.entropy_neurons import choose
 
@@ -60,15 +60,15 @@ def folded(model: Any) -> tuple[np.ndarray, np.ndarray]:
 
     with torch.no_grad():
         block = blocks(model)[-1]
-        down = block.mlp.c_proj.weight if hasattr(block.mlp, "c_proj") else None
-        if down is None:
-            name = "dense_4h_to_h" if hasattr(block.mlp, "dense_4h_to_h") else "down_proj"
-            down = getattr(block.mlp, name).weight.T
+        if hasattr(block.mlp, "c_proj"):  # GPT-2's is stored the other way round
+            written = block.mlp.c_proj.weight
+        else:
+            written = getattr(block.mlp, "dense_4h_to_h" if hasattr(block.mlp, "dense_4h_to_h") else "down_proj").weight.T
         if hasattr(block, "post_feedforward_layernorm"):
-            down = down @ matrix(block.post_feedforward_layernorm)
+            written = written @ matrix(block.post_feedforward_layernorm)
         if isinstance(final_norm(model), torch.nn.LayerNorm):
-            down = down - down.mean(1, keepdim=True)
-        return down.numpy(), (matrix(final_norm(model)) @ model.get_output_embeddings().weight[:TOKENS].T).numpy()
+            written = written - written.mean(1, keepdim=True)
+        return written.numpy(), (matrix(final_norm(model)) @ model.get_output_embeddings().weight[:TOKENS].T).numpy()
 
 
 def test_table_equals_folded_weights(model: Any) -> None:
@@ -155,8 +155,8 @@ def test_the_check_passes_and_notices_what_is_wrong(model: Any) -> None:
     with pytest.raises(Unmeasurable, match="self-check: the logits are not the final norm"):
         check_last_mlp(model, mlp, PROMPTS[0], NEURONS, [])
     handle.remove()
-    down = last_mlp.down(model)
-    handle = down.register_forward_hook(lambda _m, args, out: out + out.roll(1, -1) * args[0].sum().sin())
+    matrix = down(model)
+    handle = matrix.register_forward_hook(lambda _m, args, out: out + out.roll(1, -1) * args[0].sum().sin())
     with pytest.raises(InterventionFailed, match="are not those that were computed"):
         check_last_mlp(model, mlp, PROMPTS[0], NEURONS, [Ablation((5, 9), (3.0, -3.0))])
     handle.remove()
