@@ -565,6 +565,8 @@ CASES = (
         file("statements", "own.jsonl", '{"statement": [1], "label": 1}\n'),
         "has no period",
     ),
+    Case("bad data file", "texts that are none", file("texts", "own.txt", "\n \n"), "own.txt: no text"),
+    Case("bad data file", "a text with a NUL", file("texts", "own.txt", b"A.\nB\x00.\n"), "line 2: a NUL byte"),
     Case("bad data file", "no such pairs", typed(*PAIR, "--mechdrift-pairs", "none.csv"), "none.csv: not found; expected a CSV"),
     Case("bad data file", "no pair", file("pairs", "own.csv", "clean,corrupt\n"), "pairs file own.csv: no rows"),
     Case(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.calibration import BINS, calibration_error, confidence_of
+from mechdrift.measures.calibration import BINS, calibration_error, confidence_of, error_by_chance
 from mechdrift.measures.drift import Better, Drift, Item
 from mechdrift.measures.truthfulness import data_name
 from mechdrift.prompts.statements import Statement
@@ -167,12 +167,13 @@ def calibration_gap(base: Gaps, post: Gaps, statements: Sequence[Statement]) -> 
     """The post model's confidence in its judgements is as close to how often they are right as the base model's.
 
     base, post: logit(" TRUE") - logit(" FALSE") of every statement. Expected calibration error of the answers (calibration.py),
-    post minus base, in [-1, 1]; 0 = as close; lower is better. Ours, beside the entropy.
+    post minus base, in [-1, 1]; 0 = as close; lower is better. The note has the error that a calibrated judge would show. Ours,
+    beside the entropy.
     """
     before, after = (_error(each, statements) for each in (base, post))
     told = [
-        f"{name}: error {error.estimate:.4f}, confidence {confidence_of(each).mean():.3f}, "
-        f"right {_hits(each, statements).mean():.3f}"
+        f"{name}: error {error.estimate:.4f} (calibrated: {error_by_chance(confidence_of(each)):.4f}), "
+        f"confidence {confidence_of(each).mean():.3f}, right {_hits(each, statements).mean():.3f}"
         for name, each, error in (("base", base, before), ("post", post, after))
     ]
     unit = "expected calibration error, post minus base"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mechdrift.engine.last_mlp import Ablation, LastMLP, Norm, Streams, entropies, neuron_table
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.calibration import BINS, calibration_error, confidence_of
+from mechdrift.measures.calibration import BINS, calibration_error, confidence_of, error_by_chance
 from mechdrift.measures.confidence import (
     Entropies,
     Moved,
@@ -191,6 +191,15 @@ def test_bins_are_of_equal_mass_and_each_counts_by_itself() -> None:
     assert found.estimate == pytest.approx(by_hand / 100)
 
 
+@pytest.mark.parametrize("count", [60, 600])
+def test_a_calibrated_judge_errs_by_chance_as_told(count: int) -> None:
+    """Against simulation: hits drawn with the very probabilities that are said."""
+    rng = np.random.default_rng(3)
+    confidences = rng.uniform(0.5, 1.0, count)
+    drawn = [calibration_error(confidences, rng.uniform(size=count) < confidences, np.arange(count)) for _ in range(400)]
+    assert error_by_chance(confidences) == pytest.approx(np.mean([one.estimate for one in drawn]), rel=0.05)
+
+
 @given(st.integers(0, 10_000))
 def test_an_entity_left_out_is_left_out_of_its_bins(seed: int) -> None:
     """By leaving its judgements' gaps out, in bins that stay; and the error is a share."""
@@ -229,7 +238,7 @@ def test_the_calibration_gap_and_what_goes_away_of_it() -> None:
     drift = calibration_gap(sure(0.8), sure(0.99), asked)
     assert drift.estimate == pytest.approx(0.19)
     assert drift.evidence.n == 100
-    assert "base: error 0.0000, confidence 0.800, right 0.800; post: error 0.1900, confidence 0.990" in drift.note
+    assert "base: error 0.0000 (calibrated: 0.0226), confidence 0.800, right 0.800; post: error 0.1900" in drift.note
     works = entropies_with(np.ones(UNITS), np.ones(UNITS))
     less = calibration_gap_explained((sure(0.8), sure(0.8)), (sure(0.99), sure(0.9)), asked, works)
     assert less.estimate == pytest.approx(0.09)
