@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-BLOCK_VALUES = 1 << 25  # logits that are held at a time, whatever the vocabulary
+BLOCK_VALUES = 1 << 22  # logits that are held at a time, whatever the vocabulary
 BLOCK_ROWS = 1 << 14  # rows of the head that are held in float64 at a time
 
 

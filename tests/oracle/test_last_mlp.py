@@ -146,6 +146,13 @@ def test_the_nearest_neuron_is_found_wherever_it_went(model: Any) -> None:
     assert nearest(mlp, -given)[:, 0].tolist() != [7, 3], "a sign matters"
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_check_passes_in_half_precision(model: Any, dtype: torch.dtype) -> None:
+    """Whose logits the model rounds, and what is computed from its streams in float32 does not."""
+    model = model.to(dtype)
+    check_last_mlp(model, read_last_mlp(model, TOKENS), PROMPTS[2], NEURONS, [Ablation((5, 9), (0.5, -0.5))])
+
+
 def test_the_check_passes_and_notices_what_is_wrong(model: Any) -> None:
     mlp = read_last_mlp(model, TOKENS)
     check_last_mlp(model, mlp, PROMPTS[0], NEURONS, [Ablation((5,), (0.1,))])
