@@ -11,6 +11,9 @@ import torch
 from tiny import VARIANTS, tiny_model, write_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mechdrift.checkpoints.load import load_model
+from mechdrift.checkpoints.resolve import resolve
+from mechdrift.data.organisms.plants import entropy_neurons
 from mechdrift.engine import last_mlp
 from mechdrift.engine.families import FAMILIES
 from mechdrift.engine.last_mlp import (
@@ -211,3 +214,10 @@ def test_table_and_choice_equal_transformer_lens(family: str, tmp_path: Path) ->
     torch.testing.assert_close(table[:, 1], variance, rtol=1e-5, atol=1e-7)
     loud = norms.topk(160 // 4).indices
     assert set(choose(table.numpy()).neurons) == set(loud[variance[loud].topk(10, largest=False).indices].tolist())
+
+
+def test_the_planted_drift_swaps_the_neurons_that_are_chosen() -> None:
+    """The organisms' own plain code, on a trained checkpoint."""
+    model = load_model(resolve("organism:instruct"), torch.float32, "cpu")
+    table = neuron_table(read_last_mlp(model, model.config.vocab_size))
+    assert list(choose(table.numpy()).neurons) == entropy_neurons(model)
