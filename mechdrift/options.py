@@ -101,6 +101,8 @@ class Settings:
     """The user's own harmless ones."""
     reply_classifier: str | None
     """A text classifier that tells refusals, SPEC or SPEC:LABEL."""
+    texts: str | None
+    """The user's own texts, FILE or FILE:COLUMN."""
     hand_set: str | None
     """File of choices that are made by hand instead of by rule."""
     device: str
@@ -141,6 +143,7 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-harmful": None,
     "--mechdrift-harmless": None,
     "--mechdrift-reply-classifier": None,
+    "--mechdrift-texts": None,
     "--mechdrift-hand-set": None,
     "--mechdrift-device": "auto",
     "--mechdrift-dtype": "auto",
@@ -205,6 +208,11 @@ def add_options(parser: pytest.Parser) -> None:
         "--mechdrift-pairs",
         metavar="FILE",
         help="your own pairs for knowledge maps, CSV or JSONL: clean,corrupt[,correct,other,entity,kind]",
+    )
+    add(
+        "--mechdrift-texts",
+        metavar="FILE[:COLUMN]",
+        help="texts on which confidence is measured: .txt, one a line, or a table's column `text`; default: our own prompts",
     )
     add(
         "--mechdrift-hand-set",
@@ -282,6 +290,7 @@ def settings_of(config: pytest.Config) -> Settings | None:
         harmful=get("--mechdrift-harmful"),
         harmless=get("--mechdrift-harmless"),
         reply_classifier=get("--mechdrift-reply-classifier"),
+        texts=get("--mechdrift-texts"),
         hand_set=get("--mechdrift-hand-set"),
         device=get("--mechdrift-device"),
         dtype=get("--mechdrift-dtype"),

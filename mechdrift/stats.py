@@ -189,6 +189,37 @@ def jackknife_error(left_out: Float[np.ndarray, " n"]) -> float:
     return float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2)))
 
 
+@dataclass(frozen=True)
+class Jackknifed:
+    """An estimate with those that leave one entity out each: differences and ratios of such estimates are such estimates."""
+
+    estimate: float
+    """Of all entities."""
+    left_out: Float[np.ndarray, " n"]
+    """Without each of them."""
+
+    @classmethod
+    def mean(cls, values: Float[np.ndarray, " n"]) -> "Jackknifed":
+        """The mean over entities."""
+        return cls(float(values.mean()), (values.sum() - values) / (len(values) - 1))
+
+    def __sub__(self, other: "Jackknifed") -> "Jackknifed":
+        """Difference of two estimates on the same entities."""
+        return Jackknifed(self.estimate - other.estimate, self.left_out - other.left_out)
+
+    def __truediv__(self, other: "Jackknifed") -> "Jackknifed":
+        """Ratio of two estimates on the same entities."""
+        return Jackknifed(self.estimate / other.estimate, self.left_out / other.left_out)
+
+    def times(self, factor: float) -> "Jackknifed":
+        """Multiplied by a constant."""
+        return Jackknifed(self.estimate * factor, self.left_out * factor)
+
+    def evidence(self) -> Normal:
+        """With its standard error."""
+        return Normal(self.estimate, jackknife_error(self.left_out), len(self.left_out))
+
+
 def ratio_of_means(above: Float[np.ndarray, " n"], below: Float[np.ndarray, " n"]) -> Normal:
     """mean(above) / mean(below) over entities, with the delete-one jackknife."""
     left_out = (above.sum() - above) / (below.sum() - below)
