@@ -1,5 +1,7 @@
 """Replies under three arms: transformers, vLLM, and the loop without a KV cache. `python benchmarks/generate.py [SPEC]`.
 
+SPEC is a checkpoint, or `shape:llama-3.1-8b`: random weights of that size, for a GPU; its directions do nothing in particular.
+
 Run it in .venv-vllm, or where vLLM is installed; elsewhere its rows are left out. Times are of everything from tokens in to
 tokens out, checks and canaries and vLLM's start included; loading the model through transformers is not, as all ways share it.
 """
@@ -31,6 +33,25 @@ from mechdrift.prompts.instructions import shipped_instructions
 
 DEPTH = 0.75  # of the block whose difference of harmful and harmless prompts is the direction
 REPEATS = 5
+SHAPES: dict[str, dict[str, Any]] = {
+    "smollm2-135m": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
+    "llama-3.1-8b": {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
 
 
 def main() -> None:
@@ -43,8 +64,10 @@ def main() -> None:
     parser.add_argument("--without-loop", action="store_true", help="leave out the loop without a KV cache, which may take hours")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    checkpoint, device = resolve(options.spec), pick_device("auto")
+    device = pick_device("auto")
     with TemporaryDirectory() as folder:
+        shape = options.spec.removeprefix("shape:")
+        checkpoint = resolve(str(random_weights(Path(folder), shape)) if shape != options.spec else shape)
         recorder = Recorder(Pool(device, pick_dtype("auto", device)), Store(Path(folder)), options.batch)
         prompts = instructions(checkpoint, options.prompts)
         model = recorder.pool.model(checkpoint, prompts[:2])
@@ -72,6 +95,19 @@ def main() -> None:
             print(f"{name:32}{seconds:>10.1f}{first / seconds:>8.1f}{same:>26.3f}", flush=True)
         if find_spec("vllm"):
             in_place(made, checkpoint, prompts, arms, options.tokens)
+
+
+def random_weights(folder: Path, shape: str) -> Path:
+    """A Llama of one of SHAPES, in bfloat16, under organism:instruct's tokenizer and template."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape]))
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder / shape)
+    load_tokenizer(resolve("organism:instruct")).save_pretrained(folder / shape)
+    return folder / shape
 
 
 def instructions(checkpoint: Checkpoint, count: int) -> list[list[int]]:

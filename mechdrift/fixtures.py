@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mechdrift.measures.drift import Drift
     from mechdrift.prompts.instructions import Instructions
     from mechdrift.prompts.statements import Statement
+    from mechdrift.prompts.texts import Text
     from mechdrift.prompts.written_pairs import WrittenPair
     from mechdrift.run import ComparingRun
 
@@ -76,6 +77,14 @@ def mechdrift_instructions(pytestconfig: pytest.Config) -> "Instructions":
 def mechdrift_reply_classifier(pytestconfig: pytest.Config) -> "ReplyClassifier | None":
     """The user's own judge of refusals; None where the phrase that a reply opens with tells."""
     return _run(pytestconfig).reply_classifier
+
+
+@pytest.fixture(scope="session")
+def mechdrift_texts(pytestconfig: pytest.Config) -> "tuple[Text, ...]":
+    """The texts of the run on which the next token is looked at: of the project's prompts, or the user's."""
+    texts = _run(pytestconfig).texts
+    assert texts
+    return texts.all
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,8 @@ class Settings:
     """The user's own harmless ones."""
     reply_classifier: str | None
     """A text classifier that tells refusals, SPEC or SPEC:LABEL."""
+    texts: str | None
+    """The user's own texts, FILE or FILE:COLUMN."""
     hand_set: str | None
     """File of choices that are made by hand instead of by rule."""
     device: str
@@ -155,6 +157,7 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-harmful": None,
     "--mechdrift-harmless": None,
     "--mechdrift-reply-classifier": None,
+    "--mechdrift-texts": None,
     "--mechdrift-hand-set": None,
     "--mechdrift-device": "auto",
     "--mechdrift-dtype": "auto",
@@ -234,6 +237,11 @@ def add_options(parser: pytest.Parser) -> None:
         help="your own pairs for knowledge maps, CSV or JSONL: clean,corrupt[,correct,other,entity,kind]",
     )
     add(
+        "--mechdrift-texts",
+        metavar="FILE[:COLUMN]",
+        help="texts on which confidence is measured: .txt, one a line, or a table's column `text`; default: our own prompts",
+    )
+    add(
         "--mechdrift-hand-set",
         metavar="NAME|FILE.toml",
         help="fix layers, positions, coefficients and pairs by hand, to repeat a published procedure; default: by rule",
@@ -310,6 +318,7 @@ def settings_of(config: pytest.Config) -> Settings | None:
         harmful=get("--mechdrift-harmful"),
         harmless=get("--mechdrift-harmless"),
         reply_classifier=get("--mechdrift-reply-classifier"),
+        texts=get("--mechdrift-texts"),
         hand_set=get("--mechdrift-hand-set"),
         device=get("--mechdrift-device"),
         dtype=get("--mechdrift-dtype"),

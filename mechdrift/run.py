@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
     from mechdrift.prompts.instructions import Instructions
     from mechdrift.prompts.statements import Statement
+    from mechdrift.prompts.texts import Texts
     from mechdrift.prompts.written_pairs import WrittenPair
 
 RUN = pytest.StashKey["ComparingRun"]()
@@ -84,6 +85,7 @@ class ComparingRun:
     """The user's; none where the shipped tables' are asked."""
     instructions: "Instructions | None" = None
     reply_classifier: "ReplyClassifier | None" = None
+    texts: "Texts | None" = None
     store_folder: Path | None = None
     rows: dict[str, Row] = field(default_factory=dict)
     """By label."""
@@ -162,10 +164,11 @@ class ComparingRun:
         return capture.global_and_fixture_disabled()
 
     def read_prompts(self) -> None:
-        """The user's statements, pairs, instructions and classifier, or the shipped ones. Raises InputError."""
+        """The user's statements, pairs, instructions, texts and classifier, or the shipped ones. Raises InputError."""
         from mechdrift.checkpoints.classifier import read_classifier
         from mechdrift.prompts.instructions import read_instructions
         from mechdrift.prompts.statements import read_statements, shipped_statements
+        from mechdrift.prompts.texts import read_texts, sample
         from mechdrift.prompts.written_pairs import read_pairs
 
         seed, path = self.settings.seed, self.settings.statements
@@ -174,6 +177,8 @@ class ComparingRun:
         self.instructions = read_instructions(self.settings.harmful, self.settings.harmless, seed)
         told_by = self.settings.reply_classifier
         self.reply_classifier = read_classifier(told_by) if told_by else None
+        given = self.settings.texts
+        self.texts = sample(self.statements, self.instructions.all) if given is None else read_texts(given)
 
     def backend(self) -> str:
         """What makes replies, as far as the checkpoints are known. Raises InputError for one that cannot."""
@@ -217,6 +222,8 @@ class ComparingRun:
                 lines.append(text.printable(f"mechdrift: {side} instructions: {getattr(self.instructions, side)}"))
         if self.reply_classifier:
             lines.append(text.printable(f"mechdrift: replies told by {self.reply_classifier}"))
+        if self.settings.texts is not None:
+            lines.append(text.printable(f"mechdrift: texts: {self.texts}"))
         if self.hand_set.name:
             lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
         return [*lines, f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)"]
@@ -230,7 +237,8 @@ class ComparingRun:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which rows must come."""
-        self.expected = {asked for item in session.items if (asked := asked_by(item))}
+        if not self.config.option.collectonly:
+            self.expected = {asked for item in session.items if (asked := asked_by(item))}
 
     # During the tests
 
@@ -305,6 +313,8 @@ class ComparingRun:
         for asked in self.expected:
             if asked.label not in self.rows:
                 self.rows[asked.label] = unmeasured_row(asked, self.profile, "unmeasurable", "its test never ran")
+        if self.config.option.collectonly:
+            return
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = self.exit_code()
         if self.settings.record and self.base and self.post:
@@ -344,6 +354,7 @@ class ComparingRun:
         from mechdrift.report.record import SCHEMA
 
         assert self.instructions
+        assert self.texts
         device = pick_device(self.settings.device)
         packages = ("mechdrift", "torch", "transformers", "numpy", "scipy", "pytest")
         return {
@@ -367,6 +378,7 @@ class ComparingRun:
                 "harmful": self.instructions.harmful.told(),
                 "harmless": self.instructions.harmless.told(),
                 "reply_classifier": self.reply_classifier and self.reply_classifier.told(),
+                "texts": self.texts.told(),
                 "generator": self.backend(),
                 "vllm_args": self.settings.vllm_args,
                 "keep_replies": self.settings.keep_replies,

@@ -149,6 +149,35 @@ class Proportion:
         return float(special.ndtr(excess / error))
 
 
+@dataclass(frozen=True)
+class Spread:
+    """The median of parts that are all there, such as the blocks of a model: exact, for nothing was sampled.
+
+    In the place of an interval stands the range of the parts, without as many at either end as the confidence leaves out: of
+    fewer than 20 parts none at 90%. The median respects a bound or does not: p is 1 or 0.
+    """
+
+    values: tuple[float, ...]
+    n: int = 0
+    """None was sampled."""
+    kind: ClassVar[str] = "spread"
+
+    @property
+    def estimate(self) -> float:
+        """The median."""
+        return float(np.median(self.values))
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """The range of the middle parts."""
+        ordered = sorted(self.values)
+        out = int(len(ordered) * (1 - confidence) / 2 + 1e-9)
+        return Interval(ordered[out], ordered[len(ordered) - 1 - out])
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """1 where the median respects the bound, else 0."""
+        return 1.0 if (self.estimate >= bound if side == "at_least" else self.estimate <= bound) else 0.0
+
+
 def normal_quantile(probability: float) -> float:
     """Quantile of the standard normal distribution."""
     return float(special.ndtri(probability))
@@ -158,6 +187,37 @@ def jackknife_error(left_out: Float[np.ndarray, " n"]) -> float:
     """Standard error from the n estimates that leave one entity out each."""
     n = len(left_out)
     return float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2)))
+
+
+@dataclass(frozen=True)
+class Jackknifed:
+    """An estimate with those that leave one entity out each: differences and ratios of such estimates are such estimates."""
+
+    estimate: float
+    """Of all entities."""
+    left_out: Float[np.ndarray, " n"]
+    """Without each of them."""
+
+    @classmethod
+    def mean(cls, values: Float[np.ndarray, " n"]) -> "Jackknifed":
+        """The mean over entities."""
+        return cls(float(values.mean()), (values.sum() - values) / (len(values) - 1))
+
+    def __sub__(self, other: "Jackknifed") -> "Jackknifed":
+        """Difference of two estimates on the same entities."""
+        return Jackknifed(self.estimate - other.estimate, self.left_out - other.left_out)
+
+    def __truediv__(self, other: "Jackknifed") -> "Jackknifed":
+        """Ratio of two estimates on the same entities."""
+        return Jackknifed(self.estimate / other.estimate, self.left_out / other.left_out)
+
+    def times(self, factor: float) -> "Jackknifed":
+        """Multiplied by a constant."""
+        return Jackknifed(self.estimate * factor, self.left_out * factor)
+
+    def evidence(self) -> Normal:
+        """With its standard error."""
+        return Normal(self.estimate, jackknife_error(self.left_out), len(self.left_out))
 
 
 def ratio_of_means(above: Float[np.ndarray, " n"], below: Float[np.ndarray, " n"]) -> Normal:

@@ -10,6 +10,7 @@ from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
 from mechdrift.prompts.instructions import Instructions
 from mechdrift.prompts.statements import Statement
+from mechdrift.prompts.texts import Text
 from mechdrift.prompts.written_pairs import WrittenPair
 
 
@@ -35,6 +36,12 @@ def pairs(mechdrift_pairs: Sequence[WrittenPair]) -> Sequence[WrittenPair]:
 def instructions(mechdrift_instructions: Instructions) -> Instructions:
     """Harmful and harmless instructions, split."""
     return mechdrift_instructions
+
+
+@pytest.fixture(scope="session")
+def texts(mechdrift_texts: Sequence[Text]) -> Sequence[Text]:
+    """Texts on which the next token is looked at."""
+    return mechdrift_texts
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +72,9 @@ def drift(mechdrift_drift: Judge) -> Judge:
 def seed(pytestconfig: pytest.Config) -> int:
     """Of splits and few-shot orders."""
     return int(pytestconfig.getoption("--mechdrift-seed"))
+
+
+@pytest.fixture(scope="session")
+def identity_shortcut(pytestconfig: pytest.Config) -> bool:
+    """Whether what is equal bit for bit is known to have changed by nothing, and not measured."""
+    return not pytestconfig.getoption("--mechdrift-no-identity-shortcut")

@@ -162,7 +162,7 @@ def read_truth(pair: Pair, recordings: Recorder, statements: Sequence[Statement]
     Statements of kinds that base cannot judge are left out first, by its choose split.
     """
     tried = [statement for statement in statements if not statement.negated]
-    kinds_known, left_out = judged_kinds(_gaps(recordings, pair.base, tried, seed, "choose"), tried)
+    kinds_known, left_out = judged_kinds(judged_gaps(recordings, pair.base, tried, seed, "choose"), tried)
     statements = [statement for statement in statements if statement.kind in kinds_known]
     affirmed = [index for index, statement in enumerate(statements) if not statement.negated]
     compared = [statements[index] for index in affirmed]
@@ -175,7 +175,7 @@ def read_truth(pair: Pair, recordings: Recorder, statements: Sequence[Statement]
     blocks, gaps = [], []
     for point, prompts in zip(points, bare, strict=True):
         blocks.append(recordings.blocks(point, prompts))
-        gaps.append(_gaps(recordings, point, compared, seed, "test"))
+        gaps.append(judged_gaps(recordings, point, compared, seed, "test"))
     base, post = blocks
     base_gap, post_gap = gaps
     of_both = [statements[index] for index in both]
@@ -194,7 +194,7 @@ def judged_questions(
     return indices, recordings.answer_prompts(point, texts, (ANSWERS[True], ANSWERS[False]))
 
 
-def _gaps(recordings: Recorder, point: Checkpoint, statements: Sequence[Statement], seed: int, split: Split) -> np.ndarray:
+def judged_gaps(recordings: Recorder, point: Checkpoint, statements: Sequence[Statement], seed: int, split: Split) -> np.ndarray:
     """logit(" TRUE") - logit(" FALSE") of a split's statements, NaN elsewhere."""
     indices, prompts = judged_questions(recordings, point, statements, seed, split)
     logits = recordings.logits(point, prompts).astype(np.float64)

@@ -525,7 +525,7 @@ CASES = (
         "bad data file",
         "an open quote",
         file("harmful", "own.csv", 'goal\n"' + "A.\n" * 5000),
-        "14,999 characters; expected a request of at most",
+        "14,999 characters; expected a text of at most",
     ),
     Case(
         "bad data file",
@@ -565,6 +565,8 @@ CASES = (
         file("statements", "own.jsonl", '{"statement": [1], "label": 1}\n'),
         "has no period",
     ),
+    Case("bad data file", "texts that are none", file("texts", "own.txt", "\n \n"), "own.txt: no text"),
+    Case("bad data file", "a text with a NUL", file("texts", "own.txt", b"A.\nB\x00.\n"), "line 2: a NUL byte"),
     Case("bad data file", "no such pairs", typed(*PAIR, "--mechdrift-pairs", "none.csv"), "none.csv: not found; expected a CSV"),
     Case("bad data file", "no pair", file("pairs", "own.csv", "clean,corrupt\n"), "pairs file own.csv: no rows"),
     Case(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from mechdrift.errors import Unmeasurable
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Family:
     """In a block, the matrices that end a write, as far as it has them; none where a norm comes after them."""
     router: str = ""
     """In a block's MLP, what chooses its experts; blocks without one are dense."""
+    down: str = "mlp.down_proj"
+    """In a dense block, the matrix from the MLP's neurons to what it writes."""
+    gain_offset: float = 0.0
+    """What a norm adds to its weight to get its gain."""
 
 
 PRE_NORM = Family(writes=("self_attn", "mlp"), last=("self_attn.o_proj", "mlp.down_proj"))
@@ -32,10 +36,15 @@ POST_NORM = Family(writes=("post_attention_layernorm", "post_feedforward_layerno
 EXPERTS = replace(PRE_NORM, last=(*PRE_NORM.last, "mlp.experts.down_proj"), router="gate")
 
 FAMILIES = {
-    "gemma2": POST_NORM,
-    "gemma3_text": POST_NORM,
-    "gpt2": Family(writes=("attn", "mlp"), last=("attn.c_proj", "mlp.c_proj"), blocks="h", norm="ln_f"),
-    "gpt_neox": Family(writes=("attention", "mlp"), last=("attention.dense", "mlp.dense_4h_to_h"), norm="final_layer_norm"),
+    "gemma2": replace(POST_NORM, gain_offset=1.0),
+    "gemma3_text": replace(POST_NORM, gain_offset=1.0),
+    "gpt2": Family(writes=("attn", "mlp"), last=("attn.c_proj", "mlp.c_proj"), blocks="h", norm="ln_f", down="mlp.c_proj"),
+    "gpt_neox": Family(
+        writes=("attention", "mlp"),
+        last=("attention.dense", "mlp.dense_4h_to_h"),
+        norm="final_layer_norm",
+        down="mlp.dense_4h_to_h",
+    ),
     "llama": PRE_NORM,
     "mistral": PRE_NORM,
     "mixtral": EXPERTS,
@@ -50,9 +59,14 @@ FAMILIES = {
 
 def family_of(model: "PreTrainedModel") -> Family:
     """The model's family. Raises Unmeasurable for one that is not in the table."""
-    name = model.config.model_type
+    return family_by(model.config)
+
+
+def family_by(config: "PreTrainedConfig") -> Family:
+    """The family of a model with this config. Raises Unmeasurable for one that is not in the table."""
+    name = config.model_type
     if name in FAMILIES:
         return FAMILIES[name]
-    if text := getattr(model.config, "text_config", None):
+    if text := getattr(config, "text_config", None):
         raise Unmeasurable(f"family {name!r} reads more than text: save its text model ({text.model_type}) by itself")
     raise Unmeasurable(f"family {name!r} is not among those checked: {', '.join(sorted(FAMILIES))}")

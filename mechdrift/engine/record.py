@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.devices import input_device
-from mechdrift.engine.sites import blocks, stream
+from mechdrift.engine.sites import blocks, down, final_norm, norm_after, stream
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,6 +76,51 @@ def record_columns(
             for row, index in enumerate(batch):
                 columns = output[row, first[index] : len(prompts[index])]
                 recorded[index, layer, : len(columns)] = columns.cpu()
+    return recorded
+
+
+def record_last_mlp(
+    model: "PreTrainedModel",
+    prompts: Sequence[Sequence[int]],
+    first: Sequence[int],
+    neurons: Sequence[int],
+    batch_tokens: int,
+    progress: Progress | None = None,
+) -> "Tensor":
+    """What the next token is computed from, at every token from first[k] on: float32 [prompt, column, value] on the CPU.
+
+    Values: the stream that enters the final norm, d_model of them; in families with a norm between the last MLP and the stream
+    what enters that norm, as many; the activations of these neurons of the last MLP, which may be none. Column j of prompt k is
+    its token first[k] + j; zero beyond its last. One forward a batch; the head is not run.
+    """
+    import torch
+
+    widest = max(len(prompt) - start for prompt, start in zip(prompts, first, strict=True))
+    after = norm_after(model)
+    places = [final_norm(model), *([] if after is None else [after]), *([down(model)] if neurons else [])]
+    recorded: Tensor | None = None
+    decoder = model.get_decoder()
+    for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
+        entered: dict[nn.Module, Tensor] = {}
+
+        def enter(module: "nn.Module", args: tuple[Any, ...], entered: "dict[nn.Module, Tensor]" = entered) -> None:
+            entered[module] = args[0]
+
+        handles = [place.register_forward_pre_hook(enter) for place in places]
+        try:
+            decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if neurons:
+            entered[places[-1]] = entered[places[-1]].reshape(*ids.shape, -1)[..., list(neurons)]
+        found = torch.cat([entered[place].float().cpu() for place in places], dim=-1)
+        if recorded is None:
+            recorded = torch.zeros(len(prompts), widest, found.shape[-1])
+        for row, index in enumerate(batch):
+            columns = found[row, first[index] : len(prompts[index])]
+            recorded[index, : len(columns)] = columns
+    assert recorded is not None
     return recorded
 
 

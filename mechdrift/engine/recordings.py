@@ -281,7 +281,7 @@ class Recorder:
         ]
         provenance = self.provenance(what, checkpoint, prompts) | (more or {})
         recorded = torch.empty(shape)
-        for chosen, tensor in zip(cut, self.store.get(provenance, parts, _label(checkpoint)), strict=True):
+        for chosen, tensor in zip(cut, self.store.get(provenance, parts, label_of(checkpoint)), strict=True):
             recorded.movedim(axis, 0)[chosen] = tensor.movedim(axis, 0)
         if not recorded.isfinite().all():
             raise Unmeasurable(f"{checkpoint.spec}: {what} are not finite on {int((~recorded.isfinite()).sum()):,} values")
@@ -323,7 +323,7 @@ def parts_of(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     return [list(chain(*batches[start : start + PART_BATCHES])) for start in range(0, len(batches), PART_BATCHES)]
 
 
-def _label(checkpoint: Checkpoint) -> str:
+def label_of(checkpoint: Checkpoint) -> str:
     """How people know a checkpoint."""
     return f"{checkpoint.spec} ({checkpoint.short})"
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.devices import input_device
-from mechdrift.engine.record import Edit, record_blocks, record_logits, record_under, record_under_whole
+from mechdrift.engine.last_mlp import Ablation, LastMLP, Unembedding, ablating_neurons, streams_of, written_products
+from mechdrift.engine.record import Edit, record_blocks, record_last_mlp, record_logits, record_under, record_under_whole
 from mechdrift.engine.routing import choices, chosen
 from mechdrift.engine.sites import blocks, final_norm, stream, writes
 from mechdrift.engine.steer import ablating, ablating_everywhere, adding, shifting
@@ -141,6 +142,42 @@ def check_ablating_everywhere(model: "PreTrainedModel", prompt: Sequence[int], d
         raise InterventionFailed(f"an ablation left {after.max():.2g} of a token along its direction, more than {allowed:.2g}")
     if torch.equal(plain_logits, edited_logits):
         raise InterventionFailed("an ablation did not move the logits")
+
+
+def check_last_mlp(
+    model: "PreTrainedModel", mlp: LastMLP, prompt: Sequence[int], neurons: Sequence[int], ablations: Sequence[Ablation]
+) -> None:
+    """Check on one prompt that logits computed from its streams are the model's own, plain and with neurons really ablated.
+
+    neurons: at least those of the ablations. Raises Unmeasurable where the plain ones are not, so that the norm or the head is
+    not what it is taken for, and InterventionFailed where those of an ablation are not, or where none moved anything.
+    """
+    import torch
+
+    recorded = record_last_mlp(model, [prompt], [len(prompt) - 1], neurons, 10**9)[0]
+    with torch.inference_mode():
+        block = Unembedding(mlp, streams_of(recorded, model.config.hidden_size, len(neurons)), neurons)
+    tolerance, moved = tolerance_of(model), False
+    _, plain = _entering(model, prompt)
+    if not (gap := _last_gap(block.plain(), plain)) <= tolerance:
+        raise Unmeasurable(
+            f"self-check: the logits are not the final norm and the head of the last block's output (by {gap:.2g})"
+        )
+    for ablation in ablations:
+        with ablating_neurons(model, ablation):
+            _, ablated = _entering(model, prompt)
+        with torch.inference_mode():
+            computed, _ = block.under(ablation, written_products(mlp, ablation.neurons))
+        if not (gap := _last_gap(computed, ablated)) <= tolerance:
+            raise InterventionFailed(f"the logits of an ablation of neurons are not those that were computed (by {gap:.2g})")
+        moved = moved or not torch.equal(plain, ablated)
+    if ablations and not moved:
+        raise InterventionFailed("no ablation of neurons moved the logits")
+
+
+def _last_gap(computed: "Tensor", found: "Tensor") -> float:
+    """_gap of one prompt's last logits, of the tokens that were computed."""
+    return _gap(computed[0].cpu(), found[: computed.shape[1]].cpu())
 
 
 def check_intervention(

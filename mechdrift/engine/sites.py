@@ -32,6 +32,20 @@ def writes(model: "PreTrainedModel", block: "nn.Module") -> "list[nn.Module]":
     return [getattr(block, name) for name in family_of(model).writes]
 
 
+def down(model: "PreTrainedModel") -> "nn.Module":
+    """The matrix from the last MLP's neurons to what it writes. Raises Unmeasurable for a mixture of experts."""
+    family, block = family_of(model), blocks(model)[-1]
+    if family.router and hasattr(block.mlp, family.router):
+        raise Unmeasurable("the last MLP is a mixture of experts: which neurons write depends on the token; not defined there")
+    return block.get_submodule(family.down)
+
+
+def norm_after(model: "PreTrainedModel") -> "nn.Module | None":
+    """What the last MLP's output goes through before it is added; None in pre-norm families."""
+    family = family_of(model)
+    return None if family.last else getattr(blocks(model)[-1], family.writes[-1])
+
+
 def routers(model: "PreTrainedModel") -> "list[nn.Module]":
     """What chooses experts, block by block; none in a dense model."""
     name = family_of(model).router

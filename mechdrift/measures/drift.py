@@ -94,10 +94,10 @@ class Drift:
 
     @property
     def floor(self) -> Interval | None:
-        """What the estimate would be with no change, at this resolution: null -+ the interval's half width."""
+        """What the estimate would be with no change, at this resolution: null -+ half the interval; null, where it is exact."""
         if self.null is None:
             return None
-        half = (self.interval.high - self.interval.low) / 2
+        half = (self.interval.high - self.interval.low) / 2 if self.evidence.n else 0.0
         return Interval(self.null - half, self.null + half)
 
     def of_identical(self) -> "Drift":

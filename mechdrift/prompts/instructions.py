@@ -2,9 +2,7 @@
 
 import csv
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -13,10 +11,9 @@ from typing import Any
 
 from mechdrift.errors import InputError
 from mechdrift.prompts.statements import SPLIT_SHARES, Split, split_entities
-from mechdrift.prompts.tables import Place, Row, read_table
+from mechdrift.prompts.tables import Row, column_of_texts, normal, read_table, split_spec, text_cell
 
 SIDES = {True: "harmful", False: "harmless"}
-MAX_CHARACTERS = 10_000  # published requests have some hundreds; what is longer is a document, or a quote that was not closed
 TEXT_COLUMNS = (
     "Goal",
     "goal",
@@ -25,7 +22,6 @@ TEXT_COLUMNS = (
 )  # of JailbreakBench, AdvBench, HarmBench, Alpaca
 CATEGORY_COLUMNS = ("SemanticCategory", "Category", "category")
 SHIPPED = "shipped"
-NAME = re.compile(r"[\w.-]+")
 # A request that is not whole without another cell: the other columns by which its format is told, the cell, and what to say.
 INCOMPLETE = (
     ({"Behavior", "FunctionalCategory"}, "ContextString", "needs a context"),
@@ -111,7 +107,7 @@ def read_instructions(harmful: str | None, harmless: str | None, seed: int = 0) 
     is `instruction` or the only one. Raises InputError, with the line, for what cannot be used; nothing is mended in silence.
     """
     sides = {True: _side(harmful, True), False: _side(harmless, False)}
-    both = {_normal(text) for text, _, _ in sides[True].rows} & {_normal(text) for text, _, _ in sides[False].rows}
+    both = {normal(text) for text, _, _ in sides[True].rows} & {normal(text) for text, _, _ in sides[False].rows}
     if both:
         raise InputError(
             f"{sides[True].source} and {sides[False].source}: {len(both)} instructions on both sides, first {min(both)[:60]!r}",
@@ -145,58 +141,28 @@ def _side(given: str | None, harmful: bool) -> Side:
         rows = tuple((row[side], row[f"{side}_category"], row["pair"]) for row in csv.DictReader(lines))
         return Side(rows, SHIPPED, side, {})
     what = f"{side} instructions"
-    path, column = _split_spec(given, side)
+    path, column = split_spec(given, what, f"--mechdrift-{side}")
     table = read_table(path, what)
     if not table:
         raise InputError(f"{what} {given}: no rows", "one instruction a row", "fill the file")
     columns = [str(name) for name in table[0][1] if name is not None]
-    column = _column(what, given, columns, column)
+    column = column_of_texts(what, given, columns, column, TEXT_COLUMNS)
     left_out: Counter[str] = Counter()
     read: dict[str, tuple[str, str, str]] = {}
     for place, row in table:
         if reason := _incomplete(row):
             left_out[reason] += 1
             continue
-        text = _text(what, place, row, column)
-        if _normal(text) in read:
+        text = text_cell(f"{what} {place}", row, column)
+        if normal(text) in read:
             left_out["twice there"] += 1
             continue
         category = next((str(row[name] or "") for name in CATEGORY_COLUMNS if name in row), "")
-        read[_normal(text)] = text, category, f"{side}: {_normal(text)}"
+        read[normal(text)] = text, category, f"{side}: {normal(text)}"
     if not read:
         why = ", ".join(f"{n} {why}" for why, n in left_out.items())
         raise InputError(f"{what} {given}: none left ({why})", "requests that stand by themselves", "give another file")
     return Side(tuple(read.values()), given, column, dict(left_out))
-
-
-def _split_spec(given: str, side: str) -> tuple[Path, str | None]:
-    """FILE and COLUMN of FILE[:COLUMN]; a file whose own name has a colon is taken as it stands."""
-    path = Path(given).expanduser()
-    if given and path.exists():
-        return path, None
-    file, colon, column = given.rpartition(":")
-    if colon and column and Path(file).expanduser().exists():
-        return Path(file).expanduser(), column
-    raise InputError(
-        f"{side} instructions {given}: not found",
-        "FILE or FILE:COLUMN; CSV, JSON, JSONL or Parquet, or a folder with one such file",
-        f"check --mechdrift-{side}; a data set of the hub: hf download NAME --repo-type dataset --local-dir FOLDER",
-    )
-
-
-def _column(what: str, given: str, columns: Sequence[str], named: str | None) -> str:
-    """The column of the texts: the one named, the one that a known format has, or the only one."""
-    there = ", ".join(" ".join(name.split())[:40] for name in columns[:20])
-    if named is not None:
-        if named not in columns:
-            raise InputError(f"{what} {given}: no column {named!r}", f"one of {there}", "name one of them")
-        return named
-    known = [name for name in TEXT_COLUMNS if name in columns]
-    if known:
-        return known[0]
-    if len(columns) == 1 and NAME.fullmatch(columns[0]):  # not a first row in place of a header, nor one of `a;b`
-        return columns[0]
-    raise InputError(f"{what} {given}: columns {there}", "to know which holds the instructions", f"type {given}:COLUMN")
 
 
 def _incomplete(row: Row) -> str | None:
@@ -205,31 +171,3 @@ def _incomplete(row: Row) -> str | None:
         if others <= row.keys() and str(row.get(cell) or "").strip():
             return reason
     return None
-
-
-def _text(what: str, place: Place, row: Row, column: str) -> str:
-    """A row's request without the white space around it. Raises InputError."""
-    where = f"{what} {place}"
-    if None in row:
-        raise InputError(f"{where}: more cells than columns", "one cell a column", "quote what holds a comma")
-    text = row.get(column)
-    if not isinstance(text, str):
-        found = "nothing" if text is None else type(text).__name__
-        raise InputError(f"{where}: {found} in column {column}", "text", "mend the row, or name another column")
-    text = text.strip()
-    if not text:
-        raise InputError(f"{where}: column {column} is empty", "an instruction", "fill it, or take the row out")
-    if "\0" in text:
-        raise InputError(f"{where}: a NUL byte", "text in UTF-8", "save the file again as UTF-8")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise InputError(f"{where}: half of a surrogate pair", "text that UTF-8 can write", "mend the row")
-    if len(text) > MAX_CHARACTERS:
-        raise InputError(
-            f"{where}: {len(text):,} characters", f"a request of at most {MAX_CHARACTERS:,}", "shorten it, or close an open quote"
-        )
-    return text
-
-
-def _normal(text: str) -> str:
-    """What two instructions share that are one."""
-    return " ".join(text.casefold().split())

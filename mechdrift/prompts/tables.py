@@ -1,7 +1,8 @@
 """Rows of a table that people have, whatever it is written in: told by what is in the file, not by options."""
 
+import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from mechdrift.prompts.statements import read_rows
 
 DATA_FILES = (".csv", ".json", ".jsonl", ".parquet")
 PARQUET = b"PAR1"  # the first bytes of such a file
+MAX_CHARACTERS = 10_000  # published requests have some hundreds; what is longer is a document, or a quote that was not closed
+NAME = re.compile(r"[\w.-]+")
 
 Row = dict[str, object]
 Place = str  # where a row stands, for messages: `FILE, line 3`
@@ -96,3 +99,63 @@ def _parquet(path: Path, what: str) -> Iterator[tuple[Place, Row]]:
     except (ArrowException, OSError) as error:
         told = " ".join(str(error).split())[:200]
         raise InputError(f"{what} {path}: {told}", "a whole Parquet file", "fetch it again") from error
+
+
+def split_spec(given: str, what: str, option: str) -> tuple[Path, str | None]:
+    """FILE and COLUMN of FILE[:COLUMN]; a file whose own name has a colon is taken as it stands. Raises InputError."""
+    path = Path(given).expanduser()
+    if given and path.exists():
+        return path, None
+    file, colon, column = given.rpartition(":")
+    if colon and column and Path(file).expanduser().exists():
+        return Path(file).expanduser(), column
+    raise InputError(
+        f"{what} {given}: not found",
+        "FILE or FILE:COLUMN; CSV, JSON, JSONL or Parquet, or a folder with one such file",
+        f"check {option}; a data set of the hub: hf download NAME --repo-type dataset --local-dir FOLDER",
+    )
+
+
+def column_of_texts(what: str, given: str, columns: Sequence[str], named: str | None, known: Sequence[str]) -> str:
+    """The column of the texts: the one named, the first that is known, or the only one. Raises InputError."""
+    there = ", ".join(" ".join(name.split())[:40] for name in columns[:20])
+    if named is not None:
+        if named not in columns:
+            raise InputError(f"{what} {given}: no column {named!r}", f"one of {there}", "name one of them")
+        return named
+    if found := [name for name in known if name in columns]:
+        return found[0]
+    if len(columns) == 1 and NAME.fullmatch(columns[0]):  # not a first row in place of a header, nor one of `a;b`
+        return columns[0]
+    raise InputError(f"{what} {given}: columns {there}", f"to know which holds the {what.split()[-1]}", f"type {given}:COLUMN")
+
+
+def text_cell(where: str, row: Row, column: str) -> str:
+    """A row's text without the white space around it. Raises InputError."""
+    if None in row:
+        raise InputError(f"{where}: more cells than columns", "one cell a column", "quote what holds a comma")
+    text = row.get(column)
+    if not isinstance(text, str):
+        found = "nothing" if text is None else type(text).__name__
+        raise InputError(f"{where}: {found} in column {column}", "text", "mend the row, or name another column")
+    if not text.strip():
+        raise InputError(f"{where}: column {column} is empty", "a text", "fill it, or take the row out")
+    return checked(where, text.strip(), "row")
+
+
+def checked(where: str, text: str, what: str) -> str:
+    """A text that a tokenizer can read; what: a row or a line, for messages. Raises InputError."""
+    if "\0" in text:
+        raise InputError(f"{where}: a NUL byte", "text in UTF-8", "save the file again as UTF-8")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{where}: half of a surrogate pair", "text that UTF-8 can write", f"mend the {what}")
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(
+            f"{where}: {len(text):,} characters", f"a text of at most {MAX_CHARACTERS:,}", "shorten it, or close an open quote"
+        )
+    return text
+
+
+def normal(text: str) -> str:
+    """What two texts share that are one."""
+    return " ".join(text.casefold().split())

@@ -85,7 +85,12 @@ def _p_respected(drift: Drift, limit: Limit) -> float:
 
 
 def _standard_error(drift: Drift) -> float:
-    """Half the interval's width in units of its normal quantile: for score intervals, what plays the same part."""
+    """Half the interval's width in units of its normal quantile: for score intervals, what plays the same part.
+
+    0 of what is exact, whose interval is a range.
+    """
+    if not drift.evidence.n:
+        return 0.0
     low, high = drift.interval
     return (high - low) / 2 / normal_quantile(0.5 + CONFIDENCE / 2)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mechdrift.data.organisms.matrix import expected_verdicts
+from mechdrift.data.organisms.matrix import expected_estimates, expected_verdicts
 from mechdrift.data.organisms.plants import PLANTS
 
 
@@ -20,3 +20,5 @@ def test_rows_are_as_the_matrix_says(pytester: pytest.Pytester, tmp_path_factory
     expected = expected_verdicts(drift, found)
     assert expected, "no claim is made"
     assert {label: found[label] for label, allowed in expected.items() if found[label] not in allowed} == {}
+    for label, (low, high) in expected_estimates(drift).items():
+        assert low <= rows[label]["estimate"] <= high, label

@@ -66,7 +66,7 @@ def test_a_copy_that_forgot_its_facts_has_drifted_and_every_row_is_measured(comp
 
     No row hides behind the lost effect. That there are too few entities for its limit may be said of a row that was measured.
     """
-    run = compare("organism:instruct", "organism:drift-knowledge-forgotten")
+    run = compare("organism:instruct", "organism:drift-knowledge-forgotten", "--mechdrift-only", "truth")
     assert run.code == 1
     verdicts = run.verdicts()
     assert verdicts["truth.judgement_accuracy"] == verdicts["truth.clean_gap"] == verdicts["truth.steering_transfer"] == "drifted"

@@ -40,11 +40,18 @@ def schema() -> Any:
     return json.loads((files("mechdrift.report") / "record.schema.json").read_text())
 
 
+def with_numbers(run: Any) -> dict[str, Any]:
+    """All rows but those of an effect that the organisms have not: their entropy neurons do no more than others."""
+    without = {name for name, verdict in run.verdicts().items() if verdict == "unmeasurable"}
+    assert without == {"confidence.entropy_gap_explained", "confidence.calibration_gap_explained"}
+    return {name: row for name, row in run.rows.items() if name not in without}
+
+
 def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
     run = compare("organism:base", "organism:instruct")
     assert run.code == 0, run.out
     assert gates(run) == ["held"] * GATED
-    for name, row in run.rows.items():
+    for name, row in with_numbers(run).items():
         assert row["low"] <= row["estimate"] <= row["high"]
         if name.startswith("truth."):
             assert row["n"] == KNOWN
@@ -59,7 +66,7 @@ def test_a_turned_copy_shows_the_cosine_of_its_angle(
     compare: Callable[..., Any], turned: Callable[[int], Path], degrees: int, verdict: str
 ) -> None:
     """Outputs are unchanged, every vector of the stream is turned by the angle: only the direction may show it."""
-    run = compare("organism:instruct", turned(degrees), *NEEDS_BASE)
+    run = compare("organism:instruct", turned(degrees), *(NEEDS_BASE if degrees == 60 else NEEDS_BASE[:2]))
     row = run.rows[SIMILARITY]
     # The angle is exact; what is left is float32 against rounded float32 matrices.
     assert row["estimate"] == pytest.approx(math.cos(math.radians(degrees)), abs=1e-4)
@@ -70,7 +77,7 @@ def test_a_turned_copy_shows_the_cosine_of_its_angle(
     assert run.code == (0 if set(gates(run)) == {"held"} else 1)
     # Where knowledge lies is no matter of coordinates; whether representations work in the other model is.
     located = [row for name, row in run.rows.items() if name.startswith("knowledge.") and row["role"] == "gate"]
-    assert {row["verdict"] for row in located} == {"held"}
+    assert {row["verdict"] for row in located} == ({"held"} if degrees == 60 else set())
 
 
 def test_a_failed_gate_says_by_how_much_against_which_limit_from_which_n(
@@ -98,7 +105,7 @@ def test_identical_checkpoints_are_exactly_no_change(compare: Callable[..., Any]
     run = compare("organism:instruct", "organism:instruct")
     assert run.code == 0
     assert run.record["inputs"]["identical"]
-    for row in run.rows.values():
+    for row in with_numbers(run).values():
         assert row["verdict"] == ("held" if row["limit"] else "reported")
         if row["null"] is None:  # of one model alone: it is measured
             assert row["low"] < row["high"]
@@ -110,7 +117,7 @@ def test_identical_checkpoints_are_exactly_no_change(compare: Callable[..., Any]
 def test_without_the_short_cut_identical_checkpoints_are_within_a_millionth(compare: Callable[..., Any]) -> None:
     run = compare("organism:instruct", "organism:instruct", "--mechdrift-no-identity-shortcut")
     assert run.code == 0
-    for row in run.rows.values():
+    for row in with_numbers(run).values():
         assert row["null"] is None or row["estimate"] == pytest.approx(row["null"], abs=1e-6)
         assert "identical" not in row["note"]
 

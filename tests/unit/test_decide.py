@@ -1,13 +1,14 @@
 """The verdict rule."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mechdrift.measures.drift import Drift
-from mechdrift.stats import Normal, PairedProportions
+from mechdrift.stats import Normal, PairedProportions, Spread
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.limits import Limit, Profile, Rule
 
@@ -22,6 +23,22 @@ def drift(estimate: float, error: float, null: float | None = 1.0, n: int = 100,
 def profile(at_least: float | None = None, at_most: float | None = None, gates: int = 12) -> Profile:
     limit = Limit(at_least, at_most, "test")
     return Profile("p", {"m": Rule("gate", limit), "sibling": Rule("gate", Limit(-0.1, None, "test"))}, gates)
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((0.9, 0.95, 1.0), "held"),
+        ((0.7, 0.95, 1.0), "undecided"),  # a part is outside, most are not
+        ((0.7, 0.79, 1.0), "drifted"),
+        ((0.1, 0.95, 1.9), "undecided"),  # a wide range is no lack of resolution
+    ],
+)
+def test_what_is_exact_has_a_range_and_supports_any_limit(values: tuple[float, ...], verdict: str) -> None:
+    exact = replace(drift(0, 0), evidence=Spread(values))
+    found = decide(exact, profile(at_least=0.8))
+    assert (found.verdict, found.needed_n) == (verdict, None)
+    assert exact.floor == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from mechdrift.errors import InputError
 from mechdrift.options import DEFAULTS, Settings
-from mechdrift.prompts.instructions import MAX_CHARACTERS, Side, read_instructions, shipped_instructions
+from mechdrift.prompts.instructions import Side, read_instructions, shipped_instructions
+from mechdrift.prompts.tables import MAX_CHARACTERS
 
 ASKED = [f"Write a note about thing {number}, please." for number in range(10)]
 
@@ -160,7 +161,7 @@ def test_rows_that_differ_in_case_and_space_only_are_one(tmp_path: Path) -> None
         ("a.csv", "goal,target\nA.,b\n ,b\n", "line 3: column goal is empty"),
         ("a.csv", "goal,target\nA, B.,b\n", "line 2: more cells than columns"),
         ("a.csv", b"goal\nCaf\xe9\n", "expected UTF-8 CSV or JSONL"),
-        ("a.csv", "goal\n" + "a" * (MAX_CHARACTERS + 1), "line 2: 10,001 characters; expected a request of at most 10,000"),
+        ("a.csv", "goal\n" + "a" * (MAX_CHARACTERS + 1), "line 2: 10,001 characters; expected a text of at most 10,000"),
         ("a.csv", "goal\nA.\nB.\n", "2 of .*a.csv, column goal: .* split is empty"),
         ("a.json", json.dumps([{"instruction": "A", "input": "b", "output": ""}]), "none left \\(1 has an input\\)"),
         ("a.csv", "goal;target\nA.;b\n", "columns goal;target; expected to know which"),

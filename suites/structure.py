@@ -1,0 +1,125 @@
+"""What the structure suite claims, and how its readings are taken: from files alone, no model is loaded."""
+
+from functools import cache, partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mechdrift.checkpoints.load import MAP, TENSOR_PARALLEL
+from mechdrift.engine.decompose import compare
+from mechdrift.engine.matrices import Matrices, Matrix
+from mechdrift.engine.record import Progress
+from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.store import Part
+from mechdrift.errors import Unmeasurable, is_out_of_memory
+from mechdrift.findings import Finding
+from mechdrift.fixtures import Pair
+from mechdrift.measures.structure import EQUAL, KINDS, NUMBERS, PARTS, StructureReadings, numbers_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HE = "He & Cao 2025, arXiv 2509.17866"
+MEASURES = "mechdrift.measures.structure"
+VERSION = 1  # raise it whenever the same weights would give other numbers
+DRAWS = 4  # of the null, a matrix
+
+FINDINGS = tuple(
+    Finding(f"structure.{name}", claim, source, f"{MEASURES}:{name}", needs="base", rows=rows)
+    for name, claim, source, rows in (
+        ("change", "Post-training leaves the weights what they were.", "ours, beside the rest", len(PARTS)),
+        (
+            "gap_ratio",
+            "The left and right singular vectors of a matrix turn together, more than under a random change of the same size.",
+            f"{HE}; the null is ours",
+            len(KINDS),
+        ),
+        ("output_anomaly", "Attention's output matrices are scaled as the other matrices are.", f"{HE}; published is: more", 1),
+        ("rotation_gap", "The left and right singular vectors of a matrix turn alike.", HE, len(PARTS)),
+        ("scale", "A matrix keeps its size.", f"{HE}; the null is ours", len(KINDS)),
+        ("uniformity", "All singular values of a matrix are scaled alike.", HE, len(PARTS)),
+    )
+)
+
+
+def read_structure(pair: Pair, recordings: Recorder, seed: int, shortcut: bool) -> StructureReadings:
+    """Compare every matrix of every block, two in memory at a time, through the store.
+
+    shortcut: matrices that are equal bit for bit are not decomposed. Raises Unmeasurable for checkpoints whose weights cannot be
+    read, or that differ in their number of blocks.
+    """
+    import torch
+
+    base, post = Matrices(pair.base), Matrices(pair.post)
+    if (layers := pair.base.layers) != pair.post.layers:
+        raise Unmeasurable(f"blocks differ: base {layers}, post {pair.post.layers}")
+    device = recordings.pool.device
+    if device in (MAP, TENSOR_PARALLEL):
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # of a model that is spread over devices
+    reasons: dict[str, str] = {}
+
+    @cache
+    def progress() -> Progress | None:
+        return recordings.progress(f"weights of {layers} blocks, {DRAWS} random changes of each matrix")
+
+    def numbers(layer: int, kind: str) -> tuple[float, ...]:
+        try:
+            before, after = base.read(layer, kind), post.read(layer, kind)
+            return _numbers(before, after, device, seed * 10**6 + layer * len(KINDS) + KINDS.index(kind), shortcut)
+        except Unmeasurable as error:
+            reasons.setdefault(kind, str(error))
+            return (float("nan"),) * len(NUMBERS)
+
+    def block(layer: int) -> "Tensor":
+        say, found = progress(), []
+        if layer == 0 and device != "cpu":
+            recordings.pool.free()  # room for the matrices
+        for done, kind in enumerate(KINDS):
+            found.append(numbers(layer, kind))
+            if say is not None:
+                say(layer * len(KINDS) + done + 1, layers * len(KINDS))
+        return torch.tensor(found, dtype=torch.float32)
+
+    provenance = {
+        "what": "structure",
+        "measure": VERSION,
+        "base": pair.base.digests,
+        "post": pair.post.digests,
+        "dtype": "float64",
+        "device": recordings.pool.device_kind(),
+        "draws": DRAWS,
+        "seed": seed,
+        "shortcut": shortcut,
+        "versions": {"torch": version("torch")},
+    }
+    shape = len(KINDS), len(NUMBERS)
+    parts = [Part(shape, partial(block, layer)) for layer in range(layers)]
+    label = f"{pair.base.spec} ({pair.base.short})"
+    kept = torch.stack(recordings.store.get(provenance, parts, label)).double().numpy()
+    scales = kept[..., NUMBERS.index("scale")]
+    for index, kind in enumerate(KINDS):
+        if kind not in reasons and len(missing := np.flatnonzero(np.isnan(scales[:, index]))):
+            numbers(int(missing[0]), kind)  # the store keeps no reasons
+    family = tuple(kind for kind in KINDS if kind in base.kinds or kind in post.kinds)
+    equal = int((kept[..., NUMBERS.index("change")] == 0).sum())
+    return StructureReadings(kept, family, reasons, equal, {"draws": str(DRAWS), "seed": str(seed)})
+
+
+def _numbers(base: Matrix, post: Matrix, device: str, seed: int, shortcut: bool) -> tuple[float, ...]:
+    """NUMBERS of a pair of matrices. Raises Unmeasurable where their shapes differ."""
+    import torch
+
+    rows, columns = base.weight.shape
+    if base.weight.shape != post.weight.shape:
+        other = " x ".join(map(str, post.weight.shape))
+        raise Unmeasurable(f"shapes differ: {base.name} {rows} x {columns}; {post.name} {other}")
+    if shortcut and torch.equal(base.weight.double(), post.weight.double()):
+        return EQUAL
+    try:
+        spectra = compare(base.weight.to(device), post.weight.to(device), DRAWS, seed)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise Unmeasurable(f"{base.name}: {rows} x {columns} does not fit on {device}: use --mechdrift-device cpu") from error
+    return numbers_of(spectra, (rows, columns))
