@@ -72,9 +72,7 @@ def failure(row: Row, again: str) -> str:
     lines.append(f"  again     {again}")
     if row["limit"]:
         side = "at_least" if row["limit"]["at_least"] is not None else "at_most"
-        lines.append(
-            f'  accept    set {side} under [rows."{row["finding"]}"] in a profile of your own (docs/profiles.md), or waive it there'
-        )
+        lines.append(f'  accept    set {side} under [rows."{row["finding"]}"] in a profile of your own, or waive it there')
     return "\n".join(printable(line) for line in lines)
 
 

@@ -15,6 +15,7 @@ from mechdrift.prompts.pairs import FORMS, Form
 from mechdrift.prompts.statements import fact_tables
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.prompts.written_pairs import read_pairs
+from mechdrift.report.record import SCHEMA
 
 PAIR = ("organism:base", "organism:instruct")
 ROWS = ("knowledge.accuracy", "knowledge.clean_gap", "knowledge.recovery_forward")
@@ -58,7 +59,7 @@ def test_pairs_of_both_forms_are_measured(compare: Callable[..., Any], pytester:
         assert (key["site_rule"], key["parameters"]["positions"]) == ("hand-set", "statement")
         assert run.rows[f"knowledge.clean_gap[form={form}]"]["verdict"] == "held"
     assert run.record["settings"]["pairs"] == "mine.csv"
-    assert run.record["schema"] == "1.3"
+    assert run.record["schema"] == SCHEMA
 
 
 def test_what_a_file_lacks_is_said_with_what_to_type(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
