@@ -23,6 +23,8 @@ class Finding:
     """Which model must have the effect: base or post."""
     rows: int = 1
     """How many rows are asked of it: one for each combination of its parameters."""
+    version: int = 1
+    """Of the measure: raise it whenever the same checkpoints would give another number."""
 
     @property
     def family(self) -> str:

@@ -437,7 +437,7 @@ def asked_by(item: pytest.Item) -> Asked | None:
 def _asked(name: str, parameters: Iterable[Iterable[object]], marked: dict[str, Any] | None = None) -> Asked:
     """From plain data."""
     pairs = ((str(key), str(value)) for key, value in parameters)
-    rule = Rule(marked["role"], marked["limit"] and Limit(**marked["limit"])) if marked else None
+    rule = Rule(marked["role"], marked["limit"] and Limit(**marked["limit"]), marked["tolerance"]) if marked else None
     return Asked(registered()[name], tuple(sorted(pairs)), rule)
 
 

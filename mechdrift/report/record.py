@@ -4,7 +4,10 @@ import json
 import os
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA = "1.4"  # additions raise the minor number, anything else the major; record.schema.json is its schema
 
@@ -27,10 +30,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write items, then the record that names them, each under a temporary name first. Raises OSError."""
     import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
 
-    _remove_leftovers(path)
     rows, tensors, names = [], {}, {}
     for row in record["rows"]:
         items = row["items"]
@@ -42,17 +42,27 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
             tensors[f"{row['label']}/map/{each['name']}"] = np.array(each["values"], dtype=np.float64)  # None, no number, is NaN
         maps = [{"name": each["name"], "columns": each["columns"]} for each in row["maps"]]
         rows.append({key: value for key, value in row.items() if key != "items"} | {"items": len(items), "maps": maps})
-    if tensors:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.items")
-        try:
-            save_file(tensors, temporary, names)
-            temporary.replace(items_path(path))
-        except SafetensorError as error:
-            raise OSError(0, str(error)) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_items(path, tensors, names)
     text = json.dumps(record | {"rows": rows}, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(path, (text + "\n").encode())
+
+
+def write_items(path: Path, tensors: "dict[str, np.ndarray]", names: dict[str, str]) -> None:
+    """Write what lies beside a record, if there is anything; names: of a row's items, as JSON. Raises OSError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    _remove_leftovers(path)
+    if not tensors:
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.items")
+    try:
+        save_file(tensors, temporary, names)
+        temporary.replace(items_path(path))
+    except SafetensorError as error:
+        raise OSError(0, str(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -9,7 +9,7 @@ from mechdrift.verdict.waivers import Waiver
 
 Role = Literal["gate", "report"]
 SIDES = ("at_least", "at_most")
-KEYS = {"role", *SIDES, "provenance"}
+KEYS = {"role", *SIDES, "provenance", "tolerance"}
 UNCALIBRATED = "uncalibrated"
 """Provenance of a limit that nothing speaks for yet: it may be reported, and not gate."""
 
@@ -42,6 +42,8 @@ class Rule:
     """gate: sets the exit code; report: shown only."""
     limit: Limit | None
     """None only for reported rows."""
+    tolerance: float | None = None
+    """By how much the row may be worse than a baseline, in its unit; None: a share of what the limit leaves."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,10 @@ def parse_rule(where: str, row: Any, extended: Rule = NO_RULE, provenance: str =
         raise InputError(f"{where}: a gate without a limit", "at_least or at_most", mend)
     if role == "gate" and limit is not None and limit.provenance == UNCALIBRATED:
         raise InputError(f"{where}: a gate at {limit}, {UNCALIBRATED}", "role report", "mend it, or calibrate the limit")
-    return Rule(role, limit)
+    tolerance = _bound(where, row["tolerance"]) if "tolerance" in row else extended.tolerance
+    if tolerance is not None and tolerance < 0:
+        raise InputError(f"{where}: tolerance {tolerance:g}", "0 or more", mend)
+    return Rule(role, limit, tolerance)
 
 
 def _bound(where: str, value: Any) -> float | None:

@@ -1,6 +1,7 @@
 """Profiles: named sets of limits in TOML, shipped or the user's own, of which one may extend another."""
 
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def _read(name: str, own: dict[str, Any], seen: tuple[str, ...]) -> tuple[dict[s
         waivers[label] = parse_waiver(f"{where}, waivers.{label!r}", waiver)
     if "role" in told:
         role: Role = parse_rule(f"{where}, of all its rows", {"role": told["role"]}).role
-        rules = {label: Rule(role, rule.limit) for label, rule in rules.items()}
+        rules = {label: replace(rule, role=role) for label, rule in rules.items()}
     return rules, waivers
 
 

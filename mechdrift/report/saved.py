@@ -1,0 +1,171 @@
+"""Records and baselines as files: read either, write and update a baseline."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mechdrift.errors import InputError
+from mechdrift.report.origin import Origin, origin_of
+from mechdrift.report.record import SCHEMA, items_path, write_items, write_whole
+from mechdrift.verdict.baseline import has_number, rounded
+
+Row = dict[str, Any]
+FOLDER = "mechdrift-baselines"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NUMBER, TEXT = (int, float, type(None)), (str, type(None))
+FIELDS: dict[str, tuple[type, ...]] = {
+    "label": (str,),
+    "finding": (str,),
+    "version": (int,),
+    "key": (dict,),
+    "verdict": (str,),
+    "estimate": NUMBER,
+    "low": NUMBER,
+    "high": NUMBER,
+    "null": NUMBER,
+    "n": (int, type(None)),
+    "evidence": (dict, type(None)),
+    "unit": TEXT,
+    "better": TEXT,
+    "site": TEXT,
+    "items": (int,),
+}
+"""What a comparison needs of a row."""
+OLDER = {"version": 1}
+"""What rows of older records mean without saying it."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Rows as they were stored."""
+
+    path: Path
+    """The file."""
+    schema: str
+    """Of the record."""
+    rows: tuple[Row, ...]
+    """With their items; `origin` names where each comes from."""
+    origins: dict[str, Origin]
+    """By name. A record has one; a baseline that was updated in part has more."""
+    is_baseline: bool
+    """Not a whole record."""
+
+
+def baseline_path(name: str, project: Path) -> Path:
+    """The file of NAME, or FILE.json itself."""
+    return Path(name) if name.endswith(".json") else project / FOLDER / f"{name}.json"
+
+
+def read_saved(path: Path) -> Saved:
+    """A record or a baseline with its items. Raises InputError for what is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", "a record or a baseline", "write one with --mechdrift-record or --mechdrift-save")
+    again = "write it again with --mechdrift-record or --mechdrift-save"
+    try:
+        found: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not whole, or no JSON"
+        raise InputError(f"{path}: {why}", "a record or a baseline", again) from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if not isinstance(schema, str) or not isinstance(found.get("rows"), list):
+        raise InputError(f"{path}: neither schema nor rows", "a record or a baseline", again)
+    if schema.partition(".")[0] != SCHEMA.partition(".")[0]:
+        raise InputError(f"{path}: schema {schema}", f"{SCHEMA}, or another of its major version", again)
+    try:
+        origins = found["origins"] if "origins" in found else {"": origin_of(found)}
+        rows = [_row(row, origins) for row in found["rows"]]
+        _require_apart([row["label"] for row in rows])
+        rows = _with_items(rows, path)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: {error}", f"what schema {schema} says", again) from error
+    return Saved(path, schema, tuple(rows), origins, "origins" in found)
+
+
+def _row(row: Any, origins: dict[str, Origin]) -> Row:
+    """A row's fields, each of its type."""
+    known = OLDER | row
+    for name, types in FIELDS.items():
+        if name not in known or not isinstance(known[name], types):
+            raise ValueError(f"row {known.get('label')!r}: {name} {known.get(name)!r}")
+    if not all(isinstance(known["key"].get(name), kind) for name, kind in (("measure", str), ("parameters", dict))):
+        raise ValueError(f"row {known['label']!r}: key {known['key']!r}")
+    if known.get("origin", "") not in origins:
+        raise ValueError(f"row {known['label']!r}: origin {known['origin']!r} of no run")
+    return {name: known[name] for name in FIELDS} | {"origin": known.get("origin", "")}
+
+
+def _require_apart(labels: Sequence[str]) -> None:
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ValueError(f"row {twice[0]!r} is there twice")
+
+
+def _with_items(rows: Iterable[Row], path: Path) -> list[Row]:
+    """Rows with the items that lie beside them. Raises InputError where these are not theirs."""
+    from safetensors import SafetensorError, safe_open
+
+    beside, complete = items_path(path), []
+    try:
+        with_items = [row for row in rows if row["items"]]
+        if not with_items:
+            return [row | {"items": []} for row in rows]
+        with safe_open(beside, "np") as file:
+            names = file.metadata() or {}
+            for row in rows:
+                parts = file.get_tensor(f"{row['label']}/contribution").tolist() if row["items"] else []
+                who = json.loads(names[row["label"]]) if row["items"] else []
+                if not len(parts) == len(who) == row["items"]:
+                    raise ValueError(f"{len(parts)} items of {row['label']}, {row['items']} there")
+                items = [
+                    {"kind": kind, "name": name, "contribution": part if math.isfinite(part) else None}
+                    for (kind, name), part in zip(who, parts, strict=True)
+                ]
+                complete.append(row | {"items": items})
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else str(error).strip("'\"")
+        raise InputError(f"{beside}: {why}", f"the items of {path.name}", "keep both files together, or write them again") from error
+    return complete
+
+
+def write_baseline(path: Path, record: dict[str, Any], kept: Saved | None = None) -> int:
+    """Write the rows of a run that have a number, over those kept of the same name; returns how many. Raises OSError.
+
+    For reading in a diff: sorted, rounded, without times or paths; items lie beside it.
+    """
+    import numpy as np
+
+    origin = origin_of(record)
+    name = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:12]
+    ran = [row for row in record["rows"] if has_number(row)]
+    rows = {row["label"]: row for row in kept.rows} if kept else {}
+    rows |= {row["label"]: row | {"origin": name} for row in ran}
+    origins = (kept.origins if kept else {}) | {name: origin}
+    used = {row["origin"] for row in rows.values()}
+    tensors, names = {}, {}
+    for label, row in sorted(rows.items()):
+        if row["items"]:
+            parts = [np.nan if item["contribution"] is None else item["contribution"] for item in row["items"]]
+            tensors[f"{label}/contribution"] = np.array(parts)
+            names[label] = json.dumps([[item["kind"], item["name"]] for item in row["items"]], ensure_ascii=False)
+    told = {
+        "schema": SCHEMA,
+        "origins": {each: origins[each] for each in sorted(used)},
+        "rows": [_told(row) for _, row in sorted(rows.items())],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_items(path, tensors, names)
+    write_whole(path, (json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    return len(ran)
+
+
+def _told(row: Row) -> Row:
+    """A row as a baseline has it."""
+    numbers = {name: rounded(row[name]) for name in ("estimate", "low", "high")}
+    null = None if row["null"] is None else rounded(row["null"])
+    evidence = {"kind": row["evidence"]["kind"]}
+    kept = {name: row[name] for name in (*FIELDS, "origin")}
+    return kept | numbers | {"null": null, "evidence": evidence, "items": len(row["items"])}
