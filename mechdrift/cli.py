@@ -37,6 +37,12 @@ def parser() -> argparse.ArgumentParser:
     organisms.add_argument("--out", metavar="DIR", help="with --build: write it there instead of into the cache")
     _add_map(commands.add_parser("map", help="show where a checkpoint keeps what it knows", description=_map.__doc__))
     _add_bake(commands.add_parser("bake", help="write a checkpoint without one direction", description=_bake.__doc__))
+    compare = commands.add_parser("compare", help="show two records beside each other", description=_compare.__doc__)
+    compare.set_defaults(run=_compare)
+    compare.add_argument(
+        "first", metavar="A.json", type=Path, help="a record (--mechdrift-record) or a baseline (--mechdrift-save)"
+    )
+    compare.add_argument("second", metavar="B.json", type=Path, help="another")
     _add_cache(commands.add_parser("cache", help="show, verify or prune what runs keep", description="Recordings on disk."))
     return top
 
@@ -146,6 +152,16 @@ def _bake(options: argparse.Namespace) -> int:
 
     baked = bake(options.spec, options.direction, options.out, options.dtype, lambda label: progress_line(label, _write))
     print(f"baked: {described(baked)}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """Show the rows of two records, their differences with intervals, and what else differs between the two runs."""
+    from mechdrift.report.compare import compared
+    from mechdrift.report.saved import read_saved
+
+    for line in compared(read_saved(options.first), read_saved(options.second)):
+        print(line)
     return 0
 
 

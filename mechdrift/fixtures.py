@@ -147,9 +147,10 @@ class Judge:
     def judge(self, drift: "Drift") -> None:
         """Judge by the run's profile; pytest.fail with the row in words where it makes the run fail.
 
-        A gate that does not hold and yet lets the run pass, by a waiver or by --mechdrift-fail-on, is an expected failure.
+        A gate that is worse than its baseline fails too. One that does not hold and yet lets the run pass, by a waiver or by
+        --mechdrift-fail-on, is an expected failure.
         """
-        from mechdrift.rows import fails, judged_row
+        from mechdrift.rows import fails, holds, judged_row
         from mechdrift.run import ROW, asked_by
 
         run = _run(self._request.config)
@@ -158,11 +159,11 @@ class Judge:
             raise ValueError(f"the test is not marked finding({drift.measure!r}), which it judges")
         if run.identical and run.settings.identity_shortcut:
             drift = drift.of_identical()
-        row = judged_row(asked, drift, run.profile)
+        row = run.baselines.against(judged_row(asked, drift, run.profile), asked.rule(run.profile))
         self._request.node.stash[ROW] = row
         if fails(row, run.settings.fail_on):
             pytest.fail(text.failure(row, run.again(asked.finding.name)), pytrace=False)
-        if row["role"] == "gate" and row["verdict"] != "held":
+        if row["role"] == "gate" and not holds(row):
             pytest.xfail(text.let_pass(row))
 
 

@@ -16,6 +16,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 GENERATORS = ("auto", "transformers", "vllm")
 OFF = "off"
 VLLM_EXAMPLE = '{"tensor_parallel_size": 2}'
+BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)")
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -88,6 +89,18 @@ def parse_stage(text: str) -> tuple[str, str]:
     return name, spec
 
 
+def parse_baseline_name(text: str) -> str:
+    """The name of a baseline in the project's folder."""
+    if not BASELINE_NAME.fullmatch(text):
+        raise ArgumentTypeError(f"{text!r}: expected a name of letters, digits, '.', '-' and '_', without .json")
+    return text
+
+
+def parse_baseline(text: str) -> str:
+    """The name of a baseline, or a file: FILE.json."""
+    return text if text.endswith(".json") else parse_baseline_name(text)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a run was asked to do."""
@@ -136,6 +149,12 @@ class Settings:
     """Folder of the store; None: the user's cache folder; `off`: a temporary one."""
     record: str | None
     """Where the record goes."""
+    save: str | None
+    """Name of the baseline to write."""
+    baseline: str | None
+    """Name or file of the baseline to compare with."""
+    update: bool
+    """Whether what ran is written over that baseline."""
     identity_shortcut: bool
     """Whether a checkpoint against itself is exactly the null without measuring."""
 
@@ -143,11 +162,13 @@ class Settings:
         """The command that measures one finding again."""
         parts = ["pytest", "--base", self.base, "--post", self.post]
         for name, value in _by_option(self).items():
-            if value != DEFAULTS[name] and name not in ("--mechdrift-only", "--mechdrift-record"):
+            if value != DEFAULTS[name] and name not in NOT_AGAIN:
                 parts += [name] if value is True else [name, _as_typed(value)]
         return shlex.join([*parts, "--mechdrift-only", finding])
 
 
+NOT_AGAIN = ("--mechdrift-only", "--mechdrift-record", "--mechdrift-save", "--mechdrift-update")
+"""What one finding measured again needs not, or has of its own."""
 DEFAULTS: dict[str, Any] = {
     "--mechdrift-profile": "base-to-post",
     "--mechdrift-fail-on": ("drifted", "undecided", "unmeasurable"),
@@ -168,6 +189,9 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-keep-replies": False,
     "--mechdrift-cache": None,
     "--mechdrift-record": None,
+    "--mechdrift-save": None,
+    "--mechdrift-baseline": None,
+    "--mechdrift-update": False,
     "--mechdrift-no-identity-shortcut": False,
 }
 
@@ -275,6 +299,19 @@ def add_options(parser: pytest.Parser) -> None:
     add("--mechdrift-cache", metavar="DIR|off", help="where recordings are kept; default: the user's cache folder")
     add("--mechdrift-record", metavar="FILE.json", help="write the record of the run, from which reports are made")
     add(
+        "--mechdrift-save",
+        metavar="NAME",
+        type=parse_baseline_name,
+        help="write the run's rows as a baseline, mechdrift-baselines/NAME.json in the rootdir",
+    )
+    add(
+        "--mechdrift-baseline",
+        metavar="NAME|FILE.json",
+        type=parse_baseline,
+        help="compare every row with its own of that baseline, or of any record; a gate that is worse fails",
+    )
+    add("--mechdrift-update", action="store_true", help="write the rows that ran over that baseline's; such a run fails")
+    add(
         "--mechdrift-no-identity-shortcut",
         action="store_true",
         help="measure a checkpoint against itself instead of knowing the answer",
@@ -306,6 +343,10 @@ def settings_of(config: pytest.Config) -> Settings | None:
             "mechdrift: --mechdrift-keep-replies without --mechdrift-record; expected a place beside the record; "
             "add --mechdrift-record FILE.json"
         )
+    if get("--mechdrift-update") and get("--mechdrift-baseline") is None:
+        raise pytest.UsageError(
+            "mechdrift: --mechdrift-update without --mechdrift-baseline; expected one to update; add --mechdrift-baseline NAME"
+        )
     return Settings(
         base=base,
         post=post,
@@ -329,5 +370,8 @@ def settings_of(config: pytest.Config) -> Settings | None:
         keep_replies=get("--mechdrift-keep-replies"),
         cache=get("--mechdrift-cache"),
         record=record,
+        save=get("--mechdrift-save"),
+        baseline=get("--mechdrift-baseline"),
+        update=get("--mechdrift-update"),
         identity_shortcut=not get("--mechdrift-no-identity-shortcut"),
     )

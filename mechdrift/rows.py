@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
-from mechdrift.findings import Finding
+from mechdrift.findings import Finding, registered
 from mechdrift.measures.drift import Drift
 from mechdrift.stats import CONFIDENCE
 from mechdrift.verdict.decide import Verdict, decide
@@ -16,6 +16,8 @@ Row = dict[str, Any]
 CONTRIBUTORS = 3
 NOT_HELD = {"drifted", "undecided", "unmeasurable"}
 """Verdicts of a gate that --mechdrift-fail-on may name."""
+AGAINST = {"worse": "drifted", "incomparable": "unmeasurable"}
+"""As which verdict a gate fails by what its baseline says; one that was lost is unmeasurable itself."""
 
 
 @dataclass(frozen=True)
@@ -72,30 +74,39 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
         "curve": [asdict(point) for point in drift.curve],
         "maps": [asdict(each) for each in drift.maps],
     }
-    return plain(_head(asked, profile, decision.verdict, decision.reason) | measured)
+    head = _head(asked.label, asked.finding, asked.rule(profile), profile, decision.verdict, decision.reason)
+    return plain(head | measured)
 
 
 def unmeasured_row(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:
     """The row of a finding that has no number: unmeasurable, or an error."""
+    key: Row = {"measure": asked.finding.name, "site_rule": None, "data": None, "parameters": dict(asked.parameters)}
+    return _without_number(_head(asked.label, asked.finding, asked.rule(profile), profile, verdict, reason), key)
+
+
+def forgotten_row(stored: Row, profile: Profile, baseline: str) -> Row:
+    """The row of one that a baseline has and nothing here asks for."""
+    gone = Finding(stored["finding"], "a finding that is not installed here", "", "", "")
+    finding, rule = registered().get(stored["finding"], gone), profile.rule(stored["label"])
+    reason = f"in baseline {baseline}, and no test asks for it"
+    return _without_number(_head(stored["label"], finding, rule, profile, "unmeasurable", reason), stored["key"])
+
+
+def _without_number(head: Row, key: Row) -> Row:
     missing = dict.fromkeys(
         ("estimate", "low", "high", "null", "floor", "n", "evidence", "unit", "better", "site", "p_value", "needed_n")
     )
-    key: Row = {"measure": asked.finding.name, "site_rule": None, "data": None, "parameters": dict(asked.parameters)}
     lists: Row = {"contributors": [], "items": [], "curve": [], "maps": []}
-    return plain(
-        _head(asked, profile, verdict, reason)
-        | {"key": key, "status": "absent", "confidence": CONFIDENCE, "note": ""}
-        | missing
-        | lists
-    )
+    return plain(head | {"key": key, "status": "absent", "confidence": CONFIDENCE, "note": ""} | missing | lists)
 
 
-def _head(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:
+def _head(label: str, finding: Finding, rule: Rule, profile: Profile, verdict: Verdict, reason: str) -> Row:
     """What every row has."""
-    finding, rule, waiver = asked.finding, asked.rule(profile), profile.waiver(asked.label)
+    waiver = profile.waiver(label)
     return {
-        "label": asked.label,
+        "label": label,
         "finding": finding.name,
+        "version": finding.version,
         "claim": finding.claim,
         "source": finding.source,
         "role": rule.role,
@@ -103,19 +114,33 @@ def _head(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:
         "verdict": verdict,
         "reason": reason,
         "waiver": waiver.told(date.today()) if waiver else None,
+        "baseline": None,
     }
 
 
-def fails(row: Row, fail_on: Collection[str]) -> bool:
-    """Whether a row makes the run fail: a gate with one of these verdicts and no waiver, or any row whose waiver has expired.
+def fails(row: Row, fail_on: Collection[str]) -> set[str]:
+    """The verdicts by which a row makes the run fail; none where it does not.
 
-    A gate's error fails in any case, as does a verdict that is none.
+    Its own, or what its baseline says of it: of a gate, where they are among these and it has no waiver; of any row whose
+    waiver has expired. A gate's error fails in any case, as does a verdict that is none.
     """
+    verdicts = _verdicts(row)
     waiver = row["waiver"]
     if waiver is not None and waiver["expired"]:
-        return True
+        return verdicts
     failing = set() if waiver else set(fail_on)
-    return row["role"] == "gate" and row["verdict"] not in ({"held"} | NOT_HELD) - failing
+    return verdicts - (({"held"} | NOT_HELD) - failing) if row["role"] == "gate" else set()
+
+
+def holds(row: Row) -> bool:
+    """Whether a row is held, and its baseline says nothing against it."""
+    return _verdicts(row) == {"held"}
+
+
+def _verdicts(row: Row) -> set[str]:
+    """Its own, and what its baseline makes of it."""
+    status = row["baseline"]["status"] if row["baseline"] else None
+    return {row["verdict"], *([AGAINST[status]] if status in AGAINST else [])}
 
 
 def plain(value: Any) -> Any:

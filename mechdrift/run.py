@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mechdrift import fixtures
+from mechdrift.baselines import Baselines
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding, registered
 from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.options import OFF, Settings
 from mechdrift.report import text
 from mechdrift.rows import Asked, Row, fails, unmeasured_row
+from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule
 from mechdrift.verdict.profiles import load_profile
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 RUN = pytest.StashKey["ComparingRun"]()
 ROW = pytest.StashKey[Row]()
+NOT_FINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
 MILDER = {"undecided": 6, "unmeasurable": 7}  # exit codes where nothing worse makes a run fail, the first of them first
 
 
@@ -41,7 +44,8 @@ def start(config: pytest.Config, settings: Settings) -> None:
         config.option.importmode = "importlib"
     try:
         profile = load_profile(settings.profile, config.rootpath)
-        run = ComparingRun(config, settings, profile, _selected(settings), load_hand_set(settings.hand_set))
+        baselines = Baselines(settings, config.rootpath, profile)
+        run = ComparingRun(config, settings, profile, baselines, _selected(settings), load_hand_set(settings.hand_set))
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
     config.stash[RUN] = run
@@ -72,6 +76,7 @@ class ComparingRun:
     config: pytest.Config
     settings: Settings
     profile: Profile
+    baselines: Baselines
     findings: dict[str, Finding]
     """Those selected."""
     hand_set: HandSet
@@ -100,7 +105,8 @@ class ComparingRun:
     bad_input: bool = False
     """A checkpoint turned out unusable while it was loaded."""
     started: float = field(default_factory=time.time)
-    record_error: str = ""
+    said: list[str] = field(default_factory=list)
+    """What was written, and what could not be."""
 
     @property
     def is_worker(self) -> bool:
@@ -277,11 +283,14 @@ class ComparingRun:
     def _row_without_number(self, asked: Asked, error: BaseException | None) -> Row:
         """A row for a test that gave none."""
         if error is None:
-            return unmeasured_row(asked, self.profile, "error", "the test ended without a verdict")
+            return self._unmeasured(asked, "error", "the test ended without a verdict")
         if isinstance(error, Unmeasurable | pytest.skip.Exception):
-            return unmeasured_row(asked, self.profile, "unmeasurable", str(error))
+            return self._unmeasured(asked, "unmeasurable", str(error))
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        return unmeasured_row(asked, self.profile, "error", reason)
+        return self._unmeasured(asked, "error", reason)
+
+    def _unmeasured(self, asked: Asked, verdict: Verdict, reason: str) -> Row:
+        return self.baselines.against(unmeasured_row(asked, self.profile, verdict, reason), asked.rule(self.profile))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect rows, on the controller from all workers."""
@@ -312,13 +321,34 @@ class ComparingRun:
             return
         for asked in self.expected:
             if asked.label not in self.rows:
-                self.rows[asked.label] = unmeasured_row(asked, self.profile, "unmeasurable", "its test never ran")
+                self.rows[asked.label] = self._unmeasured(asked, "unmeasurable", "its test never ran")
         if self.config.option.collectonly:
             return
+        for row in self.baselines.forgotten(list(self.rows.values())):
+            if self._is_selected(row["finding"]):
+                self.rows[row["label"]] = row
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = self.exit_code()
-        if self.settings.record and self.base and self.post:
+        if not self.base or not self.post:
+            return
+        self.warnings += self.baselines.warnings(self.record(int(session.exitstatus)))
+        if session.exitstatus not in NOT_FINISHED:
+            self._write_baselines(session)
+        if self.settings.record:
             self._write_record(session)
+
+    def _is_selected(self, finding: str) -> bool:
+        """Whether this run should have asked about a finding that a baseline has.
+
+        Paths choose the findings of their tests. Whoever chooses tests one by one has chosen what is not asked.
+        """
+        option, only = self.config.option, set(self.settings.only)
+        one_by_one = ("keyword", "markexpr", "deselect", "lf", "stepwise")
+        if any("::" in argument for argument in self.config.args) or any(getattr(option, name, None) for name in one_by_one):
+            return False
+        if self.config.args_source == pytest.Config.ArgsSource.ARGS:
+            return finding in {asked.finding.name for asked in self.expected}
+        return not only or bool(only & {finding, finding.partition(".")[0]})
 
     def exit_code(self) -> int:
         """Exit code of a run that pytest itself finished."""
@@ -328,9 +358,9 @@ class ComparingRun:
             return int(pytest.ExitCode.TESTS_FAILED)
         if not self.rows:
             return int(pytest.ExitCode.NO_TESTS_COLLECTED)
-        failing = {row["verdict"] for row in self.rows.values() if fails(row, self.settings.fail_on)}
+        failing = set().union(*(fails(row, self.settings.fail_on) for row in self.rows.values()))
         if not failing:
-            return 0
+            return int(pytest.ExitCode.TESTS_FAILED) if self.settings.update else 0
         milder = [code for verdict, code in MILDER.items() if verdict in failing]
         return milder[0] if failing <= MILDER.keys() else 1
 
@@ -342,8 +372,20 @@ class ComparingRun:
         self.config.hook.pytest_mechdrift_record(config=self.config, record=record)
         try:
             write_record(Path(str(self.settings.record)), record)
+            self.said.append(f"record: {self.settings.record}")
         except OSError as error:
-            self.record_error = f"record {self.settings.record} not written: {error.strerror}; make room or name another place"
+            self.said.append(f"record {self.settings.record} not written: {error.strerror}; make room or name another place")
+            session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
+
+    def _write_baselines(self, session: pytest.Session) -> None:
+        """Write them; what cannot be written is said and is a usage error."""
+        try:
+            self.said += self.baselines.write(self.record(int(session.exitstatus)))
+        except OSError as error:
+            self.said.append(f"baseline not written: {error.strerror}; make room, or make its folder writable")
+            session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
+        except InputError as error:
+            self.said.append(str(error))
             session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
 
     def record(self, exit_code: int) -> dict[str, Any]:
@@ -403,8 +445,8 @@ class ComparingRun:
             table(rows, terminalreporter.write)
         for warning in dict.fromkeys(self.warnings):
             terminalreporter.write_line(f"mechdrift: warning: {text.printable(warning)}", yellow=True)
-        if self.settings.record:
-            terminalreporter.write_line(self.record_error or f"record: {self.settings.record}")
+        for line in self.said:
+            terminalreporter.write_line(text.printable(line))
 
 
 def asked_by(item: pytest.Item) -> Asked | None:

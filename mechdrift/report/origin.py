@@ -32,24 +32,26 @@ def _placeless(value: Any) -> Any:
     return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
 
 
-def differences(there: Origin, here: Origin, but: tuple[str, ...] = ()) -> list[str]:
-    """What differs between two origins, a line each; but: sides that are meant to differ. What one of them does not say of
-    settings, being older, is no difference."""
+def differences(was: Origin, now: Origin, names: tuple[str, str] = ("there", "here"), but: str = "") -> list[str]:
+    """What differs between two origins, a line each.
+
+    names: what to call the two; but: a side that is meant to differ. What one of them does not say, being older, is no
+    difference.
+    """
+    there, here = names
     lines = []
     for side in ("base", "post"):
-        was, now = (origin["inputs"][side]["digests"] for origin in (there, here))
-        other = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
-        if other and side not in but:
-            digests = " there, ".join(str(of.get(other[0]))[:12] for of in (was, now))
-            lines.append(f"another {side}, by its {', '.join(other)}: {other[0]} {digests} here")
+        first, second = (origin["inputs"][side]["digests"] for origin in (was, now))
+        other = [name for name in sorted(first.keys() | second.keys()) if first.get(name) != second.get(name)]
+        if other and side != but:
+            told = [f"{str(of.get(other[0]))[:12]} {where}" for of, where in ((first, there), (second, here))]
+            lines.append(f"another {side}, by its {', '.join(other)}: {other[0]} {', '.join(told)}")
     for part in ("settings", "environment"):
-        was, now = there[part], here[part]
-        lines += [f"{name} {_told(was[name])} there, {_told(now[name])} here" for name in sorted(was) if _differ(was, now, name)]
+        first, second = was[part], now[part]
+        for name in sorted(first.keys() & second.keys()):
+            if first[name] != second[name]:
+                lines.append(f"{name} {_told(first[name])} {there}, {_told(second[name])} {here}")
     return lines
-
-
-def _differ(was: dict[str, Any], now: dict[str, Any], name: str) -> bool:
-    return name in now and was[name] != now[name]
 
 
 def _told(value: Any) -> str:

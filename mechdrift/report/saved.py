@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from mechdrift.verdict.baseline import has_number, rounded
 
 Row = dict[str, Any]
 FOLDER = "mechdrift-baselines"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NUMBER, TEXT = (int, float, type(None)), (str, type(None))
 FIELDS: dict[str, tuple[type, ...]] = {
     "label": (str,),
@@ -64,10 +62,12 @@ def baseline_path(name: str, project: Path) -> Path:
 def read_saved(path: Path) -> Saved:
     """A record or a baseline with its items. Raises InputError for what is none."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file", "a record or a baseline", "write one with --mechdrift-record or --mechdrift-save")
+        raise InputError(
+            f"{path}: no such file", "a record or a baseline", "write one with --mechdrift-record or --mechdrift-save"
+        )
     again = "write it again with --mechdrift-record or --mechdrift-save"
     try:
-        found: Any = json.loads(path.read_bytes())
+        found: Any = json.loads(path.read_bytes(), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else "not whole, or no JSON"
         raise InputError(f"{path}: {why}", "a record or a baseline", again) from error
@@ -78,6 +78,8 @@ def read_saved(path: Path) -> Saved:
         raise InputError(f"{path}: schema {schema}", f"{SCHEMA}, or another of its major version", again)
     try:
         origins = found["origins"] if "origins" in found else {"": origin_of(found)}
+        for origin in origins.values():
+            _require_origin(origin)
         rows = [_row(row, origins) for row in found["rows"]]
         _require_apart([row["label"] for row in rows])
         rows = _with_items(rows, path)
@@ -86,14 +88,29 @@ def read_saved(path: Path) -> Saved:
     return Saved(path, schema, tuple(rows), origins, "origins" in found)
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant}, no number")
+
+
+def _require_origin(origin: Any) -> None:
+    """Raise what its parts raise where they are not there."""
+    for side in ("base", "post"):
+        origin["inputs"][side]["digests"].keys()
+    for part in ("settings", "environment"):
+        origin[part].keys()
+
+
 def _row(row: Any, origins: dict[str, Origin]) -> Row:
     """A row's fields, each of its type."""
     known = OLDER | row
     for name, types in FIELDS.items():
-        if name not in known or not isinstance(known[name], types):
+        value = known.get(name, _refuse)
+        if not isinstance(value, types) or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"row {known.get('label')!r}: {name} {known.get(name)!r}")
     if not all(isinstance(known["key"].get(name), kind) for name, kind in (("measure", str), ("parameters", dict))):
         raise ValueError(f"row {known['label']!r}: key {known['key']!r}")
+    if has_number(known) and not (known["evidence"] and known["better"] and isinstance(known["evidence"].get("kind"), str)):
+        raise ValueError(f"row {known['label']!r}: a number without evidence")
     if known.get("origin", "") not in origins:
         raise ValueError(f"row {known['label']!r}: origin {known['origin']!r} of no run")
     return {name: known[name] for name in FIELDS} | {"origin": known.get("origin", "")}
@@ -127,7 +144,9 @@ def _with_items(rows: Iterable[Row], path: Path) -> list[Row]:
                 complete.append(row | {"items": items})
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         why = "no such file" if isinstance(error, FileNotFoundError) else str(error).strip("'\"")
-        raise InputError(f"{beside}: {why}", f"the items of {path.name}", "keep both files together, or write them again") from error
+        raise InputError(
+            f"{beside}: {why}", f"the items of {path.name}", "keep both files together, or write them again"
+        ) from error
     return complete
 
 

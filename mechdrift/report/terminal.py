@@ -1,13 +1,14 @@
 """The table at the end of a run."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mechdrift.report.text import interval, limit, printable, waiver
+from mechdrift.report.text import UNLIKE, interval, limit, printable, waiver, was
 
 Row = dict[str, Any]
 COLOURS = {"held": "green", "drifted": "red", "error": "red", "undecided": "yellow", "unmeasurable": "yellow", "reported": "cyan"}
+AGAINST = {"worse": "worse than stored", "incomparable": "not comparable with what is stored"}
 QUIET_SECONDS = 2.0
 HEADS = ("finding", "role", "verdict", "estimate [90% interval]", "limit", "n", "site")
 
@@ -15,32 +16,42 @@ HEADS = ("finding", "role", "verdict", "estimate [90% interval]", "limit", "n", 
 def table(rows: list[Row], write: Callable[..., None]) -> None:
     """Write one line a row, gates first; write(text, **markup) writes without a line end."""
     ordered = sorted(rows, key=lambda row: (row["role"] != "gate", row["label"]))
-    cells = [_cells(row) for row in ordered]
-    widths = [max(len(line[column]) for line in [HEADS, *cells]) for column in range(len(HEADS))]
-    write("  ".join(head.ljust(width) for head, width in zip(HEADS, widths, strict=True)).rstrip() + "\n", bold=True)
-    for row, line in zip(ordered, cells, strict=True):
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
+    heads = (*HEADS, "baseline") if any(row["baseline"] for row in rows) else HEADS
+    cells = [_cells(row)[: len(heads)] for row in ordered]
+    lines = aligned([heads, *cells])
+    write(f"{''.join(lines[0]).rstrip()}\n", bold=True)
+    for row, line in zip(ordered, lines[1:], strict=True):
+        for column, cell in enumerate(line):
             markup = {COLOURS[row["verdict"]]: True} if column == 2 else {}
-            write(cell.ljust(width) + "  " if column < len(HEADS) - 1 else cell.rstrip(), **markup)
+            write(cell if column < len(line) - 1 else cell.rstrip(), **markup)
         write("\n")
         if row["verdict"] not in ("held", "drifted", "reported"):
             write(f"  {printable(row['reason'])}\n")
+        if row["baseline"] and row["baseline"]["status"] in UNLIKE:
+            write(f"  baseline: {printable(row['baseline']['reason'])}\n")
         if row["waiver"]:
             write(f"  {printable(waiver(row))}\n")
 
 
+def aligned(lines: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Cells of a table, as wide as the widest of their column."""
+    widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
+    return [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+
+
 def _cells(row: Row) -> tuple[str, ...]:
-    """The table's cells of a row, in the order of HEADS."""
+    """The table's cells of a row, in the order of HEADS, and what its baseline has."""
     n = "-" if row["n"] is None else str(row["n"])
-    return tuple(
-        printable(cell) for cell in (row["label"], row["role"], row["verdict"], interval(row), limit(row), n, row["site"] or "-")
-    )
+    cells = (row["label"], row["role"], row["verdict"], interval(row), limit(row), n, row["site"] or "-")
+    return tuple(printable(cell) for cell in (*cells, was(row) if row["baseline"] else ""))
 
 
 def summary(rows: list[Row]) -> str:
     """Verdicts of the gates, counted."""
     gates = [row["verdict"] for row in rows if row["role"] == "gate"]
     counts = [f"{gates.count(verdict)} {verdict}" for verdict in COLOURS if verdict in gates]
+    against = [row["baseline"]["status"] for row in rows if row["role"] == "gate" and row["baseline"]]
+    counts += [f"{against.count(status)} {told}" for status, told in AGAINST.items() if status in against]
     return f"{len(gates)} gated rows: {', '.join(counts)}" if gates else "no gated rows"
 
 

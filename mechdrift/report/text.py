@@ -6,6 +6,8 @@ if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
 
 Row = dict[str, Any]
+UNLIKE = {"worse": "worse than baseline {name}", "incomparable": "not to be compared with baseline {name}"}
+"""What the status of a baseline's row adds to a verdict."""
 
 
 def printable(text: str) -> str:
@@ -58,6 +60,7 @@ def failure(row: Row, again: str) -> str:
     lines = _head(row)
     judged = f"; limit {limit(row)}: {distance(row)}; {row['reason']}" if row["limit"] else ""
     lines.append(f"  estimate  {interval(row)} {row['unit']}{judged}")
+    lines += _against(row)
     floor = row["floor"]
     needed = f"; about {row['needed_n']} would decide" if row["needed_n"] else ""
     no_change = f"no change [{number(floor['low'])}, {number(floor['high'])}] at this resolution; " if floor else ""
@@ -70,7 +73,9 @@ def failure(row: Row, again: str) -> str:
         values = f"base {number(item['base'])}, post {number(item['post'])}, part {item['contribution']:+.4f}"
         lines.append(f"  {head:9} {item['name']} ({item['kind']}): {values}")
     lines.append(f"  again     {again}")
-    if row["limit"]:
+    if row["baseline"] and row["baseline"]["status"] in UNLIKE:
+        lines.append(f"  accept    {again} --mechdrift-update")
+    if row["limit"] and row["verdict"] != "held":
         side = "at_least" if row["limit"]["at_least"] is not None else "at_most"
         lines.append(f'  accept    set {side} under [rows."{row["finding"]}"] in a profile of your own, or waive it there')
     return "\n".join(printable(line) for line in lines)
@@ -78,13 +83,40 @@ def failure(row: Row, again: str) -> str:
 
 def missing(row: Row, again: str) -> str:
     """The text of a row without a number."""
-    return "\n".join(printable(line) for line in [*_head(row), f"  because   {row['reason']}", f"  again     {again}"])
+    return "\n".join(
+        printable(line) for line in [*_head(row), f"  because   {row['reason']}", *_against(row), f"  again     {again}"]
+    )
 
 
 def _head(row: Row) -> list[str]:
     """Which row, what it claims, and the waiver that no longer counts."""
-    lines = [f"{row['label']} {row['verdict']}: {row['claim']}"]
+    baseline = row["baseline"] or {"status": None}
+    unlike = f", {UNLIKE[baseline['status']].format(**baseline)}" if baseline["status"] in UNLIKE else ""
+    lines = [f"{row['label']} {row['verdict']}{unlike}: {row['claim']}"]
     return [*lines, f"  waiver    {waiver(row)}: renew it in the profile, or delete it"] if row["waiver"] else lines
+
+
+def _against(row: Row) -> list[str]:
+    """The line of a failure that says what its baseline has; none where it has nothing."""
+    return (
+        [f"  baseline  {was(row)}; {row['baseline']['reason']}"] if row["baseline"] and row["baseline"]["status"] != "new" else []
+    )
+
+
+def was(row: Row) -> str:
+    """`was 0.975, now 0.930: -0.045 [-0.050, -0.040], paired`, as far as there are numbers; `new` where nothing was."""
+    baseline = row["baseline"]
+    if baseline["was"] is None:
+        return str(baseline["status"])
+    now = f"was {number(baseline['was'])}, now {number(row['estimate'])}"
+    if baseline["difference"] is None:
+        return f"{now}, {baseline['status']}"
+    return f"{now}: {moved(baseline)}"
+
+
+def moved(told: Row) -> str:
+    """`-0.045 [-0.050, -0.040], paired`: a difference, with how its interval was made."""
+    return f"{told['difference']:+.3f} [{told['low']:+.3f}, {told['high']:+.3f}], {told['how']}"
 
 
 def waiver(row: Row) -> str:
@@ -97,4 +129,5 @@ def waiver(row: Row) -> str:
 def let_pass(row: Row) -> str:
     """Why a gate that does not hold lets the run pass."""
     why = waiver(row) if row["waiver"] else "not among --mechdrift-fail-on"
-    return printable(f"{row['label']} {row['verdict']}, {why}: {row['reason']}")
+    against = "".join(f"; {line.strip()}" for line in _against(row))
+    return printable(f"{row['label']} {row['verdict']}, {why}: {row['reason']}{against}")

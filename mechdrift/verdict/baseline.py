@@ -22,8 +22,8 @@ DIGITS = 6
 """Significant digits of stored numbers."""
 RESOLUTION = 1e-5
 """Relative to a number, and for those under 1 absolute: two that round differently on two machines are that close."""
-ADDING_UP = 0.1
-"""Items stand for a row where they add up to its difference within a tenth of the standard error."""
+ADDING_UP = 0.5
+"""Items stand for a row where they add up to its difference within half its standard error: a jackknife's bias is less."""
 SHARES = {"proportion", "paired proportions"}
 
 
@@ -128,7 +128,7 @@ class Baseline:
         head["was"] = rounded(was["estimate"])
         if row["status"] == "absent":
             return head | {"status": "lost", "reason": "there is a number in the baseline and none here"}
-        if why := _incomparable(was, row):
+        if why := incomparable(was, row):
             return head | {"status": "incomparable", "reason": why}
         found = difference(was, row)
         tolerance = allowed(rule, was)
@@ -156,8 +156,10 @@ class Baseline:
         return [was for was in self.rows if was["label"] not in answered]
 
     def _stored(self, row: Row) -> Row | None:
-        """The stored row of the same key; of the same question, where this one has no number and so but half a key; else the
-        one of its name, which is measured otherwise."""
+        """The stored row of the same key.
+
+        Of the same question, where this one has no number and so but half a key; else the one of its name, measured otherwise.
+        """
         for was in self.rows:
             if key_of(was) == key_of(row):
                 return was
@@ -171,7 +173,7 @@ def _same_question(asked: Row, stored: Row) -> bool:
     return bool(asked["measure"] == stored["measure"] and asked["parameters"].items() <= stored["parameters"].items())
 
 
-def _incomparable(was: Row, now: Row) -> str:
+def incomparable(was: Row, now: Row) -> str:
     """Why two rows have no difference; empty where they have one."""
     if was["version"] != now["version"]:
         return f"measured by version {was['version']} there, by version {now['version']} here"

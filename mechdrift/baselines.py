@@ -1,0 +1,77 @@
+"""What a run does with baselines: which one it compares with, which it writes."""
+
+from pathlib import Path
+from typing import Any
+
+from mechdrift.errors import InputError
+from mechdrift.options import Settings
+from mechdrift.report.origin import differences, origin_of
+from mechdrift.report.saved import FOLDER, Saved, baseline_path, read_saved, write_baseline
+from mechdrift.rows import Row, forgotten_row, plain
+from mechdrift.verdict.baseline import Baseline, has_number
+from mechdrift.verdict.limits import Profile, Rule
+
+
+class Baselines:
+    """The baselines of one run."""
+
+    def __init__(self, settings: Settings, project: Path, profile: Profile) -> None:
+        """Read what is compared with. Raises InputError for what cannot be read, updated or written anew.
+
+        project: pytest's rootdir, where named baselines lie.
+        """
+        self._profile = profile
+        self._saved: Saved | None = None
+        self._baseline: Baseline | None = None
+        self._update = settings.update
+        self._save_to = baseline_path(settings.save, project) if settings.save else None
+        if self._save_to and self._save_to.exists():
+            raise InputError(
+                f"--mechdrift-save {settings.save}: {FOLDER}/{self._save_to.name} is there already",
+                "another name",
+                f"type --mechdrift-baseline {settings.save} --mechdrift-update, or delete the file",
+            )
+        if settings.baseline:
+            self._saved = read_saved(baseline_path(settings.baseline, project))
+            self._baseline = Baseline(settings.baseline, tuple(row for row in self._saved.rows if has_number(row)))
+            if self._update and not self._saved.is_baseline:
+                raise InputError(
+                    f"--mechdrift-update of {settings.baseline}: a record of one run",
+                    "a baseline",
+                    "write one with --mechdrift-save",
+                )
+
+    def against(self, row: Row, rule: Rule) -> Row:
+        """The row with what its baseline says of it."""
+        if self._baseline is None:
+            return row
+        return plain(row | {"baseline": self._baseline.against(row, rule, self._profile.gated_as_shipped)})
+
+    def forgotten(self, rows: list[Row]) -> list[Row]:
+        """Rows for what the baseline has and none of these answers to."""
+        if self._baseline is None:
+            return []
+        gone = [forgotten_row(was, self._profile, self._baseline.name) for was in self._baseline.forgotten(rows)]
+        return [self.against(row, self._profile.rule(row["label"])) for row in gone]
+
+    def warnings(self, record: dict[str, Any]) -> list[str]:
+        """What differs between this run and those that the baseline is from; posts are meant to."""
+        if self._saved is None or self._baseline is None:
+            return []
+        ran = {row["label"] for row in record["rows"]}
+        used = {row["origin"] for row in self._saved.rows if row["label"] in ran}
+        here = origin_of(record)
+        found = [line for name in sorted(used) for line in differences(self._saved.origins[name], here, but="post")]
+        return [f"baseline {self._baseline.name}: {line}" for line in dict.fromkeys(found)]
+
+    def write(self, record: dict[str, Any]) -> list[str]:
+        """Write what was asked for; says what, a line each. Raises OSError, and InputError where no row has a number."""
+        lines = []
+        for path, kept in ((self._save_to, None), (self._saved.path if self._saved and self._update else None, self._saved)):
+            if path is None:
+                continue
+            if not any(has_number(row) for row in record["rows"]):
+                raise InputError(f"baseline {path} not written: no row has a number", "one at least", "see the table for why")
+            rows = write_baseline(path, record, kept)
+            lines.append(f"baseline {path}: {rows} rows {'updated; a run that updates fails' if kept else 'saved'}")
+        return lines
