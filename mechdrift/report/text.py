@@ -98,9 +98,9 @@ def _head(row: Row) -> list[str]:
 
 def _against(row: Row) -> list[str]:
     """The line of a failure that says what its baseline has; none where it has nothing."""
-    return (
-        [f"  baseline  {was(row)}; {row['baseline']['reason']}"] if row["baseline"] and row["baseline"]["status"] != "new" else []
-    )
+    if not row["baseline"] or row["baseline"]["status"] == "new":
+        return []
+    return [f"  baseline  {was(row)}; {row['baseline']['reason']}"]
 
 
 def was(row: Row) -> str:

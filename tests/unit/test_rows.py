@@ -3,28 +3,40 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.rows import NOT_HELD, Row, fails
+from mechdrift.rows import NOT_HELD, Row, fails, holds
 
 VERDICTS = st.sampled_from(["held", "reported", "error", *sorted(NOT_HELD)])
+AGAINST = st.sampled_from([None, "no worse", "worse", "incomparable", "lost", "new"])
 FAIL_ON = st.sets(st.sampled_from(sorted(NOT_HELD)))
 
 
-def row(verdict: str, role: str = "gate", expired: bool | None = None) -> Row:
-    return {"role": role, "verdict": verdict, "waiver": None if expired is None else {"expired": expired}}
+def row(verdict: str, role: str = "gate", expired: bool | None = None, against: str | None = None) -> Row:
+    waiver = None if expired is None else {"expired": expired}
+    return {"role": role, "verdict": verdict, "waiver": waiver, "baseline": against and {"status": against}}
 
 
-@given(VERDICTS, FAIL_ON, st.booleans())
-def test_a_reported_row_never_fails_and_an_expired_waiver_always(verdict: str, fail_on: set[str], waived: bool) -> None:
-    assert not fails(row(verdict, "report", False if waived else None), fail_on)
-    assert fails(row(verdict, "report", True), fail_on)
-    assert fails(row(verdict, "gate", True), fail_on)
+@given(VERDICTS, FAIL_ON, st.booleans(), AGAINST)
+def test_a_reported_row_never_fails_and_an_expired_waiver_always(
+    verdict: str, fail_on: set[str], waived: bool, against: str | None
+) -> None:
+    assert not fails(row(verdict, "report", False if waived else None, against), fail_on)
+    assert fails(row(verdict, "report", True, against), fail_on)
+    assert fails(row(verdict, "gate", True, against), fail_on)
 
 
 @given(st.text() | VERDICTS, FAIL_ON)
 def test_a_gate_fails_unless_it_is_held_or_its_verdict_is_let_pass(verdict: str, fail_on: set[str]) -> None:
-    assert fails(row(verdict), fail_on) == (verdict != "held" and verdict not in NOT_HELD - fail_on)
+    assert bool(fails(row(verdict), fail_on)) == (verdict != "held" and verdict not in NOT_HELD - fail_on)
 
 
-@given(VERDICTS, FAIL_ON)
-def test_a_waiver_lets_every_verdict_pass_and_no_bug(verdict: str, fail_on: set[str]) -> None:
-    assert fails(row(verdict, "gate", False), fail_on) == (verdict not in NOT_HELD | {"held"})
+@given(VERDICTS, FAIL_ON, AGAINST)
+def test_a_waiver_lets_every_verdict_pass_and_no_bug(verdict: str, fail_on: set[str], against: str | None) -> None:
+    assert bool(fails(row(verdict, "gate", False, against), fail_on)) == (verdict not in NOT_HELD | {"held"})
+
+
+@given(VERDICTS, FAIL_ON, AGAINST)
+def test_a_gate_fails_by_its_baseline_as_by_a_verdict(verdict: str, fail_on: set[str], against: str | None) -> None:
+    also = {"worse": "drifted", "incomparable": "unmeasurable"}.get(str(against))
+    alone = fails(row(verdict), fail_on)
+    assert fails(row(verdict, against=against), fail_on) == alone | ({also} & fail_on)
+    assert holds(row(verdict, against=against)) == (verdict == "held" and also is None)
