@@ -18,7 +18,7 @@ class Baselines:
     def __init__(self, settings: Settings, project: Path, profile: Profile) -> None:
         """Read what is compared with. Raises InputError for what cannot be read, updated or written anew.
 
-        project: pytest's rootdir, where named baselines lie.
+        project: the folder in which named baselines have theirs.
         """
         self._profile = profile
         self._saved: Saved | None = None

@@ -44,7 +44,9 @@ def start(config: pytest.Config, settings: Settings) -> None:
         config.option.importmode = "importlib"
     try:
         profile = load_profile(settings.profile, config.rootpath)
-        baselines = Baselines(settings, config.rootpath, profile)
+        # Without settings of its own pytest takes a folder above the checkpoints for the project's.
+        project = config.rootpath if config.inipath else config.invocation_params.dir
+        baselines = Baselines(settings, project, profile)
         run = ComparingRun(config, settings, profile, baselines, _selected(settings), load_hand_set(settings.hand_set))
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error

@@ -5,14 +5,14 @@ from typing import Any
 SUITE = """
 import pytest
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.drift import Drift
+from mechdrift.measures.drift import Drift, Item
 from mechdrift.stats import Normal
 
 @pytest.fixture
 def measured(request):
     if {raises!r}:
         raise {raises}
-    return Drift("truth.clean_gap", Normal({estimate}, 0.01, 100), 1.0, "ratio", "higher", "here", "by hand", "none")
+    return Drift({finding!r}, Normal({estimate}, 0.01, 100), 1.0, "ratio", "higher", "here", "by hand", "none", items={items})
 
 @pytest.mark.finding({finding!r})
 {marks}
@@ -25,10 +25,11 @@ USUAL = {
     "estimate": 1.0,
     "finding": "truth.clean_gap",
     "marks": "",
+    "items": "()",
     "body": "mechdrift_drift.judge(measured)",
 }
 
 
 def suite_by_hand(**parts: Any) -> str:
-    """The text of a test module; estimate: of truth.clean_gap, with a standard error of 0.01, were there nothing to raise."""
+    """The text of a test module; estimate: of the finding, with a standard error of 0.01, were there nothing to raise."""
     return SUITE.format(**USUAL | parts)

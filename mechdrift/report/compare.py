@@ -15,15 +15,15 @@ def compared(first: Saved, second: Saved) -> Iterator[str]:
     """Lines: what differs in how A and B came about, rows by key, rows of one alone."""
     for name, one in (("A", first), ("B", second)):
         yield printable(f"{name}: {one.path}, schema {one.schema}, {len(one.rows)} rows")
-    for line in _differences(first, second):
-        yield printable(f"differs: {line}")
+    for told in _differences(first, second):
+        yield printable(f"differs: {told}")
     was, now = ({key_of(row): row for row in one.rows} for one in (first, second))
     both = sorted(was.keys() & now.keys(), key=lambda key: now[key]["label"])
     lines = [HEADS, *(_cells(was[key], now[key]) for key in both)]
-    for line in aligned([[printable(cell) for cell in line] for line in lines]):
-        yield "".join(line).rstrip()
-    for name, one, other in (("A", was, now), ("B", now, was)):
-        for row in sorted((one[key] for key in one.keys() - other.keys()), key=lambda row: str(row["label"])):
+    for cells in aligned([[printable(cell) for cell in line] for line in lines]):
+        yield "".join(cells).rstrip()
+    for name, rows, others in (("A", was, now), ("B", now, was)):
+        for row in sorted((rows[key] for key in rows.keys() - others.keys()), key=lambda row: str(row["label"])):
             yield printable(f"only in {name}: {row['label']} {row['verdict']} {interval(row)} ({row['key']['data']})")
 
 
