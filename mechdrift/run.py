@@ -234,7 +234,10 @@ class ComparingRun:
             lines.append(text.printable(f"mechdrift: texts: {self.texts}"))
         if self.hand_set.name:
             lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
-        return [*lines, f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)"]
+        lines.append(f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)")
+        if self.settings.baseline:
+            lines.append(text.printable(f"mechdrift: compared with baseline {self.settings.baseline}"))
+        return lines
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Keep the tests of selected findings; the rest of a stranger's tests stay."""

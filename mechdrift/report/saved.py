@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "items": (int,),
 }
 """What a comparison needs of a row."""
+LARGEST = sys.float_info.max
 OLDER = {"version": 1}
 """What rows of older records mean without saying it."""
 
@@ -75,7 +77,7 @@ def read_saved(path: Path) -> Saved:
     if not isinstance(schema, str) or not isinstance(found.get("rows"), list):
         raise InputError(f"{path}: neither schema nor rows", "a record or a baseline", again)
     if schema.partition(".")[0] != SCHEMA.partition(".")[0]:
-        raise InputError(f"{path}: schema {schema}", f"{SCHEMA}, or another of its major version", again)
+        raise InputError(f"{path}: schema {schema!r}", f"{SCHEMA}, or another of its major version", again)
     try:
         origins = found["origins"] if "origins" in found else {"": origin_of(found)}
         for origin in origins.values():
@@ -84,7 +86,7 @@ def read_saved(path: Path) -> Saved:
         _require_apart([row["label"] for row in rows])
         rows = _with_items(rows, path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: {error}", f"what schema {schema} says", again) from error
+        raise InputError(f"{path}: {error}", f"what schema {schema!r} says", again) from error
     return Saved(path, schema, tuple(rows), origins, "origins" in found)
 
 
@@ -105,7 +107,7 @@ def _row(row: Any, origins: dict[str, Origin]) -> Row:
     known = OLDER | row
     for name, types in FIELDS.items():
         value = known.get(name, _refuse)
-        if not isinstance(value, types) or (isinstance(value, float) and not math.isfinite(value)):
+        if not isinstance(value, types) or (isinstance(value, int | float) and not abs(value) <= LARGEST):
             raise ValueError(f"row {known.get('label')!r}: {name} {known.get(name)!r}")
     if not all(isinstance(known["key"].get(name), kind) for name, kind in (("measure", str), ("parameters", dict))):
         raise ValueError(f"row {known['label']!r}: key {known['key']!r}")
@@ -136,9 +138,9 @@ def _with_items(rows: Iterable[Row], path: Path) -> list[Row]:
                 parts = file.get_tensor(f"{row['label']}/contribution").tolist() if row["items"] else []
                 who = json.loads(names[row["label"]]) if row["items"] else []
                 if not len(parts) == len(who) == row["items"]:
-                    raise ValueError(f"{len(parts)} items of {row['label']}, {row['items']} there")
+                    raise ValueError(f"{len(parts)} items of {row['label']!r}, {row['items']} there")
                 items = [
-                    {"kind": kind, "name": name, "contribution": part if math.isfinite(part) else None}
+                    {"kind": str(kind), "name": str(name), "contribution": part if math.isfinite(part) else None}
                     for (kind, name), part in zip(who, parts, strict=True)
                 ]
                 complete.append(row | {"items": items})
@@ -160,7 +162,7 @@ def write_baseline(path: Path, record: dict[str, Any], kept: Saved | None = None
     origin = origin_of(record)
     name = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:12]
     ran = [row for row in record["rows"] if has_number(row)]
-    rows = {row["label"]: row for row in kept.rows} if kept else {}
+    rows = {row["label"]: row for row in kept.rows if has_number(row)} if kept else {}
     rows |= {row["label"]: row | {"origin": name} for row in ran}
     origins = (kept.origins if kept else {}) | {name: origin}
     used = {row["origin"] for row in rows.values()}

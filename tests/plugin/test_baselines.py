@@ -44,6 +44,7 @@ def test_only_the_row_that_changed_is_worse(saved: Callable[..., Any], pytester:
     write(pytester, gap=0.8)  # inside its limit of 0.5
     run = saved(*PAIR, "--mechdrift-baseline", "good", *mode, process="-n1" in mode)
     assert run.code == 1, run.out
+    assert "mechdrift: compared with baseline good" in run.out
     assert run.verdicts() == {GAP: "held", ACCURACY: "held"}
     told = {label: row["baseline"] for label, row in run.rows.items()}
     assert {label: each["status"] for label, each in told.items()} == {GAP: "worse", ACCURACY: "no worse"}
@@ -214,3 +215,12 @@ def test_a_run_without_a_number_saves_nothing_and_says_so(compare: Callable[...,
     assert run.code == 4, run.out
     assert "not written: no row has a number" in run.out
     assert not stored(pytester).exists()
+
+
+def test_a_baseline_that_cannot_be_written_is_no_green(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+    write(pytester)
+    stored(pytester).parent.write_text("in the way")
+    run = compare(*PAIR, "--mechdrift-save", "good")
+    assert run.code == 4, run.out
+    assert "baseline not written: " in run.out
+    assert run.rows  # the record is

@@ -78,6 +78,9 @@ def test_a_bound_replaces_the_whole_limit() -> None:
     usual = Rule("gate", Limit(-0.05, 0.05, "calibrated"))
     assert parse_rule("x", {"at_most": 0.1}, usual) == Rule("gate", Limit(None, 0.1, "user"))
     assert parse_rule("x", {"role": "report"}, usual) == Rule("report", usual.limit)
+    borne = parse_rule("x", {"tolerance": 0.02}, usual)
+    assert borne == Rule("gate", usual.limit, 0.02)
+    assert parse_rule("x", {"at_most": 0.1}, borne) == Rule("gate", Limit(None, 0.1, "user"), 0.02)
     assert parse_rule("x", {}, usual) == usual
 
 
@@ -103,6 +106,8 @@ WAIVED = "[waivers.'truth.clean_gap']\n"
         ("[rows.'truth.clean_gap']\nrole = 'gate'\nat_least = true\n", "bound True"),
         ("[rows.'truth.clean_gap']\nrole = 'gate'\nat_least = 2\nat_most = 1\n", "at_least 2 over at_most 1"),
         ("[rows.'truth.clean_gap']\nrole = 'gate'\nat_leats = 2\n", "key 'at_leats'"),
+        ("[rows.'truth.clean_gap']\ntolerance = -0.1\n", "tolerance -0.1; expected 0 or more"),
+        ("[rows.'truth.clean_gap']\ntolerance = inf\n", "bound inf"),
         (
             f"[rows.'truth.clean_gap']\nrole = 'gate'\nat_least = 2\nprovenance = '{UNCALIBRATED}'\n",
             "a gate at >= 2, uncalibrated",

@@ -116,9 +116,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-40]), "not whole, or no JSON"),
     "not text": (lambda path: path.write_bytes(b"\xff\xfe\x00"), "not whole, or no JSON"),
     "another thing": (lambda path: path.write_text("[1]"), "neither schema nor rows"),
-    "another major version": (lambda path: edit(path, schema="2.0"), r"schema 2\.0; expected 1\."),
+    "another major version": (lambda path: edit(path, schema="2.0"), r"schema '2\.0'; expected 1\."),
     "NaN": (lambda path: edit_row(path, estimate=float("nan")), "not whole, or no JSON"),
     "too large": (lambda path: path.write_text(path.read_text().replace("0.9,", "1e999,")), "estimate inf"),
+    "an integer beyond all floats": (lambda path: edit_row(path, low=10**400), "row 'a.b': low 1000"),
+    "a name that moves the cursor": (lambda path: edit_row(path, label="\x1b[2J", estimate="x"), r"row '\\x1b\[2J'"),
     "a number that is text": (lambda path: edit_row(path, estimate="0.9"), "row 'a.b': estimate '0.9'"),
     "no key": (lambda path: edit_row(path, key={}), "row 'a.b': key {}"),
     "no evidence": (lambda path: edit_row(path, evidence=None), "row 'a.b': a number without evidence"),
@@ -129,7 +131,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no items": (lambda path: items_path(path).unlink(), "no such file; expected the items of "),
     "broken items": (lambda path: items_path(path).write_bytes(b"x" * 99), "expected the items of "),
     "items of another row": (lambda path: save_file({"x": np.zeros(1)}, items_path(path)), "expected the items of "),
-    "other items": (lambda path: edit_row(path, items=3), "2 items of a.b, 3 there; expected the items of "),
+    "other items": (lambda path: edit_row(path, items=3), "2 items of 'a.b', 3 there; expected the items of "),
 }
 
 
