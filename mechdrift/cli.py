@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
         "--build", metavar="NAME", help="train an organism that is not shipped, from its recipe, on this machine"
     )
     organisms.add_argument("--out", metavar="DIR", help="with --build: write it there instead of into the cache")
+    explain = commands.add_parser("explain", help="say what a row claims, how it is measured and by what it is judged")
+    explain.set_defaults(run=_explain)
+    explain.add_argument("row", metavar="ROW", help="a finding, or a row as the table names it: truth.clean_gap")
     _add_map(commands.add_parser("map", help="show where a checkpoint keeps what it knows", description=_map.__doc__))
     _add_bake(commands.add_parser("bake", help="write a checkpoint without one direction", description=_bake.__doc__))
     _add_cache(commands.add_parser("cache", help="show, verify or prune what runs keep", description="Recordings on disk."))
@@ -121,6 +124,13 @@ def _organisms(options: argparse.Namespace) -> int:
         build(options.build, options.out)
     else:
         print(listing())
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from mechdrift.explain import explained
+
+    print(explained(options.row, Path.cwd()))
     return 0
 
 

@@ -15,10 +15,11 @@ KEYS = {"extends", "role", "rows", "waivers"}
 PYPROJECT = "pyproject.toml"
 
 
-def profile_names() -> list[str]:
-    """Names of the shipped profiles."""
+def profile_names(project: Path | None = None) -> list[str]:
+    """Names of the shipped profiles, and then of those in a project's pyproject.toml."""
     folder = files("mechdrift.suites") / "profiles"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    shipped = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return [*shipped, *sorted(_own(project))] if project else shipped
 
 
 def load_profile(name: str, project: Path | None = None) -> Profile:
