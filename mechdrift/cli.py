@@ -129,8 +129,9 @@ def _organisms(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     from mechdrift.explain import explained
+    from mechdrift.verdict.profiles import project_at
 
-    print(explained(options.row, Path.cwd()))
+    print(explained(options.row, project_at(Path.cwd())))
     return 0
 
 

@@ -77,7 +77,7 @@ def compare(base: "Tensor", post: "Tensor", draws: int, seed: int) -> Spectra:
 
 
 def _in_batches(matrix: "Tensor") -> bool:
-    """Whether matrices of one shape go together: on a CPU that is no faster, and takes more memory."""
+    """Whether matrices of one shape go together: on a CPU that would only take more memory."""
     return matrix.device.type != "cpu"
 
 

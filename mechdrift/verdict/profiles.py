@@ -22,6 +22,14 @@ def profile_names(project: Path | None = None) -> list[str]:
     return [*shipped, *sorted(_own(project))] if project else shipped
 
 
+def project_at(started: Path) -> Path:
+    """The folder whose pyproject.toml may hold profiles: that in which a command was started, or the nearest above.
+
+    pytest's rootdir is no guide: a checkpoint's folder is an argument that exists, so it may be the rootdir.
+    """
+    return next((folder for folder in (started, *started.parents) if (folder / PYPROJECT).is_file()), started)
+
+
 def load_profile(name: str, project: Path | None = None) -> Profile:
     """A profile: FILE.toml, one of `[tool.mechdrift.profiles]` in the project's pyproject.toml, or a shipped one.
 
