@@ -45,6 +45,7 @@ def main() -> None:
     """Print one table. CPU seconds of one thread, so that other work hardly counts; on a GPU seconds of the clock."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, default="SmolLM2-135M")
+    parser.add_argument("--matrices", choices=("q, o", "k, v", "gate, up, down"), help="of one shape; all if not given")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--smaller", type=int, default=1, help="both sides of every matrix divided by so much")
     parser.add_argument(
@@ -57,7 +58,8 @@ def main() -> None:
     line(HEADS)
     line("---" for _ in HEADS)
     totals = [0.0, 0.0]
-    for kinds, (*shape, count) in MODELS[options.model].items():
+    timed_shapes = {kinds: of for kinds, of in MODELS[options.model].items() if options.matrices in (None, kinds)}
+    for kinds, (*shape, count) in timed_shapes.items():
         rows, columns = (side // options.smaller for side in shape)
         base, change = (torch.randn(rows, columns, device=options.device) for _ in range(2))
         post = base + CHANGE * base.norm() / change.norm() * change
@@ -68,7 +70,8 @@ def main() -> None:
         told = f"{loop.seconds:.2f}", f"{seconds:.2f}", f"{loop.seconds / seconds:.1f}", f"{error:.0e}"
         errors = f"{abs(found.gap - loop.gap):.0e}", f"{found.null_gap.mean() / loop.null_gap:.3f}"
         line((options.model, f"{kinds}: {rows} x {columns}", *told, *errors))
-    line((options.model, "all 7", *(f"{total:.2f}" for total in totals), f"{totals[0] / totals[1]:.1f}", "", "", ""))
+    counted = f"all {sum(count for *_, count in timed_shapes.values())}"
+    line((options.model, counted, *(f"{total:.2f}" for total in totals), f"{totals[0] / totals[1]:.1f}", "", "", ""))
 
 
 def plain(base: torch.Tensor, post: torch.Tensor, made: int) -> Loop:

@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
         "--build", metavar="NAME", help="train an organism that is not shipped, from its recipe, on this machine"
     )
     organisms.add_argument("--out", metavar="DIR", help="with --build: write it there instead of into the cache")
+    explain = commands.add_parser("explain", help="say what a row claims, how it is measured and by what it is judged")
+    explain.set_defaults(run=_explain)
+    explain.add_argument("row", metavar="ROW", help="a finding, or a row as the table names it: truth.clean_gap")
     _add_map(commands.add_parser("map", help="show where a checkpoint keeps what it knows", description=_map.__doc__))
     _add_bake(commands.add_parser("bake", help="write a checkpoint without one direction", description=_bake.__doc__))
     compare = commands.add_parser("compare", help="show two records beside each other", description=_compare.__doc__)
@@ -127,6 +130,14 @@ def _organisms(options: argparse.Namespace) -> int:
         build(options.build, options.out)
     else:
         print(listing())
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from mechdrift.explain import explained
+    from mechdrift.verdict.profiles import project_at
+
+    print(explained(options.row, project_at(Path.cwd())))
     return 0
 
 

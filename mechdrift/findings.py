@@ -1,10 +1,12 @@
 """The registry of findings: ours are registered through the same entry points as anyone's."""
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 
 GROUP = "mechdrift.findings"
+NAME = re.compile(r"[a-z]\w*\.[a-z]\w*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,28 @@ class Finding:
         return self.name.partition(".")[0]
 
 
-@cache
+_own: dict[str, Finding] = {}
+
+
+def register(finding: Finding) -> None:
+    """Add a finding of a project's own, from its conftest.py or a test module; a package names its findings as entry points.
+
+    Raises ValueError for a name that is not `family.row`, and for one that another finding has.
+    """
+    if not NAME.fullmatch(finding.name):
+        raise ValueError(f"{finding.name!r} is no name of a finding: expected family.row, of letters, digits and '_'")
+    if registered().get(finding.name, finding) != finding:
+        raise ValueError(f"two findings are named {finding.name!r}")
+    _own[finding.name] = finding
+
+
 def registered() -> dict[str, Finding]:
-    """All findings of all installed packages, by name: each entry point names a sequence of Finding."""
+    """All findings by name: of installed packages, each of whose entry points names a sequence of them, and the project's own."""
+    return _packaged() | _own
+
+
+@cache
+def _packaged() -> dict[str, Finding]:
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     findings = [finding for point in points for finding in point.load()]
     by_name: dict[str, Finding] = {}

@@ -4,13 +4,13 @@ import pytest
 
 from mechdrift.errors import InputError
 from mechdrift.findings import registered
-from mechdrift.verdict.profiles import load_profile
+from mechdrift.verdict.profiles import load_profile, project_at
 
 
 def list_findings(config: pytest.Config) -> int:
     """Print a line a finding; returns the exit code."""
     try:
-        profile = load_profile(config.getoption("--mechdrift-profile"), config.rootpath)
+        profile = load_profile(config.getoption("--mechdrift-profile"), project_at(config.invocation_params.dir))
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
     print(f"profile {profile.name}: {profile.gated_as_shipped} gated rows")

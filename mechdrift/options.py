@@ -302,7 +302,7 @@ def add_options(parser: pytest.Parser) -> None:
         "--mechdrift-save",
         metavar="NAME",
         type=parse_baseline_name,
-        help="write the run's rows as a baseline: mechdrift-baselines/NAME.json beside your pytest settings",
+        help="write the run's rows as a baseline: mechdrift-baselines/NAME.json in the folder of your pyproject.toml",
     )
     add(
         "--mechdrift-baseline",

@@ -17,9 +17,10 @@ from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.options import OFF, Settings
 from mechdrift.report import text
 from mechdrift.rows import Asked, Row, fails, unmeasured_row
+from mechdrift.run_record import record_of
 from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule
-from mechdrift.verdict.profiles import load_profile
+from mechdrift.verdict.profiles import load_profile, project_at
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.classifier import ReplyClassifier
@@ -43,9 +44,8 @@ def start(config: pytest.Config, settings: Settings) -> None:
         config.args = [str(files("mechdrift.suites"))]
         config.option.importmode = "importlib"
     try:
-        profile = load_profile(settings.profile, config.rootpath)
-        # Without settings of its own pytest takes a folder above the checkpoints for the project's.
-        project = config.rootpath if config.inipath else config.invocation_params.dir
+        project = project_at(config.invocation_params.dir)
+        profile = load_profile(settings.profile, project)
         baselines = Baselines(settings, project, profile)
         run = ComparingRun(config, settings, profile, baselines, _selected(settings), load_hand_set(settings.hand_set))
     except InputError as error:
@@ -137,6 +137,7 @@ class ComparingRun:
     def _resolve(self) -> None:
         """Choose the store, resolve the checkpoints, read what is asked."""
         from mechdrift.checkpoints.chat import check_tokenizer
+        from mechdrift.checkpoints.classifier import read_classifier
         from mechdrift.checkpoints.identity import Memory
         from mechdrift.checkpoints.resolve import Resolver
         from mechdrift.checkpoints.vocabulary import vocabulary_note
@@ -160,6 +161,8 @@ class ComparingRun:
                 self.warnings.append(note)
             self.hand_set.require_layers(min(self.base.layers, self.post.layers))
             self.read_prompts()
+            if told_by := self.settings.reply_classifier:
+                self.reply_classifier = read_classifier(told_by)
         except InputError as error:
             raise pytest.UsageError(f"mechdrift: {error}") from error
 
@@ -172,8 +175,7 @@ class ComparingRun:
         return capture.global_and_fixture_disabled()
 
     def read_prompts(self) -> None:
-        """The user's statements, pairs, instructions, texts and classifier, or the shipped ones. Raises InputError."""
-        from mechdrift.checkpoints.classifier import read_classifier
+        """The user's statements, pairs, instructions and texts, or the shipped ones. Raises InputError."""
         from mechdrift.prompts.instructions import read_instructions
         from mechdrift.prompts.statements import read_statements, shipped_statements
         from mechdrift.prompts.texts import read_texts, sample
@@ -183,8 +185,6 @@ class ComparingRun:
         self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
         self.pairs = tuple(read_pairs(Path(self.settings.pairs), seed) if self.settings.pairs else ())
         self.instructions = read_instructions(self.settings.harmful, self.settings.harmless, seed)
-        told_by = self.settings.reply_classifier
-        self.reply_classifier = read_classifier(told_by) if told_by else None
         given = self.settings.texts
         self.texts = sample(self.statements, self.instructions.all) if given is None else read_texts(given)
 
@@ -336,7 +336,7 @@ class ComparingRun:
             session.exitstatus = self.exit_code()
         if not self.base or not self.post:
             return
-        self.warnings += self.baselines.warnings(self.record(int(session.exitstatus)))
+        self.warnings += self.baselines.warnings(record_of(self, int(session.exitstatus)))
         if session.exitstatus not in NOT_FINISHED:
             self._write_baselines(session)
         if self.settings.record:
@@ -373,7 +373,7 @@ class ComparingRun:
         """Write the record; what cannot be written is said and is a usage error, never a green run without its record."""
         from mechdrift.report.record import write_record
 
-        record = self.record(int(session.exitstatus))
+        record = record_of(self, int(session.exitstatus))
         self.config.hook.pytest_mechdrift_record(config=self.config, record=record)
         try:
             write_record(Path(str(self.settings.record)), record)
@@ -385,60 +385,13 @@ class ComparingRun:
     def _write_baselines(self, session: pytest.Session) -> None:
         """Write them; what cannot be written is said and is a usage error."""
         try:
-            self.said += self.baselines.write(self.record(int(session.exitstatus)))
+            self.said += self.baselines.write(record_of(self, int(session.exitstatus)))
         except OSError as error:
             self.said.append(f"baseline not written: {error.strerror}; make room, or make its folder writable")
             session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
         except InputError as error:
             self.said.append(str(error))
             session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
-
-    def record(self, exit_code: int) -> dict[str, Any]:
-        """The record: all of it but `run` is the same for the same inputs."""
-        from importlib.metadata import version
-
-        from mechdrift.engine.pool import pick_device, pick_dtype
-        from mechdrift.report.record import SCHEMA
-
-        assert self.instructions
-        assert self.texts
-        device = pick_device(self.settings.device)
-        packages = ("mechdrift", "torch", "transformers", "numpy", "scipy", "pytest")
-        return {
-            "schema": SCHEMA,
-            "inputs": {
-                "base": _identity(self.base),
-                "post": _identity(self.post),
-                "stages": [{"name": name} | _identity(point) for name, point in self.stages.items()],
-                "identical": self.identical,
-            },
-            "settings": {
-                "profile": self.profile.name,
-                "gated_as_shipped": self.profile.gated_as_shipped,
-                "fail_on": list(self.settings.fail_on),
-                "dtype": pick_dtype(self.settings.dtype, device),
-                "device": device,
-                "batch_tokens": self.settings.batch,
-                "seed": self.settings.seed,
-                "statements": self.settings.statements or "shipped",
-                "pairs": self.settings.pairs or "shipped",
-                "harmful": self.instructions.harmful.told(),
-                "harmless": self.instructions.harmless.told(),
-                "reply_classifier": self.reply_classifier and self.reply_classifier.told(),
-                "texts": self.texts.told(),
-                "generator": self.backend(),
-                "vllm_args": self.settings.vllm_args,
-                "keep_replies": self.settings.keep_replies,
-                "hand_set": self.hand_set.told(),
-                "identity_shortcut": self.settings.identity_shortcut,
-            },
-            "environment": {package: version(package) for package in packages},
-            "rows": [self.rows[label] for label in sorted(self.rows)],
-            "not_selected": sorted(registered().keys() - {asked.finding.name for asked in self.expected}),
-            "exit_code": exit_code,
-            "extra": {},
-            "run": {"started": self.started, "seconds": time.time() - self.started, "work": self.work, "warnings": self.warnings},
-        }
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""
@@ -499,9 +452,3 @@ def row_properties(row: Row) -> list[tuple[str, object]]:
     limit = row["limit"] or {}
     values = {name: row[name] for name in names} | {side: limit.get(side) for side in ("at_least", "at_most")}
     return [(f"mechdrift.{name}", text.printable(str(value))) for name, value in values.items() if value is not None]
-
-
-def _identity(checkpoint: "Checkpoint | None") -> dict[str, Any]:
-    """A checkpoint in the record; where it lay is no part of it."""
-    assert checkpoint
-    return {name: value for name, value in asdict(checkpoint).items() if name not in ("folder", "gguf", "adapter")}

@@ -222,8 +222,7 @@ class Jackknifed:
 
 def ratio_of_means(above: Float[np.ndarray, " n"], below: Float[np.ndarray, " n"]) -> Normal:
     """mean(above) / mean(below) over entities, with the delete-one jackknife."""
-    left_out = (above.sum() - above) / (below.sum() - below)
-    return Normal(float(above.sum() / below.sum()), jackknife_error(left_out), len(above))
+    return (Jackknifed.mean(above) / Jackknifed.mean(below)).evidence()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 
 if TYPE_CHECKING:
@@ -36,7 +37,12 @@ class Workers:
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker what the controller has read and checked, so that it is done once."""
         points = [asdict(point) | {"folder": str(point.folder)} for point in (self.run.base, self.run.post) if point]
-        node.workerinput[KEY] = {"checkpoints": points, "store": str(self.run.store_folder)}
+        classifier = self.run.reply_classifier
+        node.workerinput[KEY] = {
+            "checkpoints": points,
+            "store": str(self.run.store_folder),
+            "classifier": classifier and asdict(classifier) | {"folder": str(classifier.folder)},
+        }
 
     def pytest_testnodedown(self, node: Any) -> None:
         """Add up what a worker did; a worker that died says nothing, and its test is reported as crashed."""
@@ -75,4 +81,6 @@ def take_over(run: "ComparingRun") -> None:
     told = run.config.workerinput[KEY]  # type: ignore[attr-defined]
     run.base, run.post = (Checkpoint(**point | {"folder": Path(point["folder"])}) for point in told["checkpoints"])
     run.store_folder = Path(told["store"])
+    if classifier := told["classifier"]:
+        run.reply_classifier = ReplyClassifier(**classifier | {"folder": Path(classifier["folder"])})
     run.read_prompts()

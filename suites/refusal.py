@@ -1,6 +1,5 @@
 """What the refusal suite claims, and how its readings are taken."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -20,6 +19,7 @@ from mechdrift.measures.refusal import ASKED, PLAIN, Does, On, RefusalReadings, 
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
 from mechdrift.prompts.instructions import Instruction, Instructions
 from mechdrift.prompts.statements import Split
+from mechdrift.prompts.texts import drawn
 from mechdrift.suites.refusal_direction import SIDES, Fitted, Site, arms_of, choose, fit, openers_of
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, refusal"
@@ -226,9 +226,8 @@ def _odds(recordings: Recorder, post: Checkpoint, tests: dict[On, ChatPrompts], 
 
 def a_fair_share(instructions: Sequence[Instruction]) -> list[Instruction]:
     """At most MOST of a side and split: drawn by their text, so that the order of a file is no matter; in the file's order."""
-    most = MOST[instructions[0].split]
-    drawn = set(sorted(instructions, key=lambda one: hashlib.sha256(one.text.encode()).digest())[:most])
-    return [one for one in instructions if one in drawn]
+    chosen = set(drawn([one.text for one in instructions], MOST[instructions[0].split]))
+    return [one for one in instructions if one.text in chosen]
 
 
 def _told(scored: Scored, part: slice = slice(None)) -> Told:

@@ -591,7 +591,7 @@ CASES = (
         "bad data file",
         "a profile with a finding that is none",
         file("profile", "own.toml", "[rows.'truht.clean_gap']\nrole = 'report'\n"),
-        "no such finding; expected one of knowledge.accuracy",
+        "no such finding; expected one of confidence.",
     ),
     Case(
         "bad data file",
@@ -672,7 +672,7 @@ CASES = (
     Case("bad option", "seed", typed(*PAIR, "--mechdrift-seed", "-1"), "expected 0 or a positive whole number"),
     Case("bad option", "profile", typed(*PAIR, "--mechdrift-profile", "x"), "profile 'x': unknown; expected one of base-to-post"),
     Case("bad option", "hand-set", typed(*PAIR, "--mechdrift-hand-set", "x"), "hand-set 'x': unknown; expected one of"),
-    Case("bad option", "only", typed(*PAIR, "--mechdrift-only", "truht"), "'truht': no such finding; expected one of knowledge"),
+    Case("bad option", "only", typed(*PAIR, "--mechdrift-only", "truht"), "'truht': no such finding; expected one of confidence"),
     #
     Case("hub refuses", "no such model", hub(as_it_is, "org/none"), "no org/none on the hub that is public; expected"),
     Case("hub refuses", "no such revision", hub(as_it_is, "org/model@v9"), "org/model has no revision v9; expected a branch"),

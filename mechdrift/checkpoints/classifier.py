@@ -21,7 +21,7 @@ class ReplyClassifier:
     """A sequence classifier of transformers, found and checked but not loaded."""
 
     spec: str
-    """The folder or `org/name@revision`, as given."""
+    """The folder, or `org/name@COMMIT`."""
     folder: Path
     """Where its files are."""
     label: str
@@ -70,4 +70,4 @@ def read_classifier(given: str) -> ReplyClassifier:
     for path in files.weights:
         with path.open("rb") as handle:
             digests.append((path.name, hashlib.file_digest(handle, "sha256").hexdigest()))
-    return ReplyClassifier(spec, files.folder, fitting[0], labels[fitting[0]], joined(digests))
+    return ReplyClassifier(files.place.pinned, files.folder, fitting[0], labels[fitting[0]], joined(digests))

@@ -6,7 +6,7 @@ A change that is rotated at random is one that is drawn anew in that basis, so W
 matrix loses eps (s_1 / s_i)^2, which is 2e-4 at the cut below, and next to nothing above it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,49 +59,63 @@ def compare(base: "Tensor", post: "Tensor", draws: int, seed: int) -> Spectra:
     squares, right = _eigh(before.mT @ before)
     values, right = squares.flip(0).clamp(min=0).sqrt(), right.flip(1)
     rank = int((values > CUT * values[0]).sum())
-    post_values, gap = _turned(values, rank, right.mT @ (before.mT @ change) @ right, right.mT @ gram @ right)
     generator = torch.Generator().manual_seed(seed)
-    found = [_turned(values, rank, *_random_change(change, gram, values, generator)) for _ in range(draws)]
-    return Spectra(
-        values.cpu().numpy(),
-        post_values.cpu().numpy(),
-        rank,
-        float(gap),
-        float(change.norm()),
-        torch.stack([one for one, _ in found]).cpu().numpy(),
-        torch.stack([one for _, one in found]).cpu().numpy(),
-    )
+
+    def changes() -> "Iterator[tuple[Tensor, Tensor]]":
+        """S E and E^T E of the change itself, then of random ones."""
+        yield right.mT @ (before.mT @ change) @ right, right.mT @ gram @ right
+        for _ in range(draws):
+            yield _random_change(change, gram, values, generator)
+
+    if _in_batches(base):
+        crosses, grams = zip(*changes(), strict=True)
+        found = [_turned(values, rank, torch.stack(crosses), torch.stack(grams))]
+    else:
+        found = [_turned(values, rank, cross[None], of_gram[None]) for cross, of_gram in changes()]
+    after, gaps = (torch.cat(each).cpu().numpy() for each in zip(*found, strict=True))
+    return Spectra(values.cpu().numpy(), after[0], rank, float(gaps[0]), float(change.norm()), after[1:], gaps[1:])
+
+
+def _in_batches(matrix: "Tensor") -> bool:
+    """Whether matrices of one shape go together: on a CPU that would only take more memory."""
+    return matrix.device.type != "cpu"
 
 
 def _turned(values: "Tensor", rank: int, cross: "Tensor", gram: "Tensor") -> "tuple[Tensor, Tensor]":
-    """Singular values after a change, and its gap; cross = S E and gram = E^T E in the base's singular basis."""
+    """Singular values after each of several changes [change, n], and gaps [change].
+
+    cross = S E and gram = E^T E in the base's singular basis: [change, n, n].
+    """
     import torch
 
     squares, vectors = _eigh(torch.diag(values**2) + cross + cross.mT + gram)
     post = squares.clamp(min=0).sqrt()
-    inverse = torch.where(post > CUT * post[-1], 1 / post, 0.0)
+    inverse = torch.where(post > CUT * post[:, -1:], 1 / post, 0.0)
     kept = values[:rank]
-    turned = cross[:rank] / kept[:, None]
-    turned.diagonal().add_(kept)  # U_b^T W_p V_b
-    turned = (turned @ vectors) * inverse
-    right = vectors[:rank]  # Q_U Q_V^T is turned @ right.mT
-    length = (turned if rank == len(values) else turned @ right.mT).square().sum()
-    gap = ((length - 2 * (turned * right).sum() + rank).clamp(min=0) / rank).sqrt()
-    if gap < SMALL:
-        gap = (turned @ right.mT - torch.eye(rank).to(turned)).norm() / rank**0.5
-    return post.flip(0), gap
+    turned = cross[:, :rank] / kept[:, None]
+    turned.diagonal(dim1=-2, dim2=-1).add_(kept)  # U_b^T W_p V_b
+    turned = (turned @ vectors) * inverse[:, None]
+    right = vectors[:, :rank]  # Q_U Q_V^T is turned @ right.mT
+    length = (turned if rank == len(values) else turned @ right.mT).square().sum((1, 2))
+    gap = ((length - 2 * (turned * right).sum((1, 2)) + rank).clamp(min=0) / rank).sqrt()
+    for number in torch.nonzero(gap < SMALL).flatten():
+        gap[number] = (turned[number] @ right[number].mT - torch.eye(rank).to(turned)).norm() / rank**0.5
+    return post.flip(1), gap
 
 
 def _eigh(matrix: "Tensor") -> "tuple[Tensor, Tensor]":
-    """Eigenvalues, ascending, and eigenvectors of a symmetric matrix; on a CPU by scipy, which is a quarter faster than torch."""
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices; on a CPU by scipy, which is a quarter faster than torch."""
     import torch
     from scipy.linalg import eigh
 
-    if matrix.device.type != "cpu":
+    if _in_batches(matrix):
         values, vectors = torch.linalg.eigh(matrix)
         return values, vectors
-    found = eigh(matrix.numpy(), driver="evd", check_finite=False)
-    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    if matrix.ndim == 2:
+        found = eigh(matrix.numpy(), driver="evd", check_finite=False)
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    values, vectors = zip(*map(_eigh, matrix), strict=True)
+    return torch.stack(values), torch.stack(vectors)
 
 
 def _random_change(change: "Tensor", gram: "Tensor", values: "Tensor", generator: "Generator") -> "tuple[Tensor, Tensor]":

@@ -77,6 +77,7 @@ def read_last_mlp(model: "PreTrainedModel", tokens: int, neurons: bool = True) -
     False leaves the MLP out, which a mixture of experts does not have as a matrix.
     """
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
     with torch.inference_mode():
@@ -87,7 +88,7 @@ def read_last_mlp(model: "PreTrainedModel", tokens: int, neurons: bool = True) -
         if neurons:
             matrix = down(model)
             raw = _plain(matrix, "the last MLP's output matrix").float().to(device)
-            if type(matrix).__name__ != "Conv1D":  # GPT-2's matrices are stored the other way round
+            if not isinstance(matrix, Conv1D):  # GPT-2's matrices are stored the other way round
                 raw = raw.T.contiguous()
         after = None if (module := norm_after(model)) is None else _norm(model, module, device)
         constant = torch.zeros(len(unembedding), device=device)

@@ -16,10 +16,19 @@ KEYS = {"extends", "role", "rows", "waivers"}
 PYPROJECT = "pyproject.toml"
 
 
-def profile_names() -> list[str]:
-    """Names of the shipped profiles."""
+def profile_names(project: Path | None = None) -> list[str]:
+    """Names of the shipped profiles, and then of those in a project's pyproject.toml."""
     folder = files("mechdrift.suites") / "profiles"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    shipped = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return [*shipped, *sorted(_own(project))] if project else shipped
+
+
+def project_at(started: Path) -> Path:
+    """The folder whose pyproject.toml may hold profiles: that in which a command was started, or the nearest above.
+
+    pytest's rootdir is no guide: a checkpoint's folder is an argument that exists, so it may be the rootdir.
+    """
+    return next((folder for folder in (started, *started.parents) if (folder / PYPROJECT).is_file()), started)
 
 
 def load_profile(name: str, project: Path | None = None) -> Profile:

@@ -209,3 +209,25 @@ def test_random_rotations_are_rotations(monkeypatch: pytest.MonkeyPatch, size: i
     )
     torch.testing.assert_close(one.mT @ one, torch.eye(size, dtype=torch.float64))
     assert not torch.allclose(one, other)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("change", [0.05, 1e-5])
+def test_in_batches_as_one_by_one(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], change: float) -> None:
+    """As on a GPU: the change and the random ones together, by torch's own eigendecomposition."""
+    generator = torch.Generator().manual_seed(4)
+    base, noise = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    post = base + change * noise
+    expected = compare(base, post, 3, 0)
+    asked: list[tuple[int, ...]] = []
+
+    def together(matrix: torch.Tensor) -> bool:
+        asked.append(tuple(matrix.shape))
+        return True
+
+    monkeypatch.setattr(decompose, "_in_batches", together)
+    found = compare(base, post, 3, 0)
+    assert (4, min(shape), min(shape)) in asked
+    np.testing.assert_allclose(found.post, expected.post, rtol=1e-9)
+    np.testing.assert_allclose(found.null_post, expected.null_post, rtol=1e-9)
+    np.testing.assert_allclose([found.gap, *found.null_gap], [expected.gap, *expected.null_gap], rtol=1e-6)

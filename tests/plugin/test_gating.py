@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from by_hand import suite_by_hand
 
+from mechdrift.checkpoints.resolve import resolve
 from mechdrift.verdict.profiles import load_profile
 
 PAIR = ("organism:base", "organism:instruct", "test_own.py")
@@ -40,6 +41,17 @@ def test_a_waived_row_lets_the_run_pass_and_is_shown(
     }
     assert "1 xfailed" in run.out
     assert run.out.count(f"waived by jane until {date.today()} (ticket 42)") == 2  # in the table, and why the test is no failure
+
+
+def test_a_profile_is_found_where_pytest_is_started_whatever_the_checkpoints(
+    compare: Callable[..., Any], pytester: pytest.Pytester
+) -> None:
+    """Pytest's rootdir goes by arguments that are folders, and so may be a checkpoint's."""
+    pytester.makepyfile(test_own=suite_by_hand(estimate=0.2))
+    away = resolve("organism:base").folder
+    run = compare(away, away.parent / "instruct", "test_own.py", *waived(pytester, 0), process=True)
+    assert run.code == 0, run.out + run.err
+    assert run.rows[ROW]["waiver"]["owner"] == "jane"
 
 
 @pytest.mark.parametrize("estimate", [0.2, 1.0])

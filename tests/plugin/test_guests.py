@@ -138,7 +138,7 @@ def test_an_unknown_finding_is_a_usage_error(compare: Callable[..., Any], pytest
     pytester.makepyfile(test_own=suite_by_hand(finding="truth.nope", body="pass"))
     run = compare("organism:base", "organism:instruct", "test_own.py")
     assert run.code == 4
-    assert "is marked finding('truth.nope',); expected one of knowledge.accuracy" in run.out + run.err
+    assert "is marked finding('truth.nope',); expected one of confidence." in run.out + run.err
 
 
 def test_parameters_make_rows_of_their_own(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:

@@ -1,7 +1,7 @@
 """A user's own text classifier: found by its label, asked about replies in words only, and refused where it is none."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from said import KINDS_SAID, PROMPTS, SAID, Written
 from tiny import write_classifier
 from transformers import pipeline
 
-from mechdrift.checkpoints.classifier import read_classifier
+from mechdrift.checkpoints.classifier import ReplyClassifier, read_classifier
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.engine.generate import scored
 from mechdrift.engine.generate.arms import Arm
 from mechdrift.engine.generate.classified import refusals
 from mechdrift.engine.generate.scored import KINDS, Scored, scored_replies
@@ -55,6 +56,27 @@ def test_it_tells_replies_in_words_and_is_part_of_their_key(
         assert isinstance(found, Scored)
         assert [KINDS[code] for code in found.kinds] == expected
         assert generator.asked == ["plain"]
+
+
+def test_it_is_loaded_once_for_all_arms(
+    folder: Path, tmp_path: Path, tiny_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point, recorder = resolve(str(tiny_checkpoint())), Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
+    asked: list[int] = []
+
+    def counted(classifier: ReplyClassifier, texts: Sequence[str], device: str) -> list[bool]:
+        asked.append(len(texts))
+        return refusals(classifier, texts, device)
+
+    monkeypatch.setattr(scored, "refusals", counted)
+    arms = [Arm("plain"), Arm("some", None, (1, 2, 0))]
+    found = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200, read_classifier(str(folder)))
+    assert asked == [4]  # two replies in words of each arm
+    plain, some = found["plain"], found["some"]
+    assert isinstance(plain, Scored)
+    assert isinstance(some, Scored)
+    assert [KINDS[code] for code in plain.kinds] == ["compliance", "refusal", "empty", "incoherent"]
+    assert [KINDS[code] for code in some.kinds] == ["refusal", "empty", "compliance"]
 
 
 def test_only_what_is_said_to_the_user_is_told(folder: Path, tmp_path: Path, tiny_checkpoint: Callable[..., Path]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
 from mechdrift.checkpoints.classifier import ReplyClassifier
@@ -85,25 +85,28 @@ def scored_replies(
     def make() -> "Tensor":
         said = generator.replies(checkpoint, ids, arms, new_tokens)
         tokenizer = recorder.pool.tokenizer(checkpoint)
+        every: list[Said] = []
+        for arm in arms:
+            if isinstance(replies := said[arm.name], Unmeasurable):
+                continue
+            places = range(len(ids)) if arm.asked is None else arm.asked
+            texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
+            for place, text, reply in zip(places, texts, replies, strict=True):
+                kind = classify(text, reencoded_share(tokenizer, reply), thinking).kind
+                every.append(Said(checkpoint.spec, arm.name, place, kind, text))
+        if classifier is not None:
+            recorder.pool.free()  # never two models in memory
+            every = _told_by(classifier, recorder.pool.device, every, thinking)
+        if keep is not None:
+            keep.extend(every)
         found: dict[str, Tensor | Unmeasurable] = {}
         for arm in arms:
-            replies = said[arm.name]
-            if isinstance(replies, Unmeasurable):
+            if isinstance(replies := said[arm.name], Unmeasurable):
                 found[arm.name] = replies
                 continue
-            texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
-            kinds: list[Kind] = [
-                classify(text, reencoded_share(tokenizer, reply), thinking).kind
-                for text, reply in zip(texts, replies, strict=True)
-            ]
-            if classifier is not None:
-                kinds = _told_by(classifier, recorder, texts, kinds, thinking)
-            found[arm.name] = torch.tensor(
-                [[float(KINDS.index(kind)), float(_hash(reply))] for kind, reply in zip(kinds, replies, strict=True)]
-            )
-            if keep is not None:
-                places = range(len(ids)) if arm.asked is None else arm.asked
-                keep.extend(Said(checkpoint.spec, arm.name, *told) for told in zip(places, kinds, texts, strict=True))
+            kinds = [KINDS.index(one.kind) for one in every if one.arm == arm.name]
+            hashes = map(_hash, replies)
+            found[arm.name] = torch.tensor([[float(kind), float(number)] for kind, number in zip(kinds, hashes, strict=True)])
         codes = [scores for scores in found.values() if not isinstance(scores, Unmeasurable)]
         if len(codes) < len(found):
             raise _Untold(found)
@@ -128,18 +131,16 @@ def scored_replies(
     return {name: codes if isinstance(codes, Unmeasurable) else _scored(codes) for name, codes in found.items()}
 
 
-def _told_by(
-    classifier: ReplyClassifier, recorder: Recorder, texts: Sequence[str], kinds: Sequence[Kind], thinking: bool
-) -> list[Kind]:
-    """Kinds with those of replies in words told by a classifier: what is empty or gibberish is no matter of its own."""
-    recorder.pool.free()  # never two models in memory
-    words = [place for place, kind in enumerate(kinds) if kind in ("refusal", "compliance")]
-    found = list(kinds)
-    for place, refused in zip(
-        words, refusals(classifier, [spoken(texts[place], thinking) or "" for place in words], recorder.pool.device), strict=True
-    ):
-        found[place] = "refusal" if refused else "compliance"
-    return found
+def _told_by(classifier: ReplyClassifier, device: str, replies: Sequence[Said], thinking: bool) -> list[Said]:
+    """Replies in words as a classifier tells them; what is empty or gibberish is no matter of its own."""
+    texts = {
+        place: spoken(one.text, thinking) or "" for place, one in enumerate(replies) if one.kind in ("refusal", "compliance")
+    }
+    found = dict(zip(texts, refusals(classifier, list(texts.values()), device), strict=True))
+    kinds: list[Kind] = [one.kind for one in replies]
+    for place, refused in found.items():
+        kinds[place] = "refusal" if refused else "compliance"
+    return [replace(one, kind=kind) for one, kind in zip(replies, kinds, strict=True)]
 
 
 def _scored(codes: "Tensor") -> Scored:

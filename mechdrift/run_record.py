@@ -1,0 +1,65 @@
+"""The record of a run, as data: from what the run compared, how, and what came of it."""
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from mechdrift.findings import registered
+
+if TYPE_CHECKING:
+    from mechdrift.checkpoints.resolve import Checkpoint
+    from mechdrift.run import ComparingRun
+
+
+def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
+    """All of it but `run` is the same for the same inputs."""
+    from importlib.metadata import version
+
+    from mechdrift.engine.pool import pick_device, pick_dtype
+    from mechdrift.report.record import SCHEMA
+
+    assert run.instructions
+    assert run.texts
+    device = pick_device(run.settings.device)
+    packages = ("mechdrift", "torch", "transformers", "numpy", "scipy", "pytest")
+    return {
+        "schema": SCHEMA,
+        "inputs": {
+            "base": _identity(run.base),
+            "post": _identity(run.post),
+            "stages": [{"name": name} | _identity(point) for name, point in run.stages.items()],
+            "identical": run.identical,
+        },
+        "settings": {
+            "profile": run.profile.name,
+            "gated_as_shipped": run.profile.gated_as_shipped,
+            "fail_on": list(run.settings.fail_on),
+            "dtype": pick_dtype(run.settings.dtype, device),
+            "device": device,
+            "batch_tokens": run.settings.batch,
+            "seed": run.settings.seed,
+            "statements": run.settings.statements or "shipped",
+            "pairs": run.settings.pairs or "shipped",
+            "harmful": run.instructions.harmful.told(),
+            "harmless": run.instructions.harmless.told(),
+            "reply_classifier": run.reply_classifier and run.reply_classifier.told(),
+            "texts": run.texts.told(),
+            "generator": run.backend(),
+            "vllm_args": run.settings.vllm_args,
+            "keep_replies": run.settings.keep_replies,
+            "hand_set": run.hand_set.told(),
+            "identity_shortcut": run.settings.identity_shortcut,
+        },
+        "environment": {package: version(package) for package in packages},
+        "rows": [run.rows[label] for label in sorted(run.rows)],
+        "not_selected": sorted(registered().keys() - {asked.finding.name for asked in run.expected}),
+        "exit_code": exit_code,
+        "extra": {},
+        "run": {"started": run.started, "seconds": time.time() - run.started, "work": run.work, "warnings": run.warnings},
+    }
+
+
+def _identity(checkpoint: "Checkpoint | None") -> dict[str, Any]:
+    """A checkpoint in the record; where it lay is no part of it."""
+    assert checkpoint
+    return {name: value for name, value in asdict(checkpoint).items() if name not in ("folder", "gguf", "adapter")}
