@@ -5,8 +5,9 @@ p-value of "the true value is at least (at most) this bound", so that a verdict 
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -291,3 +292,12 @@ def cross_fitted_slope(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"])
     (xy, xy_out), (yy, yy_out) = _products(x, y, apart), _products(y, y, apart)
     left_out = xy_out / yy_out
     return Normal(xy / yy, jackknife_error(left_out), len(x)), left_out
+
+
+def evidence_of(told: Mapping[str, Any]) -> Evidence:
+    """Evidence from its fields and its kind, as a record has them. Raises ValueError for a kind that is none."""
+    kinds: dict[str, Callable[..., Evidence]] = {each.kind: each for each in (Normal, PairedProportions, Proportion, Spread)}
+    if told["kind"] not in kinds:
+        raise ValueError(f"evidence {told['kind']!r}: expected one of {', '.join(kinds)}")
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items() if name != "kind"}
+    return kinds[told["kind"]](**fields)

@@ -1,7 +1,9 @@
 """Intervals and p-values against closed forms, exact enumeration and scipy."""
 
 import itertools
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from mechdrift.stats import Normal, PairedProportions, Proportion, cross_fitted_similarity, jackknife_error, ratio_of_means
+from mechdrift.stats import (
+    Evidence,
+    Normal,
+    PairedProportions,
+    Proportion,
+    Spread,
+    cross_fitted_similarity,
+    evidence_of,
+    jackknife_error,
+    ratio_of_means,
+)
 
 
 def restricted_score(gained: int, lost: int, n: int, delta: float) -> float:
@@ -149,3 +161,16 @@ def test_too_few_entities_are_refused() -> None:
     nothing_apart = np.zeros((6, 6), dtype=bool)
     with pytest.raises(ValueError, match="too few"):
         cross_fitted_similarity(np.ones((6, 2)), np.ones((6, 2)), nothing_apart)
+
+
+@pytest.mark.parametrize(
+    "evidence", [Normal(0.2, 0.1, 40), PairedProportions(12.5, 2.0, 50), Proportion(37.0, 60), Spread((0.1, 0.4, 0.2))]
+)
+def test_evidence_is_the_same_after_a_record(evidence: Evidence) -> None:
+    told = json.loads(json.dumps({"kind": evidence.kind, **asdict(evidence)}))  # type: ignore[call-overload]
+    assert evidence_of(told) == evidence
+
+
+def test_evidence_of_no_kind_is_named() -> None:
+    with pytest.raises(ValueError, match="evidence 'guess': expected one of normal"):
+        evidence_of({"kind": "guess"})

@@ -1,0 +1,58 @@
+"""Many comparing runs, one after the other: their records in a folder, where a killed series goes on."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mechdrift.errors import InputError
+
+NO_RECORD = "pytest gave no record"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a series."""
+
+    name: str
+    """Of its record in the folder, without .json: letters, digits and `-_.@=+`."""
+    base: str
+    """Spec."""
+    post: str
+    """Spec."""
+    options: tuple[str, ...] = ()
+    """Further arguments of pytest."""
+
+
+def records(runs: Iterable[Run], folder: Path, started: Callable[[Run], object] = repr) -> Iterator[dict[str, Any]]:
+    """The record of each run, in order, measured where the folder has none yet.
+
+    Verdicts are in the records, and none stops the series. `started` is called before a run is measured. Raises InputError, with
+    what pytest said last, for a run without a record.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        path = folder / f"{run.name}.json"
+        if not path.exists():  # a record is written whole or not at all
+            started(run)
+            _measure(run, path)
+        yield json.loads(path.read_bytes())
+
+
+def _measure(run: Run, path: Path) -> None:
+    """In a process of its own, so that no run knows of another but through the store."""
+    arguments = ["--base", run.base, "--post", run.post, "--mechdrift-record", str(path.resolve()), *run.options]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, capture_output=True, text=True, errors="replace", check=False
+    )
+    if not path.exists():
+        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        raise InputError(
+            f"{run.name}: {NO_RECORD}: {said[-1] if said else f'exit code {done.returncode}'}",
+            "a run that ends",
+            f"type {' '.join(command[1:])}",
+        )
