@@ -20,13 +20,14 @@ import torch
 from mechdrift.checkpoints.chat import render
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.engine.batches import batches_by_length
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, end_tokens, under, until_end
 from mechdrift.engine.generate.batched import TransformersGenerator, acting
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, reply_of, told
 from mechdrift.engine.generate.vllm_process import running
 from mechdrift.engine.pool import Pool, pick_device, pick_dtype
-from mechdrift.engine.record import batches_by_length, record_blocks
+from mechdrift.engine.record import record_blocks
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
 from mechdrift.prompts.instructions import shipped_instructions

@@ -18,14 +18,17 @@ import torch
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.record import batches_by_length, record_blocks
+from mechdrift.engine.batches import Group, batches, batches_by_length
+from mechdrift.engine.record import record_blocks
 from mechdrift.engine.sites import encode
+from mechdrift.prompts.judgement import judgement_prompts
 from mechdrift.prompts.statements import shipped_statements
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from real_models import gguf_of
 
 BATCH_TOKENS = 4096
+SHOTS = 20  # few-shot prompts for each other one
 LEAST_SECONDS = 0.3  # of one timing: short forwards are repeated
 Way = Callable[[], "torch.Tensor | None"]
 
@@ -46,6 +49,33 @@ def main() -> None:
         checkpoint = resolve(spec)
         model, tokenizer = load_model(checkpoint, torch.float32, "cpu"), load_tokenizer(checkpoint)
         table(Path(spec).stem, model, tokenizer, texts, options.repeats)
+        few_shot(Path(spec).stem, model, tokenizer, options.prompts * SHOTS, options.repeats)
+
+
+def few_shot(name: str, model: Any, tokenizer: Any, count: int, repeats: int) -> None:
+    """Two rows of one model: few-shot prompts read whole, and with each beginning read once; tokens run, with padding."""
+    prompts = encode(tokenizer, [*judgement_prompts(shipped_statements()).values()][:count])[0]
+    lasts = [len(prompt) - 1 for prompt in prompts]
+    found: dict[bool, torch.Tensor] = {}
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(repeats):
+        for share in (True, False) if number % 2 else (False, True):
+            started = time.process_time()
+            found[share] = record_blocks(model, prompts, lasts, BATCH_TOKENS, share=share)
+            taken[share].append(time.process_time() - started)
+    gap = (found[True] - found[False]).abs().max() / found[False].abs().max()
+    for share, way in ((False, "whole"), (True, "shared beginnings")):
+        run = sum(tokens_of(batch, prompts) for batch in batches(prompts, lasts, BATCH_TOKENS, share))
+        ratios = [a / b for a, b in zip(taken[share], taken[False], strict=True)]
+        spread = f"{statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]"
+        label = f"{len(prompts)} few-shot prompts, {way}: {run:,} tokens"
+        print(f"| {name} | {label} | {min(taken[share]):.3f} | {spread} | {f'{gap:.0e}' if share else ''} |", flush=True)
+
+
+def tokens_of(batch: list[Group], prompts: list[list[int]]) -> int:
+    """Tokens that a batch runs, with padding."""
+    rows = [len(prompts[index]) - group.shared for group in batch for index in group.prompts]
+    return len(rows) * max(rows) + sum(map(bool, (group.shared for group in batch))) * max(group.shared for group in batch)
 
 
 def table(name: str, model: Any, tokenizer: Any, texts: list[str], repeats: int) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from mechdrift.engine.record import Progress
+    from mechdrift.engine.batches import Progress
 
 TENSOR = "direction"
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # names in safetensors and in torch

@@ -13,8 +13,8 @@ from mechdrift.report.record import write_whole
 if TYPE_CHECKING:
     from mechdrift.checkpoints.classifier import ReplyClassifier
     from mechdrift.checkpoints.resolve import Checkpoint
+    from mechdrift.engine.batches import Progress
     from mechdrift.engine.generate.arms import Generator
-    from mechdrift.engine.record import Progress
     from mechdrift.engine.recordings import Recorder
     from mechdrift.hand_set import HandSet
     from mechdrift.measures.drift import Drift

@@ -34,7 +34,7 @@ from mechdrift.report.heat_map import heat_map, legend
 from mechdrift.stats import Evidence, Proportion
 
 if TYPE_CHECKING:
-    from mechdrift.engine.record import Progress
+    from mechdrift.engine.batches import Progress
 
 LEAST_UNITS = 4  # for a jackknife
 MEANING = "share of the clean gap that comes back with one block's output at one token of the clean prompt"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechdrift.checkpoints.load import MAP, TENSOR_PARALLEL
+from mechdrift.engine.batches import Progress
 from mechdrift.engine.decompose import compare
 from mechdrift.engine.matrices import Matrices, Matrix
-from mechdrift.engine.record import Progress
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Part
 from mechdrift.errors import Unmeasurable, is_out_of_memory

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.engine.batches import Progress
 from mechdrift.engine.families import family_of
-from mechdrift.engine.record import Progress
 from mechdrift.engine.sites import down, final_norm, norm_after
 from mechdrift.errors import Unmeasurable
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.load import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.batches import Progress
 from mechdrift.engine.families import family_by
 from mechdrift.engine.last_mlp import (
     Ablation,
@@ -19,7 +20,7 @@ from mechdrift.engine.last_mlp import (
     read_last_mlp,
     streams_of,
 )
-from mechdrift.engine.record import Progress, record_last_mlp
+from mechdrift.engine.record import record_last_mlp
 from mechdrift.engine.recordings import Prompts, Recorder, label_of, probes
 from mechdrift.engine.selfcheck import check_last_mlp
 from mechdrift.engine.store import Part
@@ -127,7 +128,8 @@ class LastMLPReader:
             import torch
 
             part = read.prompts.take(chosen)
-            found = record_last_mlp(model, part.ids, part.positions, read.recorded, self.recorder.batch_tokens, progress)
+            share = self.recorder.may_share(self.checkpoint, model, part)
+            found = record_last_mlp(model, part.ids, part.positions, read.recorded, self.recorder.batch_tokens, progress, share)
             return torch.nn.functional.pad(found, (0, 0, 0, read.widest - found.shape[1]))
 
         streams = 1 if family_by(load_config(self.checkpoint)).last else 2

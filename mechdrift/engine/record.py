@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.engine.batches import Progress, batches_by_length, forwards
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.sites import blocks, down, final_norm, norm_after, stream
 
@@ -11,18 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-Progress = Callable[[int, int], None]
 Edit = Callable[[Any, list[int], list[int]], AbstractContextManager[None]]
-
-
-def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Prompt indices in batches of similar length whose padded size stays within batch_tokens (one prompt at least)."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
-        if not batches or (len(batches[-1]) + 1) * lengths[index] > batch_tokens:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
 
 
 def record_blocks(
@@ -31,24 +21,25 @@ def record_blocks(
     positions: Sequence[int],
     batch_tokens: int,
     progress: Progress | None = None,
+    share: bool = False,
 ) -> "Tensor":
     """Outputs of every block at one position a prompt: float32 [prompt, layer, d_model] on the CPU.
 
-    One forward a batch for all layers; the head is not run.
+    One forward a batch for all layers; the head is not run. share: what prompts begin with alike is run once.
     """
     import torch
 
     layers = blocks(model)
     recorded = torch.empty(len(prompts), len(layers), model.config.hidden_size)
     decoder = model.get_decoder()
-    for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
-        rows = torch.arange(len(batch), device=ids.device)
-        columns = torch.tensor([positions[index] for index in batch], device=ids.device)
+    for batch in forwards(model, prompts, positions, batch_tokens, share, progress):
+        rows = torch.arange(len(batch.prompts))
+        columns = torch.tensor([positions[index] for index in batch.prompts]) - torch.tensor(batch.before)
         with _outputs(layers) as outputs:
-            decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+            decoder(**batch.inputs)
         # Blocks may lie on several devices.
-        taken = [output[rows.to(output.device), columns.to(output.device)].to(ids.device) for output in outputs]
-        recorded[batch] = torch.stack(taken, dim=1).float().cpu()
+        taken = [output[rows.to(output.device), columns.to(output.device)].to(outputs[0].device) for output in outputs]
+        recorded[batch.prompts] = torch.stack(taken, dim=1).float().cpu()
     return recorded
 
 
@@ -58,10 +49,11 @@ def record_columns(
     first: Sequence[int],
     batch_tokens: int = 4096,
     progress: Progress | None = None,
+    share: bool = False,
 ) -> "Tensor":
     """Outputs of every block at every token from first[k] on: [prompt, layer, column, d_model] on the CPU, in the model's dtype.
 
-    Column j of prompt k is its token first[k] + j; zero beyond its last. The head is not run.
+    Column j of prompt k is its token first[k] + j; zero beyond its last. The head is not run. share: as in record_blocks.
     """
     import torch
 
@@ -69,12 +61,12 @@ def record_columns(
     widest = max(len(prompt) - start for prompt, start in zip(prompts, first, strict=True))
     recorded = torch.zeros(len(prompts), len(layers), widest, model.config.hidden_size, dtype=model.dtype)
     decoder = model.get_decoder()
-    for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
+    for batch in forwards(model, prompts, first, batch_tokens, share, progress):
         with _outputs(layers) as outputs:
-            decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+            decoder(**batch.inputs)
         for layer, output in enumerate(outputs):
-            for row, index in enumerate(batch):
-                columns = output[row, first[index] : len(prompts[index])]
+            for row, (index, before) in enumerate(zip(batch.prompts, batch.before, strict=True)):
+                columns = output[row, first[index] - before : len(prompts[index]) - before]
                 recorded[index, layer, : len(columns)] = columns.cpu()
     return recorded
 
@@ -86,12 +78,13 @@ def record_last_mlp(
     neurons: Sequence[int],
     batch_tokens: int,
     progress: Progress | None = None,
+    share: bool = False,
 ) -> "Tensor":
     """What the next token is computed from, at every token from first[k] on: float32 [prompt, column, value] on the CPU.
 
     Values: the stream that enters the final norm, d_model of them; in families with a norm between the last MLP and the stream
     what enters that norm, as many; the activations of these neurons of the last MLP, which may be none. Column j of prompt k is
-    its token first[k] + j; zero beyond its last. One forward a batch; the head is not run.
+    its token first[k] + j; zero beyond its last. One forward a batch; the head is not run. share: as in record_blocks.
     """
     import torch
 
@@ -100,7 +93,7 @@ def record_last_mlp(
     places = [final_norm(model), *([] if after is None else [after]), *([down(model)] if neurons else [])]
     recorded: Tensor | None = None
     decoder = model.get_decoder()
-    for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
+    for batch in forwards(model, prompts, first, batch_tokens, share, progress):
         entered: dict[nn.Module, Tensor] = {}
 
         def enter(module: "nn.Module", args: tuple[Any, ...], entered: "dict[nn.Module, Tensor]" = entered) -> None:
@@ -108,17 +101,17 @@ def record_last_mlp(
 
         handles = [place.register_forward_pre_hook(enter) for place in places]
         try:
-            decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+            decoder(**batch.inputs)
         finally:
             for handle in handles:
                 handle.remove()
         if neurons:
-            entered[places[-1]] = entered[places[-1]].reshape(*ids.shape, -1)[..., list(neurons)]
+            entered[places[-1]] = entered[places[-1]].reshape(*batch.inputs["input_ids"].shape, -1)[..., list(neurons)]
         found = torch.cat([entered[place].float().cpu() for place in places], dim=-1)
         if recorded is None:
             recorded = torch.zeros(len(prompts), widest, found.shape[-1])
-        for row, index in enumerate(batch):
-            columns = found[row, first[index] : len(prompts[index])]
+        for row, (index, before) in enumerate(zip(batch.prompts, batch.before, strict=True)):
+            columns = found[row, first[index] - before : len(prompts[index]) - before]
             recorded[index, : len(columns)] = columns
     assert recorded is not None
     return recorded
@@ -131,23 +124,27 @@ def record_logits(
     batch_tokens: int,
     progress: Progress | None = None,
     edit: Edit | None = None,
+    share: bool = False,
 ) -> "Tensor":
     """Next-token logits of the asked tokens after each prompt, and their log-normaliser, under an intervention if one is given.
 
     tokens[i] are k token ids for prompt i. Returns float32 [prompt, k + 1] on the CPU; the last column is the logsumexp over
-    the vocabulary, so exp(logit - last) is a probability. Only the last positions pass through the head.
+    the vocabulary, so exp(logit - last) is a probability. Only the last positions pass through the head. share: as in
+    record_blocks; not under an intervention, which may move what is shared.
     """
     import torch
 
     recorded = torch.empty(len(prompts), len(tokens[0]) + 1)
-    for batch, (ids, mask) in _padded(model, prompts, batch_tokens, progress):
-        ends = torch.tensor([len(prompts[index]) - 1 for index in batch], device=ids.device)
-        kept, places = torch.unique(ends, return_inverse=True)
-        with nullcontext() if edit is None else edit(model, batch, [0] * len(batch)):
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
-        last = logits[torch.arange(len(batch), device=ids.device), places].float()
-        asked = torch.tensor([list(tokens[index]) for index in batch], device=ids.device)
-        recorded[batch] = torch.cat([last.gather(1, asked), last.logsumexp(1, keepdim=True)], dim=1).cpu()
+    lasts = [len(prompt) - 1 for prompt in prompts]
+    for batch in forwards(model, prompts, lasts, batch_tokens, share and edit is None, progress):
+        device = batch.inputs["input_ids"].device
+        ends = torch.tensor([lasts[index] for index in batch.prompts]) - torch.tensor(batch.before)
+        kept, places = torch.unique(ends.to(device), return_inverse=True)
+        with nullcontext() if edit is None else edit(model, batch.prompts, batch.before):
+            logits = model(**batch.inputs, logits_to_keep=kept).logits
+        last = logits[torch.arange(len(places), device=device), places].float()
+        asked = torch.tensor([list(tokens[index]) for index in batch.prompts], device=device)
+        recorded[batch.prompts] = torch.cat([last.gather(1, asked), last.logsumexp(1, keepdim=True)], dim=1).cpu()
     return recorded
 
 
@@ -242,27 +239,3 @@ def _outputs(layers: "list[nn.Module]") -> "Iterator[list[Tensor]]":
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _padded(
-    model: "PreTrainedModel", prompts: Sequence[Sequence[int]], batch_tokens: int, progress: Progress | None
-) -> "Iterator[tuple[list[int], tuple[Tensor, Tensor]]]":
-    """Batches of prompts as (indices, (ids, mask)), padded on the RIGHT.
-
-    Under a causal mask nothing at the right can reach a prompt, and positions count from its first token by themselves.
-    """
-    import torch
-
-    done = 0
-    with torch.inference_mode():
-        for batch in batches_by_length([len(prompt) for prompt in prompts], batch_tokens):
-            width = len(prompts[batch[-1]])
-            ids = torch.zeros(len(batch), width, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, index in enumerate(batch):
-                ids[row, : len(prompts[index])] = torch.tensor(prompts[index])
-                mask[row, : len(prompts[index])] = 1
-            yield batch, (ids.to(input_device(model)), mask.to(input_device(model)))
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(prompts))

@@ -12,19 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mechdrift.checkpoints.load import attention_of, require_known
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.batches import Progress, batches, groups
 from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import (
-    Edit,
-    Progress,
-    batches_by_length,
-    record_blocks,
-    record_columns,
-    record_logits,
-    record_under,
-    record_under_whole,
-)
-from mechdrift.engine.selfcheck import check_adding, prefix_gap, tolerance_of
+from mechdrift.engine.record import Edit, record_blocks, record_columns, record_logits, record_under, record_under_whole
+from mechdrift.engine.selfcheck import check_adding, prefix_gap, sharing_gap, tolerance_of
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Part, Store
@@ -35,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-ENGINE = 1  # raise it whenever the same inputs would give other numbers
+ENGINE = 2  # raise it whenever the same inputs would give other numbers
 PART_BATCHES = 4  # forwards between two savings: what a killed run loses at most
 
 Run = Callable[[Any, list[int], Progress | None], "Tensor"]  # a model on the prompts of these indices
@@ -104,6 +96,7 @@ class Recorder:
     """Prompts that went through a model in this process."""
     warnings: list[str] = field(default_factory=list)
     """What a reader of the numbers should know, one sentence each."""
+    _sharing: dict[str, bool] = field(default_factory=dict, repr=False)
 
     def statement_prompts(self, checkpoint: Checkpoint, texts: Sequence[str], position: str) -> Prompts:
         """Texts with the token at a named position. Raises Unmeasurable where a text has no such token."""
@@ -157,12 +150,31 @@ class Recorder:
             self.batch_tokens //= 2
             self.warnings.append(f"{found}: read again at {self.batch_tokens}, both models")
 
+    def may_share(self, checkpoint: Checkpoint, model: Any, prompts: Prompts) -> bool:
+        """Whether these prompts share beginnings, and may in this model: where not, a warning says so, once.
+
+        Tried on the prompts with the shortest and the longest beginning.
+        """
+        found = groups(prompts.ids, prompts.positions)
+        if found and checkpoint.short not in self._sharing:
+            some = sorted(found, key=lambda group: group.shared)
+            few = {index for group in (some[0], some[-1]) for index in group.prompts[:3]}
+            gap = sharing_gap(model, [prompts.ids[index] for index in sorted(few)], self.batch_tokens)
+            self._sharing[checkpoint.short] = gap <= tolerance_of(model)
+            if not self._sharing[checkpoint.short]:
+                self.warnings.append(
+                    f"{checkpoint.spec}: a shared beginning moves what it computes by {gap:.2g}; read by whole forwards, slower"
+                )
+        return bool(found) and self._sharing[checkpoint.short]
+
     def blocks(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Block outputs at the read token: float32 [prompt, layer, d_model]."""
 
         def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
             part = prompts.take(chosen)
-            return record_blocks(model, part.ids, part.positions, self.batch_tokens, progress)
+            return record_blocks(
+                model, part.ids, part.positions, self.batch_tokens, progress, self.may_share(checkpoint, model, part)
+            )
 
         return self.read("blocks", checkpoint, prompts, run, (len(prompts.ids), checkpoint.layers, checkpoint.width))
 
@@ -171,7 +183,9 @@ class Recorder:
 
         def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
             part = prompts.take(chosen)
-            return record_logits(model, part.ids, part.answers, self.batch_tokens, progress)
+            return record_logits(
+                model, part.ids, part.answers, self.batch_tokens, progress, share=self.may_share(checkpoint, model, part)
+            )
 
         return self.read("logits", checkpoint, prompts, run, (len(prompts.ids), len(prompts.answers[0]) + 1))
 
@@ -225,7 +239,8 @@ class Recorder:
             import torch
 
             ids, starts = [prompts[index] for index in chosen], [first[index] for index in chosen]
-            found = record_columns(model, ids, starts, self.batch_tokens, progress).float()
+            share = self.may_share(checkpoint, model, asked.take(chosen))
+            found = record_columns(model, ids, starts, self.batch_tokens, progress, share).float()
             return torch.nn.functional.pad(found, (0, 0, 0, widest - found.shape[2]))
 
         asked = Prompts([list(prompt) for prompt in prompts], list(first), [()] * len(prompts))
@@ -273,7 +288,7 @@ class Recorder:
             self.recorded_prompts += len(chosen)
             return tensor
 
-        cut = cut or parts_of(lengths, self.batch_tokens)
+        cut = cut or parts_of(prompts, self.batch_tokens)
         starts = accumulate(map(len, cut), initial=0)
         parts = [
             Part((*shape[:axis], len(chosen), *shape[axis + 1 :]), partial(make, chosen, start))
@@ -314,13 +329,12 @@ def _first(steerings: Sequence[Steering]) -> list[int]:
     return [min(map(min, places)) for places in zip(*(steering.positions for steering in steerings), strict=True)]
 
 
-def parts_of(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Prompt indices in groups of PART_BATCHES whole batches.
-
-    A group recorded by itself falls into the same batches as in the whole, so its numbers are the same to the bit.
-    """
-    batches = batches_by_length(lengths, batch_tokens)
-    return [list(chain(*batches[start : start + PART_BATCHES])) for start in range(0, len(batches), PART_BATCHES)]
+def parts_of(prompts: Prompts, batch_tokens: int) -> list[list[int]]:
+    """Prompt indices in groups of PART_BATCHES batches, each of which is recorded by itself and kept."""
+    every = [
+        [index for group in batch for index in group.prompts] for batch in batches(prompts.ids, prompts.positions, batch_tokens)
+    ]
+    return [list(chain(*every[start : start + PART_BATCHES])) for start in range(0, len(every), PART_BATCHES)]
 
 
 def label_of(checkpoint: Checkpoint) -> str:

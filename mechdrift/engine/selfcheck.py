@@ -89,6 +89,13 @@ def prefix_gap(
     return _gap(shared, record_under_whole(model, prompts, tokens, edits, batch_tokens=10**9))
 
 
+def sharing_gap(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], batch_tokens: int = 10**9) -> float:
+    """Largest difference that shared beginnings make to block outputs at the last token, as a share of the largest value."""
+    lasts = [len(prompt) - 1 for prompt in prompts]
+    shared, whole = (record_blocks(model, prompts, lasts, batch_tokens, share=share) for share in (True, False))
+    return _gap(shared, whole)
+
+
 def check_adding(
     model: "PreTrainedModel", prompt: Sequence[int], layers: Sequence[int], shift: "Tensor", positions: Sequence[int]
 ) -> None:

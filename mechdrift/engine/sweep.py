@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.engine.batches import Progress
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.packed import Packing, Track, packed_attention
-from mechdrift.engine.record import Progress
 from mechdrift.engine.sites import blocks, final_norm, stream, with_stream
 from mechdrift.errors import Unmeasurable
 

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.engine.batches import Progress
 from mechdrift.engine.devices import input_device
-from mechdrift.engine.record import Progress, record_columns
+from mechdrift.engine.record import record_columns
 from mechdrift.engine.sites import blocks, stream, with_stream
 from mechdrift.engine.sweep import BUDGET, Pairs, Sweep, bytes_per_token, check_source, empty, sweep
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.load import require_known
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.record import Progress
+from mechdrift.engine.batches import Progress
 from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.selfcheck import tolerance_of
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, sweep

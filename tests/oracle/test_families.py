@@ -13,11 +13,12 @@ from tiny import VARIANTS, tiny_model, wrong_writes
 
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine import record, selfcheck
+from mechdrift.engine.batches import Forward, batches_by_length
 from mechdrift.engine.families import FAMILIES, Family
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import batches_by_length, record_blocks, record_under_whole
+from mechdrift.engine.record import record_blocks, record_under_whole
 from mechdrift.engine.recordings import Prompts, Recorder, Steering
-from mechdrift.engine.selfcheck import prefix_gap, self_check, tolerance_of
+from mechdrift.engine.selfcheck import prefix_gap, self_check, sharing_gap, tolerance_of
 from mechdrift.engine.sites import blocks, final_norm
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Store
@@ -26,6 +27,7 @@ from mechdrift.errors import Unmeasurable
 PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102, 103, 104, 105, 106], [0, 44, 45]]
 ANSWERS: list[tuple[int, ...]] = [(3, 4)] * len(PROMPTS)
 LATE = [3, 1, 5, 1]  # the first token of each prompt that is not shared
+FEW_SHOT = [[*range(2, 2 + shared), *end] for shared in (16, 19) for end in ([100, 7], [101])]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -52,6 +54,7 @@ def test_self_check_passes_and_so_does_the_shared_prefix(model: Any, dtype: torc
     self_check(model, PROMPTS)
     if not FAMILIES[model.config.model_type].router:  # rounding may choose other experts: then prompts are run whole
         assert prefix_gap(model, PROMPTS, ANSWERS, [plain], LATE) <= tolerance_of(model)
+        assert sharing_gap(model, FEW_SHOT) <= tolerance_of(model)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -87,16 +90,16 @@ def test_another_norm_than_the_final_one_is_caught(monkeypatch: pytest.MonkeyPat
 def test_the_wrong_padding_side_is_caught(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     """Padded on the left, with positions that count from the right side's start."""
 
-    def left(model: Any, prompts: list[list[int]], batch_tokens: int, _progress: Any) -> Iterator[Any]:
+    def left(_model: Any, prompts: list[list[int]], _first: Any, batch_tokens: int, *_more: Any) -> Iterator[Any]:
         with torch.inference_mode():
             for batch in batches_by_length([len(prompt) for prompt in prompts], batch_tokens):
                 width = max(len(prompts[index]) for index in batch)
                 gaps = [width - len(prompts[index]) for index in batch]
                 ids = torch.tensor([[0] * gap + prompts[index] for gap, index in zip(gaps, batch, strict=True)])
                 mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps])
-                yield batch, (ids, mask)
+                yield Forward(batch, [0] * len(batch), {"input_ids": ids, "attention_mask": mask, "use_cache": False})
 
-    monkeypatch.setattr(record, "_padded", left)
+    monkeypatch.setattr(record, "forwards", left)
     with pytest.raises(Unmeasurable, match="block 0 differs between a padded batch and one prompt"):
         self_check(model, PROMPTS)
 
@@ -106,12 +109,13 @@ def test_a_prefix_that_is_not_what_the_model_read_is_caught(model: Any, dtype: t
     """Keys and values that are lost between prefix and the rest."""
 
     def forget(_module: Any, _args: Any, told: dict[str, Any]) -> None:
-        for layer in getattr(told["past_key_values"], "layers", []):
+        for layer in getattr(told.get("past_key_values"), "layers", []):
             layer.keys.zero_()
             layer.values.zero_()
 
     model.to(dtype).get_decoder().register_forward_pre_hook(forget, with_kwargs=True)
     assert prefix_gap(model, PROMPTS, ANSWERS, [plain], LATE) > tolerance_of(model)
+    assert sharing_gap(model, FEW_SHOT) > tolerance_of(model)
 
 
 def test_positions_that_count_the_padding_are_caught_where_they_are_learned() -> None:

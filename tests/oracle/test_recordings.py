@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny import VARIANTS, tiny_model
 
-from mechdrift.engine.record import Edit, batches_by_length, record_blocks, record_logits, record_under
+from mechdrift.engine.batches import batches_by_length
+from mechdrift.engine.record import Edit, record_blocks, record_columns, record_last_mlp, record_logits, record_under
 from mechdrift.engine.selfcheck import self_check
 from mechdrift.engine.sites import blocks, final_norm
 from mechdrift.engine.steer import adding
@@ -17,6 +18,7 @@ PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102, 103, 104, 105, 106], [
 POSITIONS = [4, 1, 3, 2, 0]
 # float32: a batch of another shape sums in another order; observed 9e-6 at values up to 17.
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+SHARED = {"rtol": 1e-4, "atol": 1e-4}
 
 
 @pytest.fixture(params=VARIANTS)
@@ -48,6 +50,48 @@ def test_logits_equal_the_full_forward(model: Any, batch_tokens: int) -> None:
             logits = model(torch.tensor([prompt])).logits[0, -1]
         torch.testing.assert_close(recorded[row, :2], logits[list(tokens[row])], **TOLERANCE)
         torch.testing.assert_close(recorded[row, 2], logits.logsumexp(0), **TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def few_shot() -> list[list[int]]:
+    """Two beginnings, of 20 and 17 tokens, with ends of several lengths, and a prompt that begins like no other."""
+    draw = torch.Generator().manual_seed(0)
+    starts = [[0, *torch.randint(2, 258, (size,), generator=draw).tolist()] for size in (19, 16)]
+    ends = [torch.randint(2, 258, (size,), generator=draw).tolist() for size in (1, 4, 7, 2, 2, 9)]
+    return [*(starts[number % 2] + end for number, end in enumerate(ends)), [0, 9, 9, 9]]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 60, 10**6])
+def test_a_shared_beginning_equals_whole_prompts_one_at_a_time(model: Any, few_shot: list[list[int]], batch_tokens: int) -> None:
+    """Blocks, columns, what enters the final norm, and logits; a router may choose another expert where two are almost alike."""
+    lasts = [len(prompt) - 1 for prompt in few_shot]
+    first = [max(0, last - 1) for last in lasts]
+    tokens = [(3, 4)] * len(few_shot)
+    blocks_ = record_blocks(model, few_shot, first, batch_tokens, share=True)
+    columns = record_columns(model, few_shot, first, batch_tokens, share=True)
+    entered = record_last_mlp(model, few_shot, first, (), batch_tokens, share=True)
+    logits = record_logits(model, few_shot, tokens, batch_tokens, share=True)
+    for row, prompt in enumerate(few_shot):
+        with torch.inference_mode():
+            found = model(torch.tensor([prompt]), output_hidden_states=True, use_cache=False)
+        states = torch.stack([state[0] for state in found.hidden_states[1:-1]])
+        torch.testing.assert_close(blocks_[row, :-1], states[:, first[row]], **SHARED)
+        torch.testing.assert_close(columns[row, :-1, : lasts[row] - first[row] + 1], states[:, first[row] :], **SHARED)
+        normed = final_norm(model)(columns[row, -1, lasts[row] - first[row]])
+        torch.testing.assert_close(normed, found.hidden_states[-1][0, -1], **SHARED)
+        torch.testing.assert_close(
+            entered[row, lasts[row] - first[row], :32], columns[row, -1, lasts[row] - first[row]], **SHARED
+        )
+        torch.testing.assert_close(logits[row, :2], found.logits[0, -1, [3, 4]], **SHARED)
+
+
+def test_what_is_shared_goes_through_the_model_once(few_shot: list[list[int]]) -> None:
+    """Counted at the embedding: two beginnings and seven ends."""
+    model, seen = tiny_model("llama"), []
+    model.get_input_embeddings().register_forward_hook(lambda _m, args, _o: seen.append(args[0].numel()))
+    record_logits(model, few_shot, [(3, 4)] * len(few_shot), 10**6, share=True)
+    ends = 6 * 9  # padded to the longest
+    assert sum(seen) == 4 + 2 * 20 + ends < sum(map(len, few_shot))
 
 
 def test_hooks_come_off_even_after_an_error(model: Any) -> None:

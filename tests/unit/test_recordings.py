@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.engine.batches import batches_by_length
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import batches_by_length, record_blocks, record_logits
+from mechdrift.engine.record import record_blocks, record_logits
 from mechdrift.engine.recordings import PART_BATCHES, Prompts, Recorder, Steering, parts_of
 from mechdrift.engine.store import Store
 
@@ -23,7 +24,7 @@ NUMBER = 40
 @given(st.lists(st.integers(1, 30), max_size=60), st.integers(1, 80))
 def test_a_part_by_itself_falls_into_the_batches_of_the_whole(lengths: list[int], batch_tokens: int) -> None:
     again = []
-    for part in parts_of(lengths, batch_tokens):
+    for part in parts_of(Prompts([[n] * size for n, size in enumerate(lengths)], [0] * len(lengths), []), batch_tokens):
         batches = batches_by_length([lengths[index] for index in part], batch_tokens)
         assert len(batches) <= PART_BATCHES
         again += [[part[place] for place in batch] for batch in batches]
@@ -35,6 +36,15 @@ def prompts() -> Prompts:
     draw = np.random.default_rng(0)
     ids = [[0, *draw.integers(2, 258, size=size).tolist()] for size in draw.integers(2, 12, size=NUMBER)]
     return Prompts(ids, [len(row) - 2 for row in ids], [(3, 4 + n) for n in range(NUMBER)])
+
+
+@pytest.fixture(scope="module")
+def few_shot() -> Prompts:
+    """Three beginnings of other lengths, with many ends each."""
+    draw = np.random.default_rng(2)
+    starts = [[0, *draw.integers(2, 258, size=size).tolist()] for size in (16, 18, 21)]
+    ids = [starts[n % 3] + draw.integers(2, 258, size=size).tolist() for n, size in enumerate(draw.integers(2, 6, size=NUMBER))]
+    return Prompts(ids, [len(row) - 1 for row in ids], [(3, 4 + n) for n in range(NUMBER)])
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +73,20 @@ ASKED: dict[str, Callable[[Recorder, Checkpoint, Prompts, list[Steering]], np.nd
 }
 
 
-@pytest.mark.parametrize("what", sorted(ASKED))
+@pytest.mark.parametrize(
+    ("what", "asked"), [*((what, "prompts") for what in sorted(ASKED)), ("blocks", "few_shot"), ("logits", "few_shot")]
+)
 @pytest.mark.parametrize("cut_after", [1, NUMBER // 2, NUMBER])
 def test_a_cut_run_resumes_and_says_the_same_to_the_bit(
     tmp_path: Path,
     tiny_checkpoint: Callable[..., Path],
-    prompts: Prompts,
+    request: pytest.FixtureRequest,
     steerings: list[Steering],
     what: str,
+    asked: str,
     cut_after: int,
 ) -> None:
+    prompts: Prompts = request.getfixturevalue(asked)
     point = resolve(str(tiny_checkpoint()))
     whole = recorder(tmp_path / "whole")
     expected = ASKED[what](whole, point, prompts, steerings)
@@ -88,7 +102,7 @@ def test_a_cut_run_resumes_and_says_the_same_to_the_bit(
 def whole_parts_before(prompts: Prompts, cut_after: int) -> int:
     """Prompts of the parts that were kept when the run was cut."""
     kept = 0
-    for part in parts_of([len(row) for row in prompts.ids], BATCH_TOKENS):
+    for part in parts_of(prompts, BATCH_TOKENS):
         if kept + len(part) >= cut_after:
             break
         kept += len(part)
@@ -102,7 +116,7 @@ def test_parts_equal_one_recording_without_a_store(
     asked = recorder(tmp_path)
     probes: Any = [prompts.ids[0], prompts.ids[1]]
     model = asked.pool.model(point, probes)
-    assert len(parts_of([len(row) for row in prompts.ids], BATCH_TOKENS)) > 2
+    assert len(parts_of(prompts, BATCH_TOKENS)) > 2
     blocks = record_blocks(model, prompts.ids, prompts.positions, BATCH_TOKENS)
     logits = record_logits(model, prompts.ids, prompts.answers, BATCH_TOKENS)
     assert torch.equal(torch.tensor(asked.blocks(point, prompts)), blocks)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.batches import Progress, batches_by_length
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Added, Arm
 from mechdrift.engine.generate.batched import acting
-from mechdrift.engine.record import Progress, batches_by_length
 from mechdrift.engine.recordings import Prompts, Recorder
 
 if TYPE_CHECKING:
