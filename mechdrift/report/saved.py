@@ -19,6 +19,7 @@ FOLDER = "mechdrift-baselines"
 NUMBER, TEXT = (int, float, type(None)), (str, type(None))
 FIELDS: dict[str, tuple[type, ...]] = {
     "label": (str,),
+    "between": (list,),
     "finding": (str,),
     "version": (int,),
     "key": (dict,),
@@ -36,7 +37,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
 }
 """What a comparison needs of a row."""
 LARGEST = sys.float_info.max
-OLDER = {"version": 1}
+OLDER = {"version": 1, "between": ["base", "post"]}
 """What rows of older records mean without saying it."""
 
 
@@ -109,6 +110,8 @@ def _row(row: Any, origins: dict[str, Origin]) -> Row:
         value = known.get(name, _refuse)
         if not isinstance(value, types) or (isinstance(value, int | float) and not abs(value) <= LARGEST):
             raise ValueError(f"row {known.get('label')!r}: {name} {known.get(name)!r}")
+    if [type(name) for name in known["between"]] != [str, str]:
+        raise ValueError(f"row {known['label']!r}: between {known['between']!r}")
     if not all(isinstance(known["key"].get(name), kind) for name, kind in (("measure", str), ("parameters", dict))):
         raise ValueError(f"row {known['label']!r}: key {known['key']!r}")
     if has_number(known) and not (known["evidence"] and known["better"] and isinstance(known["evidence"].get("kind"), str)):
