@@ -187,9 +187,9 @@ def write_baseline(path: Path, record: dict[str, Any], kept: Saved | None = None
 
 
 def _told(row: Row) -> Row:
-    """A row as a baseline has it."""
+    """A row as a baseline has it: all are of base and post."""
     numbers = {name: rounded(row[name]) for name in ("estimate", "low", "high")}
     null = None if row["null"] is None else rounded(row["null"])
     evidence = {"kind": row["evidence"]["kind"]}
-    kept = {name: row[name] for name in (*FIELDS, "origin")}
+    kept = {name: row[name] for name in (*FIELDS, "origin") if name != "between"}
     return kept | numbers | {"null": null, "evidence": evidence, "items": len(row["items"])}
