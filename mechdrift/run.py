@@ -21,7 +21,7 @@ from mechdrift.report import text
 from mechdrift.rows import Asked, Row, fails, unmeasured_row
 from mechdrift.run_record import record_of
 from mechdrift.verdict.decide import Verdict
-from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule
+from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule, row_of
 from mechdrift.verdict.profiles import load_profile, project_at
 
 if TYPE_CHECKING:
@@ -421,8 +421,8 @@ class ComparingRun:
         """The table."""
         from mechdrift.report.terminal import chain, summary, table
 
-        shown = [between.names for between in self.ends]
-        rows = [row for row in self.rows.values() if row["between"] in shown]
+        ends = [between.names for between in self.ends]  # of a step where -k leaves nothing else, the table has the row
+        rows = [row for row in self.rows.values() if row["between"] in ends or row_of(row["label"]) not in self.rows]
         if rows:
             terminalreporter.section(f"mechdrift: {summary(rows)}")
             table(rows, terminalreporter.write)

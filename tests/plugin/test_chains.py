@@ -21,7 +21,7 @@ CHAIN = ("--stage", f"sft={SFT}", "test_own.py")
 STEPS = (f"{ROW} base -> sft", f"{ROW} sft -> post")
 POSTS = ("--post", f"sft={SFT}", "test_own.py")  # beside organism:instruct
 BY_POST = (f"{ROW} base -> instruct", f"{ROW} base -> sft")
-MODES = pytest.mark.parametrize("mode", [("-p", "no:xdist"), ("-n0",), ("-n2",)], ids=["no xdist", "-n0", "-n2"])
+MODES = pytest.mark.parametrize("mode", [("-n0",), ("-n2",)], ids=["-n0", "-n2"])
 
 
 def write(pytester: pytest.Pytester, numbers: dict[str, float], **parts: Any) -> None:
@@ -157,6 +157,15 @@ def test_every_post_is_gated(
     cases = [case for suite in JUnitXml.fromfile(str(tmp_path / "j.xml")) for case in suite]
     labels = [prop.get("value") for case in cases for prop in case._elem.iter("property") if "label" in prop.get("name")]
     assert sorted(labels) == sorted(BY_POST)
+
+
+def test_a_step_alone_is_in_the_table(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+    write(pytester, chain_of(0.2, 1.0, 0.2))
+    run = compare(BASE, INSTRUCT, *CHAIN, "-k", "sft+post")
+    assert run.code == 0, run.out
+    assert list(run.rows) == [STEPS[1]]
+    assert f"{STEPS[1]}  report  drifted  0.200 [0.184, 0.216]" in run.out
+    assert run.record["chain"] == []
 
 
 @pytest.mark.parametrize(("second", "code"), [(1.0, 6), (0.2, 1)])
@@ -296,7 +305,7 @@ def test_a_profile_names_rows_and_not_steps(compare: Callable[..., Any], pyteste
     assert f"{STEPS[1]!r}: a row between two checkpoints; expected {ROW!r}, for any two" in run.out + run.err
 
 
-@pytest.mark.parametrize("mode", [("-p", "no:xdist"), ("-n2",)], ids=["no xdist", "-n2"])
+@MODES
 @pytest.mark.parametrize("post", ["organism:drift-knowledge-forgotten", "organism:forgotten"])
 def test_facts_that_the_last_step_forgot_drift_there_and_nowhere_else(
     compare: Callable[..., Any], post: str, mode: tuple[str, ...]
