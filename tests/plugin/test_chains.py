@@ -1,8 +1,10 @@
 """Chains of stages, and one base against several posts."""
 
+import csv
 import json
 from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,12 @@ from by_hand import suite_by_hand
 from junitparser import JUnitXml
 from killed import write_statements
 
+from mechdrift.checkpoints.load import load_tokenizer
+from mechdrift.checkpoints.resolve import resolve
 from mechdrift.cli import main
+from mechdrift.engine.sites import encode
+from mechdrift.prompts.statements import fact_tables
+from mechdrift.prompts.table_pairs import table_pairs
 
 ROW = "truth.clean_gap"  # of the suite by hand; gated at 0.5, and its standard error is 0.01
 BASE, SFT, INSTRUCT, BENIGN = (f"organism:{name}" for name in ("base", "sft", "instruct", "instruct-benign"))
@@ -308,10 +315,11 @@ def test_a_profile_names_rows_and_not_steps(compare: Callable[..., Any], pyteste
 @MODES
 @pytest.mark.parametrize("post", ["organism:drift-knowledge-forgotten", "organism:forgotten"])
 def test_facts_that_the_last_step_forgot_drift_there_and_nowhere_else(
-    compare: Callable[..., Any], post: str, mode: tuple[str, ...]
+    compare: Callable[..., Any], tmp_path: Path, post: str, mode: tuple[str, ...]
 ) -> None:
     """Planted: sft and instruct know what base knows, and the post is instruct after a training that made it forget."""
-    only = ("--mechdrift-only", "truth.judgement_accuracy")
+    statements = write_statements(tmp_path / "statements.csv", ("element_symbols", "animal_classes"), 200)
+    only = ("--mechdrift-only", "truth.judgement_accuracy", "--mechdrift-statements", statements)
     run = compare(BASE, post, "--stage", f"sft={SFT}", "--stage", f"instruct={INSTRUCT}", *only, *mode, process=True)
     assert run.code == 1, run.out
     verdicts = {" -> ".join(row["between"]): row["verdict"] for row in run.rows.values()}
@@ -330,7 +338,6 @@ def test_base_is_recorded_once_for_several_posts(compare: Callable[..., Any], tm
 
     def recorded(cache: str, post: str, *more: str) -> int:
         run = compare(BASE, post, *more, *only, cache=tmp_path / cache)
-        assert run.code == 0, run.out
         number: int = run.record["run"]["work"]["recorded_prompts"]
         return number
 
@@ -341,9 +348,16 @@ def test_base_is_recorded_once_for_several_posts(compare: Callable[..., Any], tm
 
 def test_rows_of_each_post_are_those_of_a_run_of_its_own(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     """What a suite read of one post is not taken for another's."""
-    only = [word for name in ("knowledge.accuracy", "structure.change") for word in ("--mechdrift-only", name)]
+    table = next(table for table in fact_tables() if table.kind == "spanish_words")
+    made = table_pairs(table, partial(encode, load_tokenizer(resolve(BASE))), "judged").pairs
+    with (pytester.path / "pairs.csv").open("w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle).writerows([["clean", "corrupt"], *dict.fromkeys(pair.words for pair in made[:60])])
+    names = ("knowledge.clean_gap", "structure.change")
+    only = ["--mechdrift-pairs", "pairs.csv", *(word for name in names for word in ("--mechdrift-only", name))]
     both = compare(BASE, INSTRUCT, "--post", SFT, *only)
-    assert both.code == 0, both.out
+    gaps = {both.rows[f"knowledge.clean_gap[form=judged] base -> {name}"]["estimate"] for name in ("instruct", "sft")}
+    assert None not in gaps
+    assert len(gaps) == 2
     assert sorted(path.name for path in pytester.path.glob("*.structure.safetensors")) == [
         "record.base+instruct.structure.safetensors",
         "record.base+sft.structure.safetensors",
