@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.errors import InputError
 from mechdrift.options import Settings
 from mechdrift.report.origin import differences, origin_of
 from mechdrift.report.saved import FOLDER, Saved, baseline_path, read_saved, write_baseline
 from mechdrift.rows import Row, forgotten_row, plain
 from mechdrift.verdict.baseline import Baseline, has_number
-from mechdrift.verdict.limits import Profile, Rule
+from mechdrift.verdict.limits import Profile, Rule, row_of
 
 
 class Baselines:
@@ -33,7 +34,12 @@ class Baselines:
             )
         if settings.baseline:
             self._saved = read_saved(baseline_path(settings.baseline, project))
-            self._baseline = Baseline(settings.baseline, tuple(row for row in self._saved.rows if has_number(row)))
+            rows = [row for row in self._saved.rows if row["between"] == BASE_TO_POST.names]
+            if self._saved.rows and not rows:
+                raise InputError(
+                    f"--mechdrift-baseline {settings.baseline}: a record of several posts", "of one", "record one of them alone"
+                )
+            self._baseline = Baseline(settings.baseline, tuple(row for row in rows if has_number(row)))
             if self._update and not self._saved.is_baseline:
                 raise InputError(
                     f"--mechdrift-update of {settings.baseline}: a record of one run",
@@ -47,18 +53,18 @@ class Baselines:
             return row
         return plain(row | {"baseline": self._baseline.against(row, rule, self._profile.gated_as_shipped)})
 
-    def forgotten(self, rows: list[Row]) -> list[Row]:
-        """Rows for what the baseline has and none of these answers to."""
+    def forgotten(self, rows: list[Row], between: Between) -> list[Row]:
+        """Rows for what the baseline has and none of these answers to; between: of which two checkpoints all are."""
         if self._baseline is None:
             return []
-        gone = [forgotten_row(was, self._profile, self._baseline.name) for was in self._baseline.forgotten(rows)]
+        gone = [forgotten_row(was, self._profile, self._baseline.name, between) for was in self._baseline.forgotten(rows)]
         return [self.against(row, self._profile.rule(row["label"])) for row in gone]
 
     def warnings(self, record: dict[str, Any]) -> list[str]:
         """What differs between this run and those that the baseline is from; posts are meant to."""
         if self._saved is None or self._baseline is None:
             return []
-        ran = {row["label"] for row in record["rows"]}
+        ran = {row_of(row["label"]) for row in record["rows"]}
         used = {row["origin"] for row in self._saved.rows if row["label"] in ran}
         here = origin_of(record)
         found = [line for name in sorted(used) for line in differences(self._saved.origins[name], here, but="post")]
@@ -67,6 +73,7 @@ class Baselines:
     def write(self, record: dict[str, Any]) -> list[str]:
         """Write what was asked for; says what, a line each. Raises OSError, and InputError where no row has a number."""
         lines = []
+        record = record | {"rows": [row for row in record["rows"] if row["between"] == BASE_TO_POST.names]}
         for path, kept in ((self._save_to, None), (self._saved.path if self._saved and self._update else None, self._saved)):
             if path is None:
                 continue

@@ -1,12 +1,13 @@
 """What suites are given. Everything is session-scoped and lazy: a fixture that no test asks for costs nothing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.report import terminal, text
 from mechdrift.report.record import write_whole
 
@@ -30,12 +31,24 @@ RECORDER = pytest.StashKey["Recorder"]()
 
 @dataclass(frozen=True)
 class Pair:
-    """The two checkpoints of a run."""
+    """The two checkpoints that a test looks at."""
 
     base: "Checkpoint"
-    """Before post-training."""
+    """Before post-training, or before a step of it."""
     post: "Checkpoint"
     """After it."""
+    between: Between = field(default=BASE_TO_POST, kw_only=True)
+    """Which two of the run these are."""
+
+    @property
+    def points(self) -> "tuple[Checkpoint, Checkpoint]":
+        """Both."""
+        return self.base, self.post
+
+    @property
+    def identical(self) -> bool:
+        """Whether both have the same content."""
+        return self.base.digests == self.post.digests
 
 
 def _run(config: pytest.Config) -> "ComparingRun":
@@ -45,12 +58,10 @@ def _run(config: pytest.Config) -> "ComparingRun":
 
 
 @pytest.fixture(scope="session")
-def mechdrift_pair(pytestconfig: pytest.Config) -> Pair:
-    """Base and post, resolved and checked."""
+def mechdrift_pair(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Pair:
+    """Base and post, resolved and checked; in a run of several posts or of a chain, one pair after the other."""
     run = _run(pytestconfig)
-    assert run.base
-    assert run.post
-    return Pair(run.base, run.post)
+    return run.pair(getattr(request, "param", run.betweens[0]))
 
 
 @pytest.fixture(scope="session")
@@ -115,14 +126,18 @@ def mechdrift_generator(pytestconfig: pytest.Config, mechdrift_recordings: "Reco
     from mechdrift.engine.generate.choose import generator_for
 
     settings = _run(pytestconfig).settings
-    return generator_for(mechdrift_recordings, settings.generator, settings.vllm_args, (mechdrift_pair.base, mechdrift_pair.post))
+    return generator_for(mechdrift_recordings, settings.generator, settings.vllm_args, mechdrift_pair.points)
 
 
 @pytest.fixture(scope="session")
-def mechdrift_beside(pytestconfig: pytest.Config) -> Beside | None:
-    """Writes a file beside the record, under its name with another suffix; None where the run has no record."""
-    record = _run(pytestconfig).settings.record
-    return None if record is None else lambda suffix, data: write_whole(Path(record).with_suffix(suffix), data)
+def mechdrift_beside(pytestconfig: pytest.Config, mechdrift_pair: Pair) -> Beside | None:
+    """Writes a file beside the record, under its name with another suffix; None where the run has no record.
+
+    Any two checkpoints but base and post have their names in the suffix.
+    """
+    record, between = _run(pytestconfig).settings.record, mechdrift_pair.between
+    which = "" if between == BASE_TO_POST else f".{between.file}"
+    return None if record is None else lambda suffix, data: write_whole(Path(record).with_suffix(which + suffix), data)
 
 
 @pytest.fixture(scope="session")
@@ -132,17 +147,18 @@ def mechdrift_keeps_replies(pytestconfig: pytest.Config) -> bool:
 
 
 @pytest.fixture
-def mechdrift_drift(request: pytest.FixtureRequest) -> "Judge":
+def mechdrift_drift(request: pytest.FixtureRequest, mechdrift_pair: Pair) -> "Judge":
     """Gives the verdict of this test's finding."""
-    return Judge(request)
+    return Judge(request, mechdrift_pair)
 
 
 class Judge:
     """Turns a Drift into a row and fails the test when the row is a gate that did not hold."""
 
-    def __init__(self, request: pytest.FixtureRequest) -> None:
-        """Judge for one test."""
+    def __init__(self, request: pytest.FixtureRequest, pair: Pair) -> None:
+        """Judge for one test, of one pair."""
         self._request = request
+        self._pair = pair
 
     def judge(self, drift: "Drift") -> None:
         """Judge by the run's profile; pytest.fail with the row in words where it makes the run fail.
@@ -157,12 +173,12 @@ class Judge:
         asked = asked_by(self._request.node)
         if asked is None or asked.finding.name != drift.measure:
             raise ValueError(f"the test is not marked finding({drift.measure!r}), which it judges")
-        if run.identical and run.settings.identity_shortcut:
+        if self._pair.identical and run.settings.identity_shortcut:
             drift = drift.of_identical()
-        row = run.baselines.against(judged_row(asked, drift, run.profile), asked.rule(run.profile))
+        row = run.against_baseline(asked, judged_row(asked, drift, run.profile))
         self._request.node.stash[ROW] = row
         if fails(row, run.settings.fail_on):
-            pytest.fail(text.failure(row, run.again(asked.finding.name)), pytrace=False)
+            pytest.fail(text.failure(row, run.again(asked)), pytrace=False)
         if row["role"] == "gate" and not holds(row):
             pytest.xfail(text.let_pass(row))
 

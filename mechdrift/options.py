@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 from argparse import ArgumentError, ArgumentTypeError
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ OFF = "off"
 VLLM_EXAMPLE = '{"tensor_parallel_size": 2}'
 BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)")
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+ENDS = ("base", "post")
 
 
 def parse_device(text: str) -> str:
@@ -84,9 +86,21 @@ def parse_stage(text: str) -> tuple[str, str]:
     name, equals, spec = text.partition("=")
     if not equals or not spec or not STAGE_NAME.fullmatch(name):
         raise ArgumentTypeError(f"{text!r}: expected NAME=SPEC, as in sft=runs/sft; NAME of letters, digits, '.', '-' and '_'")
-    if name in ("base", "post"):
+    if name in ENDS:
         raise ArgumentTypeError(f"{text!r}: {name} is given with --{name}; expected another name")
     return name, spec
+
+
+def parse_post(text: str) -> tuple[str | None, str]:
+    """SPEC, or NAME=SPEC: what to call one of several posts; a SPEC may have a '=' in it, and a path that exists is one."""
+    name, equals, _ = text.partition("=")
+    return parse_stage(text) if equals and STAGE_NAME.fullmatch(name) and not os.path.exists(text) else (None, text)
+
+
+def post_name(spec: str) -> str:
+    """What to call one of several posts that was given no name: its last part; empty where that is none."""
+    last = re.split(r"[/:+]", spec.rstrip("/"))[-1].replace("@", "-")
+    return last if STAGE_NAME.fullmatch(last) and last not in ENDS else ""
 
 
 def parse_baseline_name(text: str) -> str:
@@ -107,8 +121,8 @@ class Settings:
 
     base: str
     """Spec of the checkpoint before."""
-    post: str
-    """Spec of the checkpoint after."""
+    posts: tuple[tuple[str, str], ...]
+    """Name and spec of the checkpoints after, each compared with base; one alone is named post."""
     stages: tuple[tuple[str, str], ...]
     """Name and spec of checkpoints between the two, in the order of training."""
     profile: str
@@ -160,7 +174,7 @@ class Settings:
 
     def command(self, finding: str) -> str:
         """The command that measures one finding again."""
-        parts = ["pytest", "--base", self.base, "--post", self.post]
+        parts = ["pytest", "--base", self.base, *(word for _, spec in self.posts for word in ("--post", spec))]
         for name, value in _by_option(self).items():
             if value != DEFAULTS[name] and name not in NOT_AGAIN:
                 parts += [name] if value is True else [name, _as_typed(value)]
@@ -215,12 +229,17 @@ def add_options(parser: pytest.Parser) -> None:
     spec = "a folder, org/name@revision of the hub, or organism:NAME"
     checkpoints: dict[str, dict[str, Any]] = {
         "base": {"metavar": "SPEC", "help": f"checkpoint before post-training: {spec}"},
-        "post": {"metavar": "SPEC", "help": f"checkpoint after post-training: {spec}"},
+        "post": {
+            "metavar": "[NAME=]SPEC",
+            "type": parse_post,
+            "action": "append",
+            "help": "checkpoint after post-training; repeatable: each is compared with base",
+        },
         "stage": {
             "metavar": "NAME=SPEC",
             "type": parse_stage,
             "action": "append",
-            "help": "a checkpoint between base and post; repeatable, in the order of training",
+            "help": "a checkpoint between base and post; repeatable, in the order of training: says in which step rows moved",
         },
     }
     for name, settings in checkpoints.items():
@@ -319,18 +338,47 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--mechdrift-list", action="store_true", help="list findings with their roles and limits, and stop")
 
 
+def _named(posts: list[tuple[str | None, str]]) -> list[tuple[str, str]]:
+    """Posts with their names. Raises UsageError where one of several has none."""
+    if len(posts) == 1:
+        return [("post", posts[0][1])]
+    named = [(name or post_name(spec), spec) for name, spec in posts]
+    if unnamed := [spec for name, spec in named if not name]:
+        raise pytest.UsageError(
+            f"mechdrift: --post {unnamed[0]} gives no name; expected one for each of several; type --post NAME={unnamed[0]}"
+        )
+    return named
+
+
+def _require_no_chain(get: Callable[[str], Any], stages: list[tuple[str, str]]) -> None:
+    """Raise UsageError for what several posts do not go with."""
+    if stages:
+        raise pytest.UsageError(
+            "mechdrift: --stage and more than one --post; expected a chain to one post, or several posts; run each chain alone"
+        )
+    for option in ("--mechdrift-save", "--mechdrift-update"):
+        if get(option):
+            raise pytest.UsageError(
+                f"mechdrift: {option} and more than one --post; expected one, whose rows the baseline has; leave the others out"
+            )
+
+
 def settings_of(config: pytest.Config) -> Settings | None:
     """The settings of a comparing run; None where no checkpoint is given. Raises UsageError for half a pair."""
     get = config.getoption
-    base, post, stages = get("mechdrift_base"), get("mechdrift_post"), get("mechdrift_stage") or []
-    if base is None and post is None and not stages:
+    base, posts, stages = get("mechdrift_base"), get("mechdrift_post") or [], get("mechdrift_stage") or []
+    if base is None and not posts and not stages:
         return None
-    if not base or not post:  # an empty one is a variable of the shell that is not set
+    if not base or not posts or not all(spec for _, spec in posts):  # an empty one is a variable of the shell that is not set
         missing = "--post" if base else "--base"
         raise pytest.UsageError(f"mechdrift: {missing} is missing; expected both; type: pytest --base SPEC --post SPEC")
-    names = [name for name, _ in stages]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise pytest.UsageError(f"mechdrift: --stage {twice[0]} is given twice; expected one of each name; rename one")
+    posts = _named(posts)
+    for option, given in (("--stage", stages), ("--post", posts)):
+        names = [name for name, _ in given]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise pytest.UsageError(f"mechdrift: {option} {twice[0]} is given twice; expected one of each name; rename one")
+    if len(posts) > 1:
+        _require_no_chain(get, stages)
     record = get("--mechdrift-record")
     # What is there is replaced, so it may not be a folder, nor a device.
     taken = record is not None and os.path.exists(record) and not os.path.isfile(record)
@@ -349,7 +397,7 @@ def settings_of(config: pytest.Config) -> Settings | None:
         )
     return Settings(
         base=base,
-        post=post,
+        posts=tuple(posts),
         stages=tuple(stages),
         profile=get("--mechdrift-profile"),
         fail_on=get("--mechdrift-fail-on"),

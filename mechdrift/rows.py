@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
+from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.findings import Finding, registered
 from mechdrift.measures.drift import Drift
 from mechdrift.stats import CONFIDENCE
@@ -30,16 +31,19 @@ class Asked:
     """Sorted (name, value) pairs; part of the row's key."""
     marked: Rule | None = None
     """The rule that the test itself is marked with, over the profile's."""
+    between: Between = BASE_TO_POST
+    """Of which two checkpoints."""
 
     @property
     def label(self) -> str:
-        """Name of the row within a run, for example `knowledge.location[form=cloze,kind=cities]`."""
+        """Name of the row within a run, for example `knowledge.location[form=cloze]`, or `truth.clean_gap base -> sft`."""
         inner = ",".join(f"{name}={value}" for name, value in self.parameters)
-        return f"{self.finding.name}[{inner}]" if inner else self.finding.name
+        return self.between.label(f"{self.finding.name}[{inner}]" if inner else self.finding.name)
 
     def rule(self, profile: Profile) -> Rule:
-        """By what the row is judged."""
-        return self.marked or profile.rule(self.label)
+        """By what the row is judged; that of a step is reported, whatever says otherwise."""
+        rule = self.marked or profile.rule(self.label)
+        return replace(rule, role="report") if self.between.step else rule
 
 
 def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
@@ -74,22 +78,24 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
         "curve": [asdict(point) for point in drift.curve],
         "maps": [asdict(each) for each in drift.maps],
     }
-    head = _head(asked.label, asked.finding, asked.rule(profile), profile, decision.verdict, decision.reason)
+    head = _head(asked.label, asked.between, asked.finding, asked.rule(profile), profile, decision.verdict, decision.reason)
     return plain(head | measured)
 
 
 def unmeasured_row(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:
     """The row of a finding that has no number: unmeasurable, or an error."""
     key: Row = {"measure": asked.finding.name, "site_rule": None, "data": None, "parameters": dict(asked.parameters)}
-    return _without_number(_head(asked.label, asked.finding, asked.rule(profile), profile, verdict, reason), key)
+    head = _head(asked.label, asked.between, asked.finding, asked.rule(profile), profile, verdict, reason)
+    return _without_number(head, key)
 
 
-def forgotten_row(stored: Row, profile: Profile, baseline: str) -> Row:
+def forgotten_row(stored: Row, profile: Profile, baseline: str, between: Between) -> Row:
     """The row of one that a baseline has and nothing here asks for."""
     gone = Finding(stored["finding"], "a finding that is not installed here", "", "", "")
     finding, rule = registered().get(stored["finding"], gone), profile.rule(stored["label"])
     reason = f"in baseline {baseline}, and no test asks for it"
-    return _without_number(_head(stored["label"], finding, rule, profile, "unmeasurable", reason), stored["key"])
+    head = _head(between.label(stored["label"]), between, finding, rule, profile, "unmeasurable", reason)
+    return _without_number(head, stored["key"])
 
 
 def _without_number(head: Row, key: Row) -> Row:
@@ -100,11 +106,12 @@ def _without_number(head: Row, key: Row) -> Row:
     return plain(head | {"key": key, "status": "absent", "confidence": CONFIDENCE, "note": ""} | missing | lists)
 
 
-def _head(label: str, finding: Finding, rule: Rule, profile: Profile, verdict: Verdict, reason: str) -> Row:
+def _head(label: str, between: Between, finding: Finding, rule: Rule, profile: Profile, verdict: Verdict, reason: str) -> Row:
     """What every row has."""
-    waiver = profile.waiver(label)
+    waiver = None if between.step else profile.waiver(label)
     return {
         "label": label,
+        "between": between.names,
         "finding": finding.name,
         "version": finding.version,
         "claim": finding.claim,

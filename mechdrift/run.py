@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from mechdrift import fixtures
 from mechdrift.baselines import Baselines
+from mechdrift.chains import BASE, BASE_TO_POST, Between, compared, moves
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding, registered
 from mechdrift.hand_set import HandSet, load_hand_set
@@ -19,7 +21,7 @@ from mechdrift.report import text
 from mechdrift.rows import Asked, Row, fails, unmeasured_row
 from mechdrift.run_record import record_of
 from mechdrift.verdict.decide import Verdict
-from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule
+from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule, row_of
 from mechdrift.verdict.profiles import load_profile, project_at
 
 if TYPE_CHECKING:
@@ -83,10 +85,8 @@ class ComparingRun:
     """Those selected."""
     hand_set: HandSet
     """Choices that are not left to their rules."""
-    base: "Checkpoint | None" = None
-    post: "Checkpoint | None" = None
-    stages: "dict[str, Checkpoint]" = field(default_factory=dict)
-    """By name, in order; on the controller only, since no finding asks about them."""
+    points: "dict[str, Checkpoint]" = field(default_factory=dict)
+    """All checkpoints by name: base, stages, posts; none before they are resolved."""
     statements: "tuple[Statement, ...]" = ()
     pairs: "tuple[WrittenPair, ...]" = ()
     """The user's; none where the shipped tables' are asked."""
@@ -115,18 +115,25 @@ class ComparingRun:
         """Whether this process is an xdist worker."""
         return hasattr(self.config, "workerinput")
 
+    @cached_property
+    def betweens(self) -> tuple[Between, ...]:
+        """What is compared with what, in order."""
+        return compared([name for name, _ in self.settings.stages], [name for name, _ in self.settings.posts])
+
     @property
-    def identical(self) -> bool:
-        """Whether both checkpoints have the same content."""
-        assert self.base
-        assert self.post
-        return self.base.digests == self.post.digests
+    def ends(self) -> list[Between]:
+        """Base with each post."""
+        return [between for between in self.betweens if not between.step]
+
+    def pair(self, between: Between) -> fixtures.Pair:
+        """The two checkpoints."""
+        return fixtures.Pair(self.points[between.earlier], self.points[between.later], between=between)
 
     # Before the tests
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Read both checkpoints through, so that nothing starts on a broken one."""
+        """Read all checkpoints through, so that nothing starts on a broken one."""
         if self.is_worker:
             from mechdrift import xdist
 
@@ -150,16 +157,15 @@ class ComparingRun:
             check_device(self.settings.device)
             self.backend()
             with self._open_terminal():
-                self.base = resolver.resolve(self.settings.base)
-                self.post = resolver.resolve(self.settings.post)
-                self.stages = {name: resolver.resolve(spec) for name, spec in self.settings.stages}
+                for name, spec in ((BASE, self.settings.base), *self.settings.stages, *self.settings.posts):
+                    self.points[name] = resolver.resolve(spec)
             self.backend()
-            points = [self.base, *self.stages.values(), self.post]
-            for point in {point.short: point for point in points}.values():
+            for point in {point.short: point for point in self.points.values()}.values():
                 check_tokenizer(point)
-            if note := vocabulary_note(self.base, self.post):
-                self.warnings.append(note)
-            self.hand_set.require_layers(min(self.base.layers, self.post.layers))
+            for between in self.betweens:
+                if note := vocabulary_note(*self.pair(between).points):
+                    self.warnings.append(note if between == BASE_TO_POST else f"{between}: {note}")
+            self.hand_set.require_layers(min(point.layers for point in self.points.values()))
             self.read_prompts()
             if told_by := self.settings.reply_classifier:
                 self.reply_classifier = read_classifier(told_by)
@@ -193,8 +199,8 @@ class ComparingRun:
         from mechdrift.engine.generate.choose import backend_for
         from mechdrift.engine.pool import pick_device
 
-        points = [point for point in (self.base, self.post) if point]
-        return backend_for(self.settings.generator, pick_device(self.settings.device), self.settings.vllm_args, points)
+        settings, points = self.settings, list(self.points.values())
+        return backend_for(settings.generator, pick_device(settings.device), settings.vllm_args, points)
 
     def _choose_store(self) -> Path:
         """The folder of the store; for `off` one that lives as long as the run.
@@ -215,13 +221,11 @@ class ComparingRun:
         """What is compared, and how."""
         from mechdrift.engine.pool import pick_device, pick_dtype
 
-        assert self.base
-        assert self.post
         device = pick_device(self.settings.device)
-        chain = {"base": self.base} | {f"stage {name}": point for name, point in self.stages.items()} | {"post": self.post}
-        lines = [f"mechdrift: {name} {text.described(point)}" for name, point in chain.items()]
-        if self.stages:
-            lines.append("mechdrift: stages are checked and recorded; no finding asks about them yet")
+        kinds = dict.fromkeys(dict(self.settings.stages), "stage ")
+        if len(self.ends) > 1:
+            kinds |= dict.fromkeys(dict(self.settings.posts), "post ")
+        lines = [f"mechdrift: {kinds.get(name, '')}{name} {text.described(point)}" for name, point in self.points.items()]
         cache = "off" if self.settings.cache == OFF or self.settings.device == "tp" else self.store_folder
         how = f"device {device}, dtype {pick_dtype(self.settings.dtype, device)}, cache {cache}"
         assert self.instructions
@@ -239,9 +243,19 @@ class ComparingRun:
             lines.append(text.printable(f"mechdrift: compared with baseline {self.settings.baseline}"))
         return lines
 
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Ask every test that looks at base and post of everything that is compared."""
+        if len(self.betweens) > 1 and "mechdrift_pair" in metafunc.fixturenames:
+            names = [between.file for between in self.betweens]
+            metafunc.parametrize("mechdrift_pair", self.betweens, indirect=True, ids=names, scope="session")
+
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Keep the tests of selected findings; the rest of a stranger's tests stay."""
-        dropped = [item for item in items if (asked := asked_by(item)) and asked.finding.name not in self.findings]
+        """Keep the tests of selected findings; the rest of a stranger's tests stay, which no step of a chain may fail."""
+        dropped = [
+            item
+            for item in items
+            if ((asked := asked_by(item)) and asked.finding.name not in self.findings) or (not asked and between_of(item).step)
+        ]
         if dropped:
             config.hook.pytest_deselected(items=dropped)
             items[:] = [item for item in items if item not in dropped]
@@ -264,7 +278,7 @@ class ComparingRun:
         row = item.stash.get(ROW, None)
         if row is None and (error is not None or call.when == "call"):
             row = self._row_without_number(asked, error)
-            again = self.again(asked.finding.name)
+            again = self.again(asked)
             if isinstance(error, Unmeasurable) and not fails(row, self.settings.fail_on):
                 report.outcome = "skipped"
                 why = f"unmeasurable: {row['reason']}" if row["role"] == "report" else text.let_pass(row)
@@ -279,11 +293,11 @@ class ComparingRun:
             item.user_properties += row_properties(row)  # JUnit takes them from the teardown report
         return report
 
-    def again(self, finding: str) -> str:
-        """The command that measures one finding again, on the same commits."""
-        assert self.base
-        assert self.post
-        return replace(self.settings, base=self.base.pinned, post=self.post.pinned).command(finding)
+    def again(self, asked: Asked) -> str:
+        """The command that measures one finding again, on the same commits of the two checkpoints."""
+        base, post = (point.pinned for point in self.pair(asked.between).points)
+        baseline = None if asked.between.step else self.settings.baseline
+        return replace(self.settings, base=base, posts=(("post", post),), baseline=baseline).command(asked.finding.name)
 
     def _row_without_number(self, asked: Asked, error: BaseException | None) -> Row:
         """A row for a test that gave none."""
@@ -295,7 +309,11 @@ class ComparingRun:
         return self._unmeasured(asked, "error", reason)
 
     def _unmeasured(self, asked: Asked, verdict: Verdict, reason: str) -> Row:
-        return self.baselines.against(unmeasured_row(asked, self.profile, verdict, reason), asked.rule(self.profile))
+        return self.against_baseline(asked, unmeasured_row(asked, self.profile, verdict, reason))
+
+    def against_baseline(self, asked: Asked, row: Row) -> Row:
+        """The row with what its baseline says of it; of a step none does."""
+        return row if asked.between.step else self.baselines.against(row, asked.rule(self.profile))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect rows, on the controller from all workers."""
@@ -329,12 +347,14 @@ class ComparingRun:
                 self.rows[asked.label] = self._unmeasured(asked, "unmeasurable", "its test never ran")
         if self.config.option.collectonly:
             return
-        for row in self.baselines.forgotten(list(self.rows.values())):
-            if self._is_selected(row["finding"]):
-                self.rows[row["label"]] = row
+        for between in self.ends:
+            there = [row for row in self.rows.values() if row["between"] == between.names]
+            for row in self.baselines.forgotten(there, between):
+                if self._is_selected(row["finding"]):
+                    self.rows[row["label"]] = row
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             session.exitstatus = self.exit_code()
-        if not self.base or not self.post:
+        if not self.points:
             return
         self.warnings += self.baselines.warnings(record_of(self, int(session.exitstatus)))
         if session.exitstatus not in NOT_FINISHED:
@@ -354,6 +374,10 @@ class ComparingRun:
         if self.config.args_source == pytest.Config.ArgsSource.ARGS:
             return finding in {asked.finding.name for asked in self.expected}
         return not only or bool(only & {finding, finding.partition(".")[0]})
+
+    def moves(self) -> list[Row]:
+        """What each step of the chain did to each row."""
+        return moves(self.rows.values(), [between for between in self.betweens if between.step])
 
     def exit_code(self) -> int:
         """Exit code of a run that pytest itself finished."""
@@ -395,12 +419,14 @@ class ComparingRun:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""
-        from mechdrift.report.terminal import summary, table
+        from mechdrift.report.terminal import chain, summary, table
 
-        rows = list(self.rows.values())
+        ends = [between.names for between in self.ends]  # of a step where -k leaves nothing else, the table has the row
+        rows = [row for row in self.rows.values() if row["between"] in ends or row_of(row["label"]) not in self.rows]
         if rows:
             terminalreporter.section(f"mechdrift: {summary(rows)}")
             table(rows, terminalreporter.write)
+            chain(self.moves(), terminalreporter.write)
         for warning in dict.fromkeys(self.warnings):
             terminalreporter.write_line(f"mechdrift: warning: {text.printable(warning)}", yellow=True)
         for line in self.said:
@@ -420,7 +446,7 @@ def asked_by(item: pytest.Item) -> Asked | None:
         raise pytest.UsageError(
             f"mechdrift: {item.nodeid} is marked finding{marker.args!r}; expected {expected}; mend the marker"
         )
-    asked = _asked(marker.args[0], marker.kwargs.items())
+    asked = replace(_asked(marker.args[0], marker.kwargs.items()), between=between_of(item))
     limit = item.get_closest_marker("limit")
     if limit is None:
         return asked
@@ -434,16 +460,29 @@ def asked_by(item: pytest.Item) -> Asked | None:
         raise pytest.UsageError(f"mechdrift: {error}") from error
 
 
-def _asked(name: str, parameters: Iterable[Iterable[object]], marked: dict[str, Any] | None = None) -> Asked:
+def between_of(item: pytest.Item) -> Between:
+    """Of which two checkpoints a test asks."""
+    asked: dict[str, Any] = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    between: Between = asked.get("mechdrift_pair", BASE_TO_POST)
+    return between
+
+
+def _asked(
+    name: str,
+    parameters: Iterable[Iterable[object]],
+    marked: dict[str, Any] | None = None,
+    between: tuple[str, str, bool] = astuple(BASE_TO_POST),
+) -> Asked:
     """From plain data."""
     pairs = ((str(key), str(value)) for key, value in parameters)
     rule = Rule(marked["role"], marked["limit"] and Limit(**marked["limit"]), marked["tolerance"]) if marked else None
-    return Asked(registered()[name], tuple(sorted(pairs)), rule)
+    return Asked(registered()[name], tuple(sorted(pairs)), rule, Between(*between))
 
 
 def _told(asked: Asked) -> list[Any]:
     """To plain data, which alone can leave a worker."""
-    return [asked.finding.name, [list(pair) for pair in asked.parameters], asked.marked and asdict(asked.marked)]
+    parameters = [list(pair) for pair in asked.parameters]
+    return [asked.finding.name, parameters, asked.marked and asdict(asked.marked), list(astuple(asked.between))]
 
 
 def row_properties(row: Row) -> list[tuple[str, object]]:

@@ -18,6 +18,8 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
     from mechdrift.engine.pool import pick_device, pick_dtype
     from mechdrift.report.record import SCHEMA
 
+    first, *_ = run.ends
+    posts = run.settings.posts if len(run.ends) > 1 else ()
     assert run.instructions
     assert run.texts
     device = pick_device(run.settings.device)
@@ -25,10 +27,11 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "inputs": {
-            "base": _identity(run.base),
-            "post": _identity(run.post),
-            "stages": [{"name": name} | _identity(point) for name, point in run.stages.items()],
-            "identical": run.identical,
+            "base": _identity(run.pair(first).base),
+            "post": _identity(run.pair(first).post),
+            "stages": [{"name": name} | _identity(run.points[name]) for name, _ in run.settings.stages],
+            "posts": [{"name": name} | _identity(run.points[name]) for name, _ in posts],
+            "identical": run.pair(first).identical,
         },
         "settings": {
             "profile": run.profile.name,
@@ -52,6 +55,7 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
         },
         "environment": {package: version(package) for package in packages},
         "rows": [run.rows[label] for label in sorted(run.rows)],
+        "chain": run.moves(),
         "not_selected": sorted(registered().keys() - {asked.finding.name for asked in run.expected}),
         "exit_code": exit_code,
         "extra": {},
@@ -59,7 +63,6 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
     }
 
 
-def _identity(checkpoint: "Checkpoint | None") -> dict[str, Any]:
+def _identity(checkpoint: "Checkpoint") -> dict[str, Any]:
     """A checkpoint in the record; where it lay is no part of it."""
-    assert checkpoint
     return {name: value for name, value in asdict(checkpoint).items() if name not in ("folder", "gguf", "adapter")}

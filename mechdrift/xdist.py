@@ -36,7 +36,7 @@ class Workers:
 
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker what the controller has read and checked, so that it is done once."""
-        points = [asdict(point) | {"folder": str(point.folder)} for point in (self.run.base, self.run.post) if point]
+        points = {name: asdict(point) | {"folder": str(point.folder)} for name, point in self.run.points.items()}
         classifier = self.run.reply_classifier
         node.workerinput[KEY] = {
             "checkpoints": points,
@@ -79,7 +79,7 @@ def hand_over(run: "ComparingRun") -> None:
 def take_over(run: "ComparingRun") -> None:
     """On a worker: take the checkpoints and the store from the controller."""
     told = run.config.workerinput[KEY]  # type: ignore[attr-defined]
-    run.base, run.post = (Checkpoint(**point | {"folder": Path(point["folder"])}) for point in told["checkpoints"])
+    run.points = {name: Checkpoint(**point | {"folder": Path(point["folder"])}) for name, point in told["checkpoints"].items()}
     run.store_folder = Path(told["store"])
     if classifier := told["classifier"]:
         run.reply_classifier = ReplyClassifier(**classifier | {"folder": Path(classifier["folder"])})

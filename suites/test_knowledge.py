@@ -4,6 +4,7 @@ Asked in two forms: `judged`, as published, and `cloze`, for models that know wh
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import pytest
 
@@ -30,26 +31,24 @@ MEASURES: dict[str, Callable[[Knowledge], Drift]] = {
 
 
 @pytest.fixture(scope="session")
-def readings() -> dict[Form, Knowledge]:
+def readings(
+    pair: Pair, recordings: Recorder, pairs: Sequence[WrittenPair], hand_set: HandSet, seed: int
+) -> Callable[[Form], Knowledge]:
     """What was read, by form; each form when it is first asked for."""
-    return {}
+
+    @cache
+    def read(form: Form) -> Knowledge:
+        return recordings.at_one_batch(lambda: read_knowledge(pair, recordings, form, seed, pairs, hand_set))
+
+    return read
 
 
 @pytest.fixture
-def measured(
-    request: pytest.FixtureRequest,
-    pair: Pair,
-    recordings: Recorder,
-    readings: dict[Form, Knowledge],
-    pairs: Sequence[WrittenPair],
-    hand_set: HandSet,
-    seed: int,
-) -> Drift:
+def measured(request: pytest.FixtureRequest, readings: Callable[[Form], Knowledge]) -> Drift:
     """One measure in one form."""
     name, form = request.param
-    if form not in readings:
-        readings[form] = recordings.at_one_batch(lambda: read_knowledge(pair, recordings, form, seed, pairs, hand_set))
-    return readings[form].noted(MEASURES[name](readings[form]))
+    read = readings(form)
+    return read.noted(MEASURES[name](read))
 
 
 @pytest.mark.parametrize(

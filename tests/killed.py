@@ -27,14 +27,14 @@ PATIENCE = 900  # seconds, for a run on a busy machine
 LATE = 0.8  # of a phase: nearer to its end a kill would fall into the next one
 
 
-def write_statements(path: Path) -> Path:
-    """A few dozen statements of the shipped tables."""
+def write_statements(path: Path, kinds: Sequence[str] = KINDS, entities: int = ENTITIES) -> Path:
+    """A few dozen statements of the shipped tables, of so many entities a kind."""
     with path.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["statement", "label", "entity", "value", "kind"])
         for table in fact_tables():
-            if table.kind in KINDS:
-                for said in table_statements(table)[: 2 * ENTITIES]:
+            if table.kind in kinds:
+                for said in table_statements(table)[: 2 * entities]:
                     writer.writerow([said.text, said.label, said.entity, said.value, said.kind])
     return path
 

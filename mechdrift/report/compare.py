@@ -17,7 +17,7 @@ def compared(first: Saved, second: Saved) -> Iterator[str]:
         yield printable(f"{name}: {one.path}, schema {one.schema}, {len(one.rows)} rows")
     for told in _differences(first, second):
         yield printable(f"differs: {told}")
-    was, now = ({key_of(row): row for row in one.rows} for one in (first, second))
+    was, now = ({(key_of(row), *row["between"]): row for row in one.rows} for one in (first, second))
     both = sorted(was.keys() & now.keys(), key=lambda key: now[key]["label"])
     lines = [HEADS, *(_cells(was[key], now[key]) for key in both)]
     for cells in aligned([[printable(cell) for cell in line] for line in lines]):

@@ -19,6 +19,7 @@ FOLDER = "mechdrift-baselines"
 NUMBER, TEXT = (int, float, type(None)), (str, type(None))
 FIELDS: dict[str, tuple[type, ...]] = {
     "label": (str,),
+    "between": (list,),
     "finding": (str,),
     "version": (int,),
     "key": (dict,),
@@ -36,7 +37,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
 }
 """What a comparison needs of a row."""
 LARGEST = sys.float_info.max
-OLDER = {"version": 1}
+OLDER = {"version": 1, "between": ["base", "post"]}
 """What rows of older records mean without saying it."""
 
 
@@ -109,6 +110,8 @@ def _row(row: Any, origins: dict[str, Origin]) -> Row:
         value = known.get(name, _refuse)
         if not isinstance(value, types) or (isinstance(value, int | float) and not abs(value) <= LARGEST):
             raise ValueError(f"row {known.get('label')!r}: {name} {known.get(name)!r}")
+    if [type(name) for name in known["between"]] != [str, str]:
+        raise ValueError(f"row {known['label']!r}: between {known['between']!r}")
     if not all(isinstance(known["key"].get(name), kind) for name, kind in (("measure", str), ("parameters", dict))):
         raise ValueError(f"row {known['label']!r}: key {known['key']!r}")
     if has_number(known) and not (known["evidence"] and known["better"] and isinstance(known["evidence"].get("kind"), str)):
@@ -184,9 +187,9 @@ def write_baseline(path: Path, record: dict[str, Any], kept: Saved | None = None
 
 
 def _told(row: Row) -> Row:
-    """A row as a baseline has it."""
+    """A row as a baseline has it: all are of base and post."""
     numbers = {name: rounded(row[name]) for name in ("estimate", "low", "high")}
     null = None if row["null"] is None else rounded(row["null"])
     evidence = {"kind": row["evidence"]["kind"]}
-    kept = {name: row[name] for name in (*FIELDS, "origin")}
+    kept = {name: row[name] for name in (*FIELDS, "origin") if name != "between"}
     return kept | numbers | {"null": null, "evidence": evidence, "items": len(row["items"])}

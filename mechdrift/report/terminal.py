@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mechdrift.report.text import UNLIKE, interval, limit, printable, waiver, was
+from mechdrift.report.text import UNLIKE, interval, limit, number, printable, waiver, was
 
 Row = dict[str, Any]
 COLOURS = {"held": "green", "drifted": "red", "error": "red", "undecided": "yellow", "unmeasurable": "yellow", "reported": "cyan"}
@@ -31,6 +31,28 @@ def table(rows: list[Row], write: Callable[..., None]) -> None:
             write(f"  baseline: {printable(row['baseline']['reason'])}\n")
         if row["waiver"]:
             write(f"  {printable(waiver(row))}\n")
+
+
+def chain(moves: list[Row], write: Callable[..., None]) -> None:
+    """Where in a chain rows moved: those that have a limit and do not hold from base to post, or drifted in a step."""
+    moved = [
+        row
+        for row in moves
+        if row["verdict"] not in ("held", "reported") or any(step["verdict"] == "drifted" for step in row["steps"])
+    ]
+    if not moves:
+        return
+    write("\nstep by step (shown only; steps do not add up)\n" if moved else "\nno row moved in any step\n", bold=True)
+    for label, *cells in aligned([[row["label"], *map(_step, row["steps"])] for row in moved]):
+        write(f"  {printable(label)}{'| '.join(cells).rstrip()}\n")
+    for row in moved:
+        if row["told"]:
+            write(f"{printable(row['told'])}\n", red=True)
+
+
+def _step(step: Row) -> str:
+    """`sft -> post 0.310 drifted`."""
+    return f"{' -> '.join(step['between'])} {number(step['estimate'])} {step['verdict']}"
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mechdrift.stats import CONFIDENCE, Evidence, Normal, PairedProportions, jackknife_error, normal_quantile
 from mechdrift.verdict.decide import LEVEL
-from mechdrift.verdict.limits import Rule
+from mechdrift.verdict.limits import Rule, row_of
 
 Row = dict[str, Any]
 Status = Literal["no worse", "worse", "incomparable", "lost", "new"]
@@ -166,7 +166,7 @@ class Baseline:
         for was in self.rows:
             if row["status"] == "absent" and _same_question(row["key"], was["key"]):
                 return was
-        return next((was for was in self.rows if was["label"] == row["label"]), None)
+        return next((was for was in self.rows if was["label"] == row_of(row["label"])), None)
 
 
 def _same_question(asked: Row, stored: Row) -> bool:

@@ -61,16 +61,22 @@ class Profile:
 
     def rule(self, label: str) -> Rule:
         """The rule of a row, else of its finding; what the profile does not name is reported without a limit."""
-        return self.rules.get(label) or self.rules.get(finding_of(label)) or NO_RULE
+        return self.rules.get(row_of(label)) or self.rules.get(finding_of(label)) or NO_RULE
 
     def waiver(self, label: str) -> Waiver | None:
         """The waiver of a row, else of its finding."""
-        return self.waivers.get(label) or self.waivers.get(finding_of(label))
+        return self.waivers.get(row_of(label)) or self.waivers.get(finding_of(label))
+
+
+def row_of(label: str) -> str:
+    """`knowledge.location[form=cloze]` of `knowledge.location[form=cloze] base -> sft`: limits are for any two checkpoints."""
+    name, bracket, _ = label.rpartition("]")
+    return name + bracket or label.partition(" ")[0]
 
 
 def finding_of(label: str) -> str:
     """`knowledge.location` of `knowledge.location[form=cloze]`."""
-    return label.partition("[")[0]
+    return row_of(label).partition("[")[0]
 
 
 NO_RULE = Rule("report", None)

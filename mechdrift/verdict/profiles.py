@@ -8,7 +8,7 @@ from typing import Any
 
 from mechdrift.errors import InputError
 from mechdrift.findings import registered
-from mechdrift.verdict.limits import NO_RULE, Profile, Role, Rule, finding_of, parse_rule
+from mechdrift.verdict.limits import NO_RULE, Profile, Role, Rule, finding_of, parse_rule, row_of
 from mechdrift.verdict.waivers import Waiver, parse_waiver
 
 DEFAULT_PROFILE = "base-to-post"
@@ -133,4 +133,8 @@ def _require_known(name: str, labels: list[str]) -> None:
                 f"profile {name}, {label!r}: no such finding",
                 f"one of {', '.join(sorted(registered()))}",
                 "mend the profile, or install what brings the finding",
+            )
+        if row_of(label) != label:
+            raise InputError(
+                f"profile {name}, {label!r}: a row between two checkpoints", f"{row_of(label)!r}, for any two", "mend the profile"
             )

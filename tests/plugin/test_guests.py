@@ -31,7 +31,7 @@ def test_help_lists_every_option_once(pytester: pytest.Pytester) -> None:
     section = text[text.index("mechdrift: compare two checkpoints") :]
     for option in (
         "--base=SPEC, --mechdrift-base=SPEC",
-        "--post=SPEC, --mechdrift-post=SPEC",
+        "--post=[NAME=]SPEC, --mechdrift-post=[NAME=]SPEC",
         "--stage=NAME=SPEC, --mechdrift-stage=NAME=SPEC",
         "--mechdrift-profile=NAME|FILE.toml",
         "--mechdrift-only=NAME",

@@ -66,7 +66,6 @@ def test_stages_are_checked_told_and_recorded(compare: Callable[..., Any]) -> No
         "mechdrift: stage twin organism:base",
         "mechdrift: post organism:instruct",
     ]
-    assert header[4] == "mechdrift: stages are checked and recorded; no finding asks about them yet"
 
 
 def test_a_pair_of_the_hub_then_without_a_connection(

@@ -123,6 +123,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a name that moves the cursor": (lambda path: edit_row(path, label="\x1b[2J", estimate="x"), r"row '\\x1b\[2J'"),
     "a number that is text": (lambda path: edit_row(path, estimate="0.9"), "row 'a.b': estimate '0.9'"),
     "no key": (lambda path: edit_row(path, key={}), "row 'a.b': key {}"),
+    "a row of one checkpoint": (lambda path: edit_row(path, between=["base"]), r"row 'a\.b': between \['base'\]"),
     "no evidence": (lambda path: edit_row(path, evidence=None), "row 'a.b': a number without evidence"),
     "a row that is none": (lambda path: edit(path, rows=[3]), "expected what schema"),
     "a row twice": (lambda path: twice(path), "row 'a.b' is there twice"),

@@ -1,0 +1,88 @@
+"""What a run compares with what: base with each post, and along a chain of stages each checkpoint with the next."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from mechdrift.verdict.limits import row_of
+
+Row = dict[str, Any]
+BASE, POST = "base", "post"
+NOT_MEASURED = {"unmeasurable", "error"}
+
+
+@dataclass(frozen=True)
+class Between:
+    """Two checkpoints of a run, by their names in it."""
+
+    earlier: str = BASE
+    """Taken for base."""
+    later: str = POST
+    """Taken for post."""
+    step: bool = False
+    """Whether they are neighbours in a chain: its rows are shown, and neither gate nor enter a baseline."""
+
+    def __str__(self) -> str:
+        """As labels and reports have it."""
+        return f"{self.earlier} -> {self.later}"
+
+    @property
+    def file(self) -> str:
+        """As test ids and file names have it; no name has a '+' of its own."""
+        return f"{self.earlier}+{self.later}"
+
+    @property
+    def names(self) -> list[str]:
+        """As a row has it."""
+        return [self.earlier, self.later]
+
+    def label(self, row: str) -> str:
+        """A row's name within the run: base -> post goes without saying. `row_of` takes it off again."""
+        return row if self == BASE_TO_POST else f"{row} {self}"
+
+
+BASE_TO_POST = Between()
+
+
+def compared(stages: Sequence[str], posts: Sequence[str]) -> tuple[Between, ...]:
+    """What a run of these names compares, end to end first."""
+    ends = tuple(Between(BASE, post) for post in posts)
+    return (*ends, *(Between(*names, step=True) for names in pairwise([BASE, *stages, *posts]))) if stages else ends
+
+
+def moves(rows: Iterable[Row], steps: Sequence[Between]) -> list[Row]:
+    """What each step of a chain did to each row from base to post, as JSON data; a sentence on gates that drifted."""
+    found = {row["label"]: row for row in rows}
+    told = []
+    for label, row in sorted(found.items()):
+        by_step = {step: found[step.label(label)] for step in steps if step.label(label) in found}
+        if not by_step or row_of(label) != label:
+            continue
+        gated = row["role"] == "gate" and row["verdict"] == "drifted"
+        told.append(
+            {
+                "label": label,
+                "role": row["role"],
+                "verdict": row["verdict"],
+                "steps": [{"between": step.names, **_number(one)} for step, one in by_step.items()],
+                "told": _sentence(label, {step: one["verdict"] for step, one in by_step.items()}) if gated else None,
+            }
+        )
+    return told
+
+
+def _number(row: Row) -> Row:
+    return {name: row[name] for name in ("estimate", "low", "high", "verdict")}
+
+
+def _sentence(label: str, verdicts: dict[Between, str]) -> str:
+    """Where a row that drifted from base to post did so."""
+    where = _told([step for step, verdict in verdicts.items() if verdict == "drifted"])
+    unknown = _told([step for step, verdict in verdicts.items() if verdict in NOT_MEASURED])
+    said = f"{label} drifted {where or 'from base to post, and in no step alone'}"
+    return f"{said}; not measured {unknown}" if unknown else said
+
+
+def _told(steps: Sequence[Between]) -> str:
+    return " and ".join(f"between {step.earlier} and {step.later}" for step in steps)
