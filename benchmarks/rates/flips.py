@@ -4,9 +4,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from mechdrift.many_runs import Run
+from mechdrift.prompts.instructions import shipped_instructions
+from mechdrift.prompts.judgement import judgement_prompts
+from mechdrift.prompts.statements import Split, shipped_statements
 
 from .null import NO_SHORT_CUT, ORIGIN
-from .tables import read, rows_of, share, table
+from .tables import percent, read, rows_of, share, table
 
 PAIRS = {"null": (ORIGIN, "organism:retrained@0"), "real": ("organism:base", ORIGIN)}
 
@@ -42,4 +45,22 @@ def flip_table(folder: Path, seeds: int) -> str:
         parts.append(
             f"{base} and {post}, {len(records)} seeds:\n\n{table(['row', 'role', 'verdicts', 'seeds that flip'], lines)}"
         )
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _shared()])
+
+
+def _shared() -> str:
+    """How much of what a model is shown is the same at two seeds: what runs at different seeds could share."""
+
+    def shown(seed: int) -> dict[str, set[str]]:
+        statements = shipped_statements(seed)
+        affirmed = [statement for statement in statements if not statement.negated]
+        splits: tuple[Split, ...] = ("choose", "test")
+        return {
+            "statements": {statement.text for statement in statements},
+            "judged prompts": {text for split in splits for text in judgement_prompts(affirmed, seed, split).values()},
+            "instructions": {instruction.text for instruction in shipped_instructions(seed)},
+        }
+
+    one, other = shown(0), shown(1)
+    told = [f"{percent(len(one[what] & other[what]) / len(one[what]))} of {len(one[what])} {what}" for what in one]
+    return f"The same at seeds 0 and 1: {', '.join(told)}."

@@ -43,9 +43,13 @@ def test_the_bars_of_sampled_rows(row: Judged) -> None:
     """Summed over all samples. A score test is not exact: the step at the limit may be a tenth of a point over the bar."""
     held = max(max(sides) for sides in row.at(1.0, "held").values())
     drifted = {churn: min(sides) for churn, sides in row.at(2.0, "drifted").items()}
-    print(f"{row.label}, n = {row.n}: held {held:.4f} at the limit, drifted at twice it by churn {drifted}, caught from {row.caught():.3f}")
+    print(
+        f"{row.label}, n = {row.n}: held {held:.4f} at the limit, drifted at twice it by churn {drifted}, caught from {row.caught():.3f}"
+    )
     assert held <= HELD_AT_MOST + 0.002
-    if row.label == "knowledge.accuracy":  # 160 entities are too few for 10 points: docs/error-rates.md says from what on it is caught
+    if (
+        row.label == "knowledge.accuracy"
+    ):  # 160 entities are too few for 10 points: docs/error-rates.md says from what on it is caught
         assert 0.8 < drifted[0.0] < DRIFTED_AT_LEAST
     else:
         assert drifted[0.0] >= DRIFTED_AT_LEAST
