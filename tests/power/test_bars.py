@@ -1,4 +1,4 @@
-"""The verdict rule at known true values: held at most 5% of the time at the limit, drifted at least 90% of it at twice the limit."""
+"""The verdict rule at known true values: at the limit held at most 5% of the time, at twice it drifted at least 90% of it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -43,13 +43,9 @@ def test_the_bars_of_sampled_rows(row: Judged) -> None:
     """Summed over all samples. A score test is not exact: the step at the limit may be a tenth of a point over the bar."""
     held = max(max(sides) for sides in row.at(1.0, "held").values())
     drifted = {churn: min(sides) for churn, sides in row.at(2.0, "drifted").items()}
-    print(
-        f"{row.label}, n = {row.n}: held {held:.4f} at the limit, drifted at twice it by churn {drifted}, caught from {row.caught():.3f}"
-    )
+    print(f"{row.label}, n = {row.n}: held {held:.4f} at the limit, drifted at twice it by churn {drifted}")
     assert held <= HELD_AT_MOST + 0.002
-    if (
-        row.label == "knowledge.accuracy"
-    ):  # 160 entities are too few for 10 points: docs/error-rates.md says from what on it is caught
+    if row.label == "knowledge.accuracy":  # too few entities for 10 points; docs/error-rates.md says what they do catch
         assert 0.8 < drifted[0.0] < DRIFTED_AT_LEAST
     else:
         assert drifted[0.0] >= DRIFTED_AT_LEAST
@@ -111,7 +107,7 @@ def test_the_bars_hold_with_standard_errors_that_are_estimated(
     held, drifted = at_limit.count("held"), at_twice.count("drifted")
     low, high = exact_interval(held, RUNS, 0.99)
     print(f"{label}: held {held} of {RUNS} at the limit [{low:.3f}, {high:.3f}], drifted {drifted} of 100 at twice it")
-    # The jackknife's error is itself an estimate: 90% intervals cover 88 to 100% (METHODS section 0), so a side misses 6% at most.
+    # The jackknife's error is itself an estimate: 90% intervals cover 88 to 100%, so a side misses 6% at most.
     assert low <= HELD_AT_MOST + 0.01
     assert drifted >= 100 * DRIFTED_AT_LEAST
 

@@ -23,7 +23,7 @@ PROFILE = load_profile("base-to-post")
 
 
 def test_the_truth_direction_turns_by_what_was_planted() -> None:
-    """cos(90 degrees x strength): nearly all of the direction lies in the plane that is turned. It drifts where that is under .8."""
+    """cos(90 degrees x strength), as nearly all of the direction lies in the plane that is turned; it drifts under .8."""
     model, tokenizer = load_model(INSTRUCT, torch.float32, "cpu"), load_tokenizer(INSTRUCT)
     known = MEMBERS[plants.ORIGIN].family.kinds
     statements = [each for each in shipped_statements() if each.kind in known and not each.negated]
