@@ -7,7 +7,7 @@ distribution. The verdicts are `decide`'s own.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from mechdrift.verdict.limits import Limit, Profile, Rule
 from .tables import percent, table
 
 HELD_AT_MOST, DRIFTED_AT_LEAST = 0.05, 0.90  # bars (a) and (c)
-LEAST_WEIGHT = 1e-9  # of a sample that is looked at
-STEPS, REACH = 2001, 6.0  # of a normal distribution, in standard errors
+LEAST_WEIGHT = 1e-8  # of a sample that is looked at
+STEPS, REACH = 1201, 6.0  # of a normal distribution, in standard errors
 CHURN = (0.0, 0.02, 0.10)  # shares of entities that change to the right and, beside the drift, as many to the wrong
 Sample = tuple[float, Evidence]
 
@@ -58,11 +58,6 @@ class Judged:
         """The limit's sides."""
         return [bound for bound in (self.limit.at_least, self.limit.at_most) if bound is not None]
 
-    def verdict(self, evidence: Evidence) -> str:
-        """What the rule says of it."""
-        drift = Drift(self.label, evidence, self.null, "", "neither", "", "", "")
-        return decide(drift, Profile("", {}, self.m), Rule("gate", self.limit)).verdict
-
     def samples(self, truth: float, churn: float = 0.0) -> Iterator[Sample]:
         """All evidence that may come where this is true, each with its probability."""
         match self.kind:
@@ -91,7 +86,7 @@ class Judged:
         found: dict[str, float] = defaultdict(float)
         for weight, evidence in self.samples(truth, churn):
             if weight > LEAST_WEIGHT:
-                found[self.verdict(evidence)] += weight
+                found[verdict(self, evidence)] += weight
         return found
 
     def at(self, times: float, verdict: str) -> dict[float, list[float]]:
@@ -113,6 +108,13 @@ class Judged:
         if short(far) > 0:
             return float("nan")
         return float(optimize.brentq(short, bound, far, xtol=1e-3 * abs(far - bound)))
+
+
+@cache
+def verdict(judged: Judged, evidence: Evidence) -> str:
+    """What the rule says of it; the same counts come again at other true values."""
+    drift = Drift(judged.label, evidence, judged.null, "", "neither", "", "", "")
+    return decide(drift, Profile("", {}, judged.m), Rule("gate", judged.limit)).verdict
 
 
 def _short_of_bar(judged: Judged, truth: float) -> float:
