@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: with more, torch fights over cores with the other workers.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint types tests-only test-vllm nightly clean
+.PHONY: demo test lint types tests-only test-vllm nightly error-rates clean
 
 demo: .venv/ready
 	$(BIN)/pytest --base organism:base --post organism:instruct --mechdrift-record demo.json
@@ -40,6 +40,10 @@ nightly: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,organisms]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(REAL)
 	$(BIN)/pytest tests/nightly --durations 0
+
+# Days on one core: each of its 545 runs leaves a record in error-rates-runs/, so it may be stopped and started again.
+error-rates: .venv/ready
+	$(BIN)/python benchmarks/error_rates.py --write
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechdrift needs Python 3.11 or newer: make PYTHON=python3.12")'

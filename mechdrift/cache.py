@@ -20,7 +20,7 @@ MEGABYTE, GIGABYTE, DAY = 10**6, 10**9, 86400
 # Nothing else in the folder is looked at or removed, whatever folder is named.
 FORMATS, BUCKET, FILE = re.compile(r"v\d+"), re.compile(r"[0-9a-f]{2}"), re.compile(r"([0-9a-f]{64})\.(.+)")
 ORGANISMS, IDENTITIES, ANY = re.compile("organisms"), re.compile("identities"), re.compile(".+")
-DERIVED, UNFINISHED = re.compile(r"drift-.+-[0-9a-f]{16}"), re.compile(r"tmp\w{8}|.+\.gone")
+DERIVED, UNFINISHED = re.compile(r"(drift-.+|retrained@\d+)-[0-9a-f]{16}"), re.compile(r"tmp\w{8}|.+\.gone")
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Contents:
     folder: Path
     recordings: tuple[Kept, ...]
     derived: tuple[Kept, ...]
-    """Planted drifts, derived again in seconds."""
+    """Planted drifts and benign retrains, derived again in seconds or a minute."""
     built: tuple[Path, ...]
-    """Organisms that took a training: never pruned."""
+    """Organisms that took a longer training: never pruned."""
     identities: tuple[Path, ...]
     """What is remembered of weight files, so that unchanged ones are not read again."""
     temporary: tuple[tuple[Path, Path | None], ...]

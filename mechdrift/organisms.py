@@ -6,8 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mechdrift.data.organisms.derive import DRIFT, SHIPPED, built_folder, organism_folder, shipped_names
-from mechdrift.data.organisms.plants import PLANTS
+from mechdrift.data.organisms.derive import DRIFT, RETRAINED, SHIPPED, built_folder, organism_folder, shipped_names
+from mechdrift.data.organisms.plants import ORIGIN, PLANTS
 from mechdrift.data.organisms.recipe.families import AFTER, MEMBERS, train
 from mechdrift.errors import InputError
 
@@ -38,6 +38,7 @@ def listing() -> str:
         "",
         "judged, answered: worst kind; the rest of the scores, and what the words mean, in CARD.md beside them.",
         f"Build: mechdrift organisms --build NAME. Strength of a drift: organism:{DRIFT}NAME@0.5, in (0, 1].",
+        f"organism:{RETRAINED}SEED is a benign retrain of {ORIGIN}, trained in a minute and kept.",
     ]
     return "\n".join(lines)
 

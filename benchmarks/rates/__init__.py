@@ -1,0 +1,1 @@
+"""What `python benchmarks/error_rates.py` measures, a table a module."""

@@ -1,0 +1,66 @@
+"""Do verdicts depend on the draw of splits, prompts and examples? One null and one real pair at many `--mechdrift-seed`."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from mechdrift.many_runs import Run
+from mechdrift.prompts.instructions import shipped_instructions
+from mechdrift.prompts.judgement import judgement_prompts
+from mechdrift.prompts.statements import Split, shipped_statements
+
+from .null import NO_SHORT_CUT, ORIGIN
+from .tables import percent, read, rows_of, share, table
+
+PAIRS = {"null": (ORIGIN, "organism:retrained@0"), "real": ("organism:base", ORIGIN)}
+
+
+def flip_runs(seeds: int) -> list[Run]:
+    """Both pairs at each seed; seed by seed, so that a killed series has as many of either."""
+    return [
+        Run(f"{which}-seed={seed}", base, post, (NO_SHORT_CUT, "--mechdrift-seed", str(seed)))
+        for seed in range(seeds)
+        for which, (base, post) in PAIRS.items()
+    ]
+
+
+def flip_table(folder: Path, seeds: int) -> str:
+    """Rows with a limit whose verdict is not the same at all seeds; a flip is a seed at which it is not the most frequent one."""
+    found = read(folder, (run.name for run in flip_runs(seeds)))
+    parts = []
+    for which, (base, post) in PAIRS.items():
+        records = [record for name, record in found.items() if name.startswith(f"{which}-")]
+        verdicts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        for record in records:
+            for label, row in rows_of(record).items():
+                if row["limit"]:
+                    verdicts[label, row["role"]][row["verdict"]] += 1
+        lines = []
+        for (label, role), counts in sorted(verdicts.items()):
+            flips = counts.total() - max(counts.values())
+            if flips:
+                told = ", ".join(f"{verdict} {times}" for verdict, times in counts.most_common())
+                lines.append([label, role, told, share(flips, counts.total())])
+        steady = len(verdicts) - len(lines)
+        lines.append([f"the other {steady} rows with a limit", "", "one verdict", share(0, len(records))])
+        parts.append(
+            f"{base} and {post}, {len(records)} seeds:\n\n{table(['row', 'role', 'verdicts', 'seeds that flip'], lines)}"
+        )
+    return "\n\n".join([*parts, _shared()])
+
+
+def _shared() -> str:
+    """How much of what a model is shown is the same at two seeds: what runs at different seeds could share."""
+
+    def shown(seed: int) -> dict[str, set[str]]:
+        statements = shipped_statements(seed)
+        affirmed = [statement for statement in statements if not statement.negated]
+        splits: tuple[Split, ...] = ("choose", "test")
+        return {
+            "statements": {statement.text for statement in statements},
+            "judged prompts": {text for split in splits for text in judgement_prompts(affirmed, seed, split).values()},
+            "instructions": {instruction.text for instruction in shipped_instructions(seed)},
+        }
+
+    one, other = shown(0), shown(1)
+    told = [f"{percent(len(one[what] & other[what]) / len(one[what]))} of {len(one[what])} {what}" for what in one]
+    return f"The same at seeds 0 and 1: {', '.join(told)}."

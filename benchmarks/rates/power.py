@@ -1,0 +1,117 @@
+"""Which planted drifts are caught, and from what size on: drifts of graded strength, at several seeds of splits and prompts."""
+
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from mechdrift.data.organisms.matrix import claimed_findings, claims_of, must_drift, read_matrix
+from mechdrift.many_runs import Run
+
+from .bars import DRIFTED_AT_LEAST, Judged
+from .null import ORIGIN
+from .tables import Record, read, rows_of, table
+
+STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+
+
+def name_of(drift: str, strength: float, seed: int) -> str:
+    """Of the run of one point."""
+    return f"power-{drift}@{strength:g}-seed={seed}"
+
+
+def power_runs(seeds: int) -> list[Run]:
+    """Every drift at every strength, asked for the findings of which drifts.toml says something.
+
+    Seed by seed, so that base is recorded once for all strengths; drifts that no gated row must see at the first seed alone.
+    """
+    return [
+        Run(
+            name_of(drift, strength, seed),
+            ORIGIN,
+            f"organism:drift-{drift}@{strength:g}",
+            ("--mechdrift-seed", str(seed), *(part for finding in findings for part in ("--mechdrift-only", finding))),
+        )
+        for seed in range(seeds)
+        for drift, findings in ((drift, claimed_findings(drift)) for drift in read_matrix())
+        if findings and (seed == 0 or must_drift(drift))
+        for strength in STRENGTHS
+    ]
+
+
+def power_table(folder: Path, seeds: int) -> str:
+    """A table a drift."""
+    parts = []
+    for drift in read_matrix():
+        names = {(strength, seed): name_of(drift, strength, seed) for strength in STRENGTHS for seed in range(seeds)}
+        found = read(folder, names.values())
+        points: dict[float, list[Record]] = {
+            strength: [found[names[strength, seed]] for seed in range(seeds) if names[strength, seed] in found]
+            for strength in STRENGTHS
+        }
+        points = {strength: records for strength, records in points.items() if records}
+        if points:
+            parts.append(f"organism:drift-{drift}@STRENGTH:\n\n{_drift_table(drift, points)}")
+    return "\n\n".join(parts)
+
+
+def _drift_table(drift: str, points: dict[float, list[Record]]) -> str:
+    labels = sorted({label for records in points.values() for label in rows_of(records[0]) if claims_of(drift, label)})
+    head = [
+        "row",
+        "limit",
+        *(f"@{strength:g}" for strength in points),
+        "all runs drift from",
+        "caught from, in its unit",
+        "as strength",
+    ]
+    return table(head, [_line(label, points) for label in labels])
+
+
+def _line(label: str, points: dict[float, list[Record]]) -> list[str]:
+    """Mean estimate and runs that drifted at each strength; the least strength and the least drift caught nine times in ten."""
+    rows = {strength: [rows_of(record)[label] for record in records] for strength, records in points.items()}
+    drifted = {strength: fmean(row["verdict"] == "drifted" for row in each) for strength, each in rows.items()}
+    means = {
+        strength: fmean(estimates)
+        for strength, each in rows.items()
+        if (estimates := [row["estimate"] for row in each if row["estimate"] is not None])
+    }
+    cells = []
+    for strength, each in rows.items():
+        verdicts = sum(row["verdict"] == "drifted" for row in each)
+        cells.append(f"{means[strength]:.3f} ({verdicts}/{len(each)})" if strength in means else f"no number (0/{len(each)})")
+    measured = [
+        (row, record)
+        for strength in points
+        for row, record in zip(rows[strength], points[strength], strict=True)
+        if row["evidence"]
+    ]
+    limit = next((row["limit"] for row, _ in measured if row["limit"]), None)
+    if limit is None:
+        return [label, "none", *cells, "-", "-", "-"]
+    caught = _caught_from(drifted)
+    errors = [row["evidence"].get("standard_error") or 0.0 for row, _ in measured]
+    row, record = measured[0]
+    judged = Judged.of_row(row, record["settings"]["gated_as_shipped"], float(np.median(errors)))
+    least = judged.caught()
+    return [label, str(judged.limit), *cells, caught, f"{least:.3f}", _strength_at(least, judged.origin, means)]
+
+
+def _caught_from(drifted: dict[float, float]) -> str:
+    """The least strength from which on nine runs in ten drifted."""
+    strengths = list(drifted)
+    for number, strength in enumerate(strengths):
+        if all(drifted[later] >= DRIFTED_AT_LEAST for later in strengths[number:]):
+            return f"{strength:g}"
+    return "never"
+
+
+def _strength_at(value: float, origin: float, means: dict[float, float]) -> str:
+    """Where the mean estimate first gets there, between strengths by a straight line; at strength 0 it is no change."""
+    strengths, estimates = [0.0, *means], [origin, *means.values()]
+    for before, after in zip(range(len(strengths)), range(1, len(strengths)), strict=False):
+        low, high = estimates[before], estimates[after]
+        if low != high and min(low, high) <= value <= max(low, high):
+            return f"{strengths[before] + (value - low) / (high - low) * (strengths[after] - strengths[before]):.2f}"
+    return "beyond 1"

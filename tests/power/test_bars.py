@@ -1,0 +1,122 @@
+"""The verdict rule at known true values: at the limit held at most 5% of the time, at twice it drifted at least 90% of it."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+from rates.bars import DRIFTED_AT_LEAST, HELD_AT_MOST, Judged, verdict
+from rates.tables import exact_interval
+from scipy import stats
+
+from mechdrift.stats import Evidence, cross_fitted_similarity, ratio_of_means
+from mechdrift.verdict.limits import Limit
+from mechdrift.verdict.profiles import load_profile
+
+M = load_profile("base-to-post").gated_as_shipped
+# What the shipped suites ask on the shipped tables.
+TRUTH, KNOWLEDGE, REFUSAL = 390, 160, 198
+RUNS = 600
+
+
+def judged(label: str, kind: str, n: int, null: float | None, error: float = 0.0) -> Judged:
+    """A row by the shipped profile's own limit."""
+    limit = load_profile("base-to-post").rule(label).limit
+    assert limit
+    return Judged(label, limit, M, null, kind, n, error)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        judged("refusal.harmful", "proportion", REFUSAL, None),
+        judged("refusal.harmless", "proportion", REFUSAL, None),
+        judged("refusal.ablation", "paired proportions", REFUSAL, None),
+        judged("truth.judgement_accuracy", "paired proportions", TRUTH, 0.0),
+        judged("knowledge.accuracy", "paired proportions", KNOWLEDGE, 0.0),
+        judged("truth.steering_transfer", "normal", TRUTH, 0.0, error=0.015),
+        judged("knowledge.depth_shift", "normal", KNOWLEDGE, 0.0, error=0.005),
+    ],
+    ids=lambda row: row.label,
+)
+def test_the_bars_of_sampled_rows(row: Judged) -> None:
+    """Summed over all samples. A score test is not exact: the step at the limit may be a tenth of a point over the bar."""
+    held, drifted = (
+        [row.rates(row.origin + times * (bound - row.origin))[word] for bound in row.bounds]
+        for times, word in ((1, "held"), (2, "drifted"))
+    )
+    print(f"{row.label}, n = {row.n}: held {max(held):.4f} at the limit, drifted {min(drifted):.4f} at twice it")
+    assert max(held) <= HELD_AT_MOST + 0.002
+    if row.label == "knowledge.accuracy":  # too few entities for 10 points; docs/error-rates.md says what they do catch
+        assert 0.8 < min(drifted) < DRIFTED_AT_LEAST
+    else:
+        assert min(drifted) >= DRIFTED_AT_LEAST
+
+
+def test_probabilities_are_those_of_the_distribution() -> None:
+    """All verdicts together are certain; with one row and a flat test, drifted is the binomial tail below its critical count."""
+    row = Judged("refusal.harmful", Limit(0.8, None, ""), 1, None, "proportion", 50)
+    found = row.rates(0.7)
+    assert sum(found.values()) == pytest.approx(1.0, abs=1e-6)
+    # p under .05: hits / 50 under .8 - 1.645 sqrt(.8 .2 / 50) = .7069, 35 of 50.
+    assert found["drifted"] == pytest.approx(stats.binom.cdf(35, 50, 0.7))
+    paired = Judged("knowledge.accuracy", Limit(-0.1, None, ""), 16, 0.0, "paired proportions", 40)
+    assert sum(paired.rates(-0.1, churn=0.05).values()) == pytest.approx(1.0, abs=1e-5)
+    normal = Judged("truth.clean_gap", Limit(0.5, None, ""), 1, 1.0, "normal", 40, error=0.1)
+    assert normal.rates(0.5)["drifted"] == pytest.approx(0.05, abs=2e-3)
+    assert normal.rates(0.5)["held"] == pytest.approx(0.05, abs=2e-3)
+
+
+def test_what_is_caught_is_caught_nine_times_in_ten() -> None:
+    for row in (
+        judged("refusal.harmful", "proportion", REFUSAL, None),
+        judged("refusal.harmless", "proportion", REFUSAL, None),
+        judged("truth.clean_gap", "normal", TRUTH, 1.0, error=0.02),
+    ):
+        bound = row.bounds[0]
+        least = row.caught()
+        assert (least < bound) == (bound < row.origin)
+        assert row.rates(least)["drifted"] == pytest.approx(DRIFTED_AT_LEAST, abs=0.02)
+        assert row.rates(bound + 0.5 * (least - bound))["drifted"] < DRIFTED_AT_LEAST
+
+
+def similarity(cosine: float, rng: np.random.Generator, n: int = 200, width: int = 32, noise: float = 0.6) -> Evidence:
+    """Of directions at this cosine, seen through noise of which both models share four fifths of the variance."""
+    base, post = np.zeros(width), np.zeros(width)
+    base[0], post[0], post[1] = 1.0, cosine, np.sqrt(1 - cosine**2)
+    first, second = noise * rng.normal(size=(2, n, width))
+    return cross_fitted_similarity(base + first, post + np.sqrt(0.8) * first + np.sqrt(0.2) * second).evidence
+
+
+def ratio(true: float, rng: np.random.Generator, n: int = 160) -> Evidence:
+    """Of gaps that differ from entity to entity by a log-normal factor, post's with noise of their own."""
+    base = np.exp(0.5 * rng.normal(size=n))
+    return ratio_of_means(true * base + 0.5 * rng.normal(size=n), base)
+
+
+@pytest.mark.parametrize(
+    ("label", "draw", "limit", "twice"),
+    [("truth.direction_similarity", similarity, 0.8, 0.6), ("truth.clean_gap", ratio, 0.5, 0.0)],
+)
+def test_the_bars_hold_with_standard_errors_that_are_estimated(
+    label: str, draw: Callable[[float, np.random.Generator], Evidence], limit: float, twice: float
+) -> None:
+    """The rule on jackknifed estimates, drawn again and again."""
+    rng = np.random.default_rng(3)
+    row = judged(label, "normal", 0, 1.0)
+    at_limit = [verdict(row, draw(limit, rng)) for _ in range(RUNS)]
+    at_twice = [verdict(row, draw(twice, rng)) for _ in range(100)]
+    held, drifted = at_limit.count("held"), at_twice.count("drifted")
+    low, high = exact_interval(held, RUNS, 0.99)
+    print(f"{label}: held {held} of {RUNS} at the limit [{low:.3f}, {high:.3f}], drifted {drifted} of 100 at twice it")
+    # The jackknife's error is itself an estimate: 90% intervals cover 88 to 100%, so a side misses 6% at most.
+    assert low <= HELD_AT_MOST + 0.01
+    assert drifted >= 100 * DRIFTED_AT_LEAST
+
+
+def test_intervals_are_clopper_pearsons() -> None:
+    """Their ends are where a tail has 2.5%."""
+    low, high = exact_interval(3, 20)
+    assert stats.binom.sf(2, 20, low) == pytest.approx(0.025)
+    assert stats.binom.cdf(3, 20, high) == pytest.approx(0.025)
+    assert partial(exact_interval, 0)(20)[1] == pytest.approx(1 - 0.025 ** (1 / 20))

@@ -1,0 +1,125 @@
+"""The tables say what the records say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rates.bars import Judged
+from rates.flips import flip_runs, flip_table
+from rates.null import benign_runs, broken_bounds, null_table, rounded_runs
+from rates.power import STRENGTHS, name_of, power_runs, power_table
+from rates.symmetry import symmetry_runs, symmetry_table
+
+from mechdrift.data.organisms.matrix import bounds
+from mechdrift.many_runs import Run
+
+ORIGIN = {score: {"all": 0.5} for score in bounds()} | {"weights moved": {"all": 0.0}}
+
+
+def row(label: str, verdict: str, estimate: float | None, role: str = "gate", **more: Any) -> dict[str, Any]:
+    evidence = {"kind": "normal", "estimate": estimate, "standard_error": 0.01, "n": 100}
+    limit = {"at_least": 0.8, "at_most": None, "provenance": "by hand"}
+    usual = {"role": role, "limit": limit, "null": 1.0, "evidence": evidence if estimate is not None else None}
+    return {"label": label, "verdict": verdict, "estimate": estimate} | usual | more
+
+
+def leave(folder: Path, run: Run | str, *rows: dict[str, Any]) -> None:
+    name = run if isinstance(run, str) else run.name
+    (folder / f"{name}.json").write_text(json.dumps({"rows": rows, "settings": {"gated_as_shipped": 1}}))
+
+
+def line_of(text: str, begin: str) -> list[str]:
+    (found,) = [line for line in text.splitlines() if line.startswith(f"| {begin} |")]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def test_false_alarms_are_counted_and_retrains_that_are_none_are_dropped(tmp_path: Path) -> None:
+    score, bound = next(iter(bounds().items()))
+    moved = {0: 0.0, 1: bound / 4, 2: bound * 2}  # perplexity, were it that, as a share of a half
+    verdicts = {0: "held", 1: "undecided", 2: "drifted"}
+    (tmp_path / "outputs-instruct.json").write_text(json.dumps(ORIGIN))
+    for run, seed in zip(benign_runs(4), range(3), strict=False):  # the fourth has not run
+        leave(tmp_path, run, row("truth.a", verdicts[seed], 0.9), row("truth.b", "drifted", 0.1, role="report"))
+        scores = ORIGIN | {score: {"all": 0.5 + moved[seed]}, "weights moved": {"all": 0.007}}
+        (tmp_path / f"outputs-retrained@{seed}.json").write_text(json.dumps(scores))
+    leave(tmp_path, rounded_runs(tmp_path)[0], row("truth.a", "held", 1.0))
+    told = null_table(tmp_path, 4)
+    assert "3 retrains measured, 1 dropped" in told
+    assert line_of(told, "organism:instruct and a benign retrain")[1:] == ["1 of 2 [1.3%, 98.7%]", "truth.a undecided 1"]
+    assert line_of(told, "all")[1].startswith("1 of 3 ")
+    assert line_of(told, "organism:retrained@2")[1] == "0.0070"
+    assert score in line_of(told, "organism:retrained@2")[2]
+
+
+def test_bounds_are_those_of_the_matrix() -> None:
+    for score, bound in bounds().items():
+        scale = 0.5 if score.startswith("perplexity") else 1.0
+        assert broken_bounds(ORIGIN, ORIGIN | {score: {"all": 0.5 + scale * bound * 0.99}}) == []
+        assert len(broken_bounds(ORIGIN, ORIGIN | {score: {"all": 0.5 - scale * bound * 1.01}})) == 1
+
+
+def test_power_says_from_what_strength_a_row_drifts(tmp_path: Path) -> None:
+    assert len(power_runs(1)) < len(power_runs(3)) < 3 * len(power_runs(1))
+    label = "truth.direction_similarity"
+    for strength in STRENGTHS:
+        for seed in (0, 1):
+            caught = strength > 0.3 or (strength == 0.3 and seed == 0)
+            verdict = "drifted" if caught else "held"
+            leave(tmp_path, name_of("truth-rotated", strength, seed), row(label, verdict, 1 - 0.5 * strength))
+    found = line_of(power_table(tmp_path, 2), label)
+    assert found[2:9] == [
+        "0.975 (0/2)",
+        "0.950 (0/2)",
+        "0.900 (0/2)",
+        "0.850 (1/2)",
+        "0.750 (2/2)",
+        "0.650 (2/2)",
+        "0.500 (2/2)",
+    ]
+    assert found[9] == "0.5"
+    # One gate: .8 less 1.645 and 1.282 standard errors of .01; the estimate is 1 - .5 x strength.
+    assert float(found[10]) == pytest.approx(0.8 - 0.02927, abs=1e-3)
+    assert float(found[11]) == pytest.approx(2 * (0.2 + 0.02927), abs=0.01)
+
+
+def test_an_exact_row_is_caught_at_its_limit_and_one_without_a_limit_is_shown(tmp_path: Path) -> None:
+    exact = {"kind": "normal", "estimate": 0.2, "standard_error": 0.0, "n": 0}
+    leave(
+        tmp_path, name_of("entropy-neurons-swapped", 1.0, 0), row("confidence.overlap", "drifted", 0.2, "report", evidence=exact)
+    )
+    leave(tmp_path, name_of("benign-noise", 1.0, 0), row("structure.gap_ratio[kind=o]", "reported", 1.0, "report", limit=None))
+    told = power_table(tmp_path, 1)
+    assert line_of(told, "confidence.overlap") == ["confidence.overlap", ">= 0.8", "0.200 (1/1)", "1", "0.800", "0.25"]
+    assert line_of(told, "structure.gap_ratio[kind=o]")[1:] == ["none", "1.000 (0/1)", "-", "-", "-"]
+
+
+def test_flips_are_the_seeds_off_the_most_frequent_verdict(tmp_path: Path) -> None:
+    for seed, verdict in enumerate(("held", "held", "undecided", "held")):
+        null, real = flip_runs(4)[2 * seed : 2 * seed + 2]
+        leave(tmp_path, null, row("truth.a", verdict, 0.9), row("truth.b", "held", 0.9))
+        leave(tmp_path, real, row("truth.a", "held", 0.9))
+    null, real = flip_table(tmp_path, 4).split("organism:base and organism:instruct, 4 seeds")
+    assert line_of(null, "truth.a")[1:4] == ["gate", "held 3, undecided 1", "1 of 4 [0.6%, 80.6%]"]
+    assert line_of(null, "the other 1 rows with a limit")[3] == "0 of 4 [0.0%, 60.2%]"
+    assert "| truth.a |" not in real
+
+
+def test_a_change_of_coordinates_is_told_by_the_rows_that_move(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    same, first, *_ = symmetry_runs(tmp_path)
+    assert first.base == same.post
+    leave(tmp_path, same, row("truth.a", "held", 1.0), row("truth.b", "held", 1.0), row("truth.c", "held", 0.5))
+    leave(tmp_path, first, row("truth.a", "drifted", 0.5), row("truth.b", "held", 1.0005), row("truth.c", "unmeasurable", None))
+    told = symmetry_table(tmp_path)
+    assert line_of(told, "truth.a")[1] == "1.000 -> 0.500 drifted"
+    assert line_of(told, "truth.c")[1] == "0.500 -> no number unmeasurable"
+    assert "| truth.b |" not in told
+    assert "1 of 3 rows" in told
+
+
+def test_a_row_of_a_record_is_judged_by_its_own_limit() -> None:
+    judged = Judged.of_row(row("truth.a", "held", 0.9), 1, 0.01)
+    assert (judged.bounds, judged.origin, judged.n) == ([0.8], 1.0, 100)
+    with pytest.raises(ValueError, match="nothing is sampled"):
+        Judged("a", judged.limit, 1, 1.0, "spread", 0).rates(0.9)
