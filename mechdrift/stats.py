@@ -295,9 +295,13 @@ def cross_fitted_slope(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"])
 
 
 def evidence_of(told: Mapping[str, Any]) -> Evidence:
-    """Evidence from its fields and its kind, as a record has them. Raises ValueError for a kind that is none."""
+    """Evidence from its fields and its kind, as a record has them, where None is no number. Raises ValueError for no kind."""
     kinds: dict[str, Callable[..., Evidence]] = {each.kind: each for each in (Normal, PairedProportions, Proportion, Spread)}
     if told["kind"] not in kinds:
         raise ValueError(f"evidence {told['kind']!r}: expected one of {', '.join(kinds)}")
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items() if name != "kind"}
-    return kinds[told["kind"]](**fields)
+
+    def number(value: Any) -> Any:
+        return math.nan if value is None else value
+
+    fields = {name: tuple(map(number, value)) if isinstance(value, list) else number(value) for name, value in told.items()}
+    return kinds[fields.pop("kind")](**fields)

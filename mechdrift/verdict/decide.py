@@ -43,10 +43,13 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
         return Decision(
             verdict, f"post has nothing left to compare; {drift.sibling.measure} is {absolute.verdict}", absolute.p_value
         )
-    if not all(math.isfinite(value) for value in (drift.estimate, *drift.interval)):
-        return Decision("unmeasurable", f"the estimate is {drift.estimate}, its interval {tuple(drift.interval)}")
+    if why := _no_number(drift):
+        return Decision("unmeasurable", why)
     if limit is None:
         return Decision("reported", "no limit")
+    bounds = [bound for _, bound in _bounds(limit)]
+    if not bounds or not all(map(math.isfinite, bounds)):
+        return Decision("unmeasurable", f"limit {limit} is no number")
     p_value = _p_respected(drift, limit)
     if p_value < LEVEL / m:
         return Decision("drifted", f"p of a respected limit {p_value:.2g}, under {LEVEL / m:.2g}", p_value)
@@ -61,12 +64,23 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
     low, high = drift.interval
     if low >= _or(limit.at_least, -math.inf) and high <= _or(limit.at_most, math.inf):
         return Decision("held", "the interval lies inside the limit", p_value)
+    needed = _deciding_n(drift, limit, m)
+    more = f"; about {max(needed - drift.evidence.n, 1)} more would decide" if needed else ""
     return Decision(
-        "undecided",
-        "the interval crosses the limit, the evidence against it is not enough",
-        p_value,
-        _deciding_n(drift, limit, m),
+        "undecided", f"the interval crosses the limit, the evidence against it is not enough{more}", p_value, needed
     )
+
+
+def _no_number(drift: Drift) -> str:
+    """Why there is no number to judge; empty where there is one."""
+    evidence = drift.evidence
+    if not math.isfinite(evidence.n) or (drift.null is not None and not math.isfinite(drift.null)):
+        return f"n is {evidence.n}, no change {drift.null}"
+    try:
+        numbers = (evidence.estimate, *evidence.interval())
+    except (ValueError, ZeroDivisionError):  # nothing was counted, or what was is no number
+        return f"no estimate can be made of {evidence}"
+    return "" if all(map(math.isfinite, numbers)) else f"the estimate is {numbers[0]}, its interval {numbers[1:]}"
 
 
 def _or(bound: float | None, otherwise: float) -> float:
