@@ -184,6 +184,14 @@ def normal_quantile(probability: float) -> float:
     return float(special.ndtri(probability))
 
 
+def clopper_pearson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """Exact two-sided interval of a proportion, in [0, 1]: Clopper and Pearson (1934), Biometrika 26:404."""
+    tail = (1 - confidence) / 2
+    low = float(special.betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    high = float(special.betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    return Interval(low, high)
+
+
 def jackknife_error(left_out: Float[np.ndarray, " n"]) -> float:
     """Standard error from the n estimates that leave one entity out each."""
     n = len(left_out)

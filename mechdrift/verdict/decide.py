@@ -53,22 +53,26 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
     p_value = _p_respected(drift, limit)
     if p_value < LEVEL / m:
         return Decision("drifted", f"p of a respected limit {p_value:.2g}, under {LEVEL / m:.2g}", p_value)
-    errors_needed = normal_quantile(0.5 + CONFIDENCE / 2) + normal_quantile(1 - LEVEL / (2 * m))
+    supports = errors_needed(profile)
     room = _room(drift.null, limit) if drift.null is not None else 0.0
     error = _standard_error(drift)
     # A limit at or beyond no change demands a change: there is no room that n would have to support. Nor without a null.
-    if 0 < room < errors_needed * error:
-        needed = _scaled(drift, (errors_needed * error / room) ** 2)
-        at_this = f"limit {limit} is {room / error:.1f} standard errors from no change, {errors_needed:.1f} needed"
+    if 0 < room < supports * error:
+        needed = _scaled(drift, (supports * error / room) ** 2)
+        at_this = f"limit {limit} is {room / error:.1f} standard errors from no change, {supports:.1f} needed"
         return Decision("unmeasurable", f"{at_this}{f'; n = {needed} would do' if needed else ''}", p_value, needed)
     low, high = drift.interval
     if low >= _or(limit.at_least, -math.inf) and high <= _or(limit.at_most, math.inf):
         return Decision("held", "the interval lies inside the limit", p_value)
     needed = _deciding_n(drift, limit, m)
     more = f"; about {max(needed - drift.evidence.n, 1)} more would decide" if needed else ""
-    return Decision(
-        "undecided", f"the interval crosses the limit, the evidence against it is not enough{more}", p_value, needed
-    )
+    return Decision("undecided", f"the interval crosses the limit, the evidence against it is not enough{more}", p_value, needed)
+
+
+def errors_needed(profile: Profile) -> float:
+    """Standard errors that must lie between no change and a limit for it to be judged: 1.645 + z(1 - .05/2m)."""
+    m = max(profile.gated_as_shipped, 1)
+    return normal_quantile(0.5 + CONFIDENCE / 2) + normal_quantile(1 - LEVEL / (2 * m))
 
 
 def _no_number(drift: Drift) -> str:
