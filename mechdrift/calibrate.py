@@ -19,6 +19,7 @@ from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left
 from mechdrift.verdict.profiles import load_profile, project_at
 
 COPIES = "copies"
+IDENTITY, JITTERED = "identity", "jittered"
 NO_SHORTCUT = "--mechdrift-no-identity-shortcut"
 
 
@@ -64,6 +65,8 @@ def calibration(request: Request) -> Iterator[str]:
     provenance = f"calibrated: {len(runs)} null runs of {request.base}"
     new = calibrated(runs, profile, request.margin, provenance)
     yield f"{len(runs)} null runs of {len({run.post for run in runs})} posts, profile {profile.name}, margin {request.margin:g}"
+    if not any(is_rerun(run) for run in runs):
+        yield "no reruns: these limits are for the same weights in another precision, and no retrained model will be held by them"
     yield ""
     yield from limits_told(new)
     yield ""
@@ -80,7 +83,7 @@ def _measured(request: Request, base: Checkpoint, reruns: list[Checkpoint]) -> I
     planned = [
         (name, post, seed)
         for seed in range(request.seeds)
-        for name, post in [("identity", base.pinned), *([("jittered", None)] if copied else [])]
+        for name, post in [(IDENTITY, base.pinned), *([(JITTERED, None)] if copied else [])]
         + [(f"rerun-{point.short}", point.pinned) for point in reruns]
     ]
     left = [one for one in planned if not (request.runs / f"{_name(one[0], one[2])}.json").exists()]
@@ -99,8 +102,13 @@ def _name(kind: str, seed: int) -> str:
     return f"{kind}-seed{seed}"
 
 
+def is_rerun(run: NullRun) -> bool:
+    """Whether its post was trained, by its name; a record that was put there is one."""
+    return not run.name.startswith((f"{IDENTITY}-", f"{JITTERED}-"))
+
+
 def null_runs(folder: Path, base: Checkpoint) -> list[NullRun]:
-    """All records of a folder. Raises InputError for one of another base, or none at all."""
+    """All records of a folder. Raises InputError for one of another base."""
     return [_null_run(path, base) for path in sorted(folder.glob("*.json"))]
 
 

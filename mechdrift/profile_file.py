@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.errors import InputError
 from mechdrift.report.record import write_whole
 from mechdrift.verdict.limits import SIDES
-from mechdrift.verdict.profiles import PYPROJECT, parse_toml, profile_names
+from mechdrift.verdict.profiles import PYPROJECT, load_profile, parse_toml, profile_names
 
 if TYPE_CHECKING:
     from mechdrift.verdict.calibrated import Calibrated
@@ -49,9 +49,10 @@ def check_free(target: Target, force: bool) -> None:
     for name in _steps(target):
         told = told.get(name) if isinstance(told, dict) else None
     if told is not None and not force:
-        raise InputError(
-            f"--write: profile {target} is there already", "a new one", "name another, or add --force for its limits"
-        )
+        found = f"--write: profile {target} is there already"
+        raise InputError(found, "a new one", "name another, or add --force to replace its limits")
+    if told is not None:  # what is wrong with it is said now, not after a night of runs
+        load_profile(str(target), target.path.parent)
 
 
 def _steps(target: Target) -> list[str]:
@@ -81,9 +82,11 @@ def write_limits(target: Target, extends: str, new: "Iterable[Calibrated]") -> N
     for one in new:
         if one.limit is None:
             continue
-        if one.label not in profile["rows"]:
+        row = profile["rows"].get(one.label)
+        fresh = row is None
+        if row is None:
             profile["rows"][one.label] = tomlkit.table()
-        row = profile["rows"][one.label]
+            row = profile["rows"][one.label]
         for side in SIDES:
             bound = getattr(one.limit, side)
             if bound is not None:
@@ -91,6 +94,8 @@ def write_limits(target: Target, extends: str, new: "Iterable[Calibrated]") -> N
             elif side in row:
                 del row[side]
         row["provenance"] = one.limit.provenance
+        if fresh:
+            row.add(tomlkit.nl())
     try:
         write_whole(target.path, tomlkit.dumps(document).encode())
     except OSError as error:

@@ -165,8 +165,8 @@ class Spread:
 
     @property
     def estimate(self) -> float:
-        """The median."""
-        return float(np.median(self.values))
+        """The median; NaN of none."""
+        return float(np.median(self.values)) if self.values else math.nan
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
         """The range of the middle parts."""

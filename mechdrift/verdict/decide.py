@@ -81,10 +81,12 @@ def _no_number(drift: Drift) -> str:
     if not math.isfinite(evidence.n) or (drift.null is not None and not math.isfinite(drift.null)):
         return f"n is {evidence.n}, no change {drift.null}"
     try:
-        numbers = (evidence.estimate, *evidence.interval())
+        if not math.isfinite(evidence.estimate):
+            return f"the estimate is {evidence.estimate}"
+        interval = evidence.interval()
     except (ValueError, ZeroDivisionError):  # nothing was counted, or what was is no number
         return f"no estimate can be made of {evidence}"
-    return "" if all(map(math.isfinite, numbers)) else f"the estimate is {numbers[0]}, its interval {numbers[1:]}"
+    return "" if all(map(math.isfinite, interval)) else f"the interval is {tuple(interval)}"
 
 
 def _or(bound: float | None, otherwise: float) -> float:
