@@ -37,9 +37,10 @@ def _cells(one: Calibrated) -> tuple[str, ...]:
 def alarms_told(before: Alarms, anew: Alarms | None) -> Iterator[str]:
     """A line a row that was not held in some null run, and one for whole runs."""
     rows = sorted(before.by_row.keys() | (anew.by_row.keys() if anew else set()))
-    cells = [(label, _share(before, before.by_row[label]), _share(anew, anew and anew.by_row[label])) for label in rows]
-    cells.append(("any gated row", _share(before, before.whole), _share(anew, anew and anew.whole)))
-    yield from (printable("".join(line).rstrip()) for line in aligned([ALARMS, *cells]))
+    counted = [alarms for alarms in (before, anew) if alarms]
+    cells = [(label, *(_share(alarms.by_row[label], alarms.runs) for alarms in counted)) for label in rows]
+    cells.append(("any gated row", *(_share(alarms.whole, alarms.runs) for alarms in counted)))
+    yield from (printable("".join(line).rstrip()) for line in aligned([ALARMS[: len(counted) + 1], *cells]))
     yield f"Intervals: {CONFIDENCE:.0%}, Clopper-Pearson, as if runs were independent; runs of one post with other seeds are not."
     if anew is None:
         yield "New limits are not counted: there is one post alone, and limits may not be tried on what they were made from."
@@ -47,9 +48,7 @@ def alarms_told(before: Alarms, anew: Alarms | None) -> Iterator[str]:
         yield "New limits: of each post's runs, with limits from the runs of all other posts."
 
 
-def _share(alarms: Alarms | None, found: int | None) -> str:
+def _share(found: int, runs: int) -> str:
     """`1 of 12 [0.004, 0.339]`."""
-    if alarms is None or found is None:
-        return "-"
-    low, high = clopper_pearson(found, alarms.runs)
-    return f"{found} of {alarms.runs} [{low:.3f}, {high:.3f}]"
+    low, high = clopper_pearson(found, runs)
+    return f"{found} of {runs} [{low:.3f}, {high:.3f}]"

@@ -43,9 +43,8 @@ def drift_of(row: Row) -> Drift:
 
 
 def _sibling(told: Row) -> Drift:
-    of_no_matter = dict.fromkeys(("site", "site_rule", "data"), "")
     judged = {name: told[name] for name in JUDGED}
-    return Drift(measure=told["measure"], evidence=evidence_of(told["evidence"]), **judged, **of_no_matter)
+    return Drift(told["measure"], evidence_of(told["evidence"]), **judged, site="", site_rule="", data="")
 
 
 def judged_again(row: Row, profile: Profile) -> Decision:

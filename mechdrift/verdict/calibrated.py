@@ -95,28 +95,27 @@ def _of_row(label: str, rows: Sequence[Row], profile: Profile, margin: float, pr
     quantile = normal_quantile(0.5 + CONFIDENCE / 2)
     errors = [(row["high"] - row["low"]) / 2 / quantile if row["n"] else 0.0 for row in numbers]
     supported = errors_needed(profile) * max(errors)
-    ends = Limit(min(row["low"] for row in numbers), max(row["high"] for row in numbers), "")
-    seen = Limit(*(end if side is not None else None for end, side in zip(_sides(ends), _sides(limit), strict=True)), "")
+    seen = _on_sides(limit, min(row["low"] for row in numbers), max(row["high"] for row in numbers), "")
     worst = max(*_distances(seen, null), 0.0)
     distance = (1 + margin) * max(supported, worst)
     new = None
     if distance > RESOLUTION:
-        out, digits = rounded_up(distance)
-        bounds = (round(null - out, digits), round(null + out, digits))
-        new = Limit(*(bound if side is not None else None for bound, side in zip(bounds, _sides(limit), strict=True)), provenance)
+        out, decimals = rounded_up(distance)
+        new = _on_sides(limit, round(null - out, decimals), round(null + out, decimals), provenance)
     estimates = [row["estimate"] for row in numbers]
     least = min(row["n"] for row in numbers)
     missing = len(rows) - len(numbers)
     return Calibrated(label, rule, null, min(estimates), max(estimates), least, missing, supported, worst, new)
 
 
-def _sides(limit: Limit) -> tuple[float | None, float | None]:
-    return limit.at_least, limit.at_most
+def _on_sides(limit: Limit, low: float, high: float, provenance: str) -> Limit:
+    """These bounds, on the sides that a limit has."""
+    return Limit(None if limit.at_least is None else low, None if limit.at_most is None else high, provenance)
 
 
 def _distances(limit: Limit, null: float) -> list[float]:
     """From no change to each bound; negative where no change would break it."""
-    low, high = _sides(limit)
+    low, high = limit.at_least, limit.at_most
     return [*([] if low is None else [null - low]), *([] if high is None else [high - null])]
 
 
