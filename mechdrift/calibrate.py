@@ -62,7 +62,7 @@ def calibration(request: Request) -> Iterator[str]:
     null_runs(request.runs, base)  # a stranger's record stops the series before it starts
     yield from _measured(request, base, reruns)
     runs = null_runs(request.runs, base)
-    provenance = f"calibrated: {len(runs)} null runs of {request.base}"
+    provenance = f"calibrated: {len(runs)} null runs of {request.base}, margin {request.margin:g}"
     new = calibrated(runs, profile, request.margin, provenance)
     yield f"{len(runs)} null runs of {len({run.post for run in runs})} posts, profile {profile.name}, margin {request.margin:g}"
     if not any(is_rerun(run) for run in runs):
@@ -123,5 +123,5 @@ def _null_run(path: Path, base: Checkpoint) -> NullRun:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: {type(error).__name__}: {error}", "a whole record", again) from error
     if found != base.digests["weights"]:
-        raise InputError(f"{path}: a record of another base, weights {found[:12]}", f"of {base.spec}", again)
+        raise InputError(f"{path}: a record of another base, weights {found[:12]}", f"one of {base.spec}", again)
     return NullRun(path.stem, post, rows)

@@ -311,5 +311,9 @@ def evidence_of(told: Mapping[str, Any]) -> Evidence:
     def number(value: Any) -> Any:
         return math.nan if value is None else value
 
-    fields = {name: tuple(map(number, value)) if isinstance(value, list) else number(value) for name, value in told.items()}
-    return kinds[fields.pop("kind")](**fields)
+    fields = {
+        name: tuple(map(number, value)) if isinstance(value, list) else number(value)
+        for name, value in told.items()
+        if name != "kind"
+    }
+    return kinds[told["kind"]](**fields)

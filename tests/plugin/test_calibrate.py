@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from by_hand import suite_by_hand
 
+from mechdrift.calibrate import is_rerun
 from mechdrift.cli import main
+from mechdrift.verdict.calibrated import NullRun
 from mechdrift.verdict.limits import Limit, Rule
 from mechdrift.verdict.profiles import load_profile
 
@@ -42,9 +44,10 @@ def test_a_series_gives_limits_and_goes_on_where_it_was(folder: Path, capsys: py
     assert "run 1 of 3: identity-seed0\n" in said
     assert "run 3 of 3: rerun-" in said
     assert "min to go" in said
+    assert "no reruns" not in said
     # The worst end is .04 + 1.645 x .01 = .05645 off, more than the floor supports; 1.25 times that is .0706, rounded up .071.
     made = load_profile("ours", folder)
-    assert made.rule(ROW) == Rule("gate", Limit(0.929, None, "calibrated: 3 null runs of organism:base"))
+    assert made.rule(ROW) == Rule("gate", Limit(0.929, None, "calibrated: 3 null runs of organism:base, margin 0.25"))
     assert Path("pyproject.toml").read_text().startswith("# ours\n[project]\nname = 'x'\n")
     assert "any gated row  0 of 3 [0.000, 0.632]" in said
 
@@ -54,6 +57,11 @@ def test_a_series_gives_limits_and_goes_on_where_it_was(folder: Path, capsys: py
     assert "run 1 of" not in again  # what is there is not measured again, and what was put there counts
     assert "4 null runs of 3 posts" in again
     assert load_profile("own.toml").rule(ROW).role == "gate"
+
+
+def test_limits_of_copies_alone_are_said_to_be_for_copies_alone() -> None:
+    assert not any(is_rerun(NullRun(name, "", {})) for name in ("identity-seed0", "jittered-seed12"))
+    assert all(is_rerun(NullRun(name, "", {})) for name in ("rerun-0eeaa150422f-seed0", "benign-7"))
 
 
 def test_what_cannot_be_is_one_line_before_anything_is_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,4 +87,4 @@ def test_what_cannot_be_is_one_line_before_anything_is_measured(folder: Path, ca
     of_another = {"schema": "1.5", "rows": [], "inputs": {side: {"digests": {"weights": "x" * 64}} for side in ("base", "post")}}
     (folder / "runs" / "stranger.json").write_text(json.dumps(of_another))
     assert typed() == 4
-    assert "a record of another base, weights xxxxxxxxxxxx; expected of organism:base" in capsys.readouterr().err
+    assert "a record of another base, weights xxxxxxxxxxxx; expected one of organism:base" in capsys.readouterr().err
