@@ -1,4 +1,4 @@
-"""How far a jittered copy is from its checkpoint, beside what dtypes and batch shapes do: `python benchmarks/jitter.py [SPEC]`."""
+"""How far a jittered copy is from its checkpoint, beside dtypes and batch shapes: `python benchmarks/jitter.py [SPEC]`."""
 
 import sys
 from pathlib import Path

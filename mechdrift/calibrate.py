@@ -16,6 +16,7 @@ from mechdrift.profile_file import Target, check_free, write_limits
 from mechdrift.report.calibration import alarms_told, limits_told
 from mechdrift.report.record import SCHEMA
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out
+from mechdrift.verdict.limits import finding_of
 from mechdrift.verdict.profiles import load_profile, project_at
 
 COPIES = "copies"
@@ -35,6 +36,8 @@ class Request:
     """Of splits; each also draws a jittered copy of its own."""
     profile: str
     """Whose rows and roles are calibrated."""
+    only: tuple[str, ...]
+    """Rows, findings or families whose limits are made; none: all that the profile limits."""
     runs: Path
     """Folder of the records; all that lie there count."""
     write: Target | None
@@ -54,6 +57,16 @@ def calibration(request: Request) -> Iterator[str]:
     """
     project = project_at(Path.cwd())
     profile = load_profile(request.profile, project)
+    if unknown := [
+        name
+        for name in request.only
+        if not any(name in (label, finding_of(label), label.partition(".")[0]) for label in profile.rules)
+    ]:
+        raise InputError(
+            f"--only {unknown[0]}: not in profile {profile.name}",
+            "a row, a finding or a family of it",
+            "see pytest --mechdrift-list",
+        )
     if request.write:
         check_free(request.write, request.force)
     resolver = Resolver(Memory(default_folder() / "identities"))
@@ -63,14 +76,14 @@ def calibration(request: Request) -> Iterator[str]:
     yield from _measured(request, base, reruns)
     runs = null_runs(request.runs, base)
     provenance = f"calibrated: {len(runs)} null runs of {request.base}, margin {request.margin:g}"
-    new = calibrated(runs, profile, request.margin, provenance)
+    new = calibrated(runs, profile, request.margin, provenance, request.only)
     yield f"{len(runs)} null runs of {len({run.post for run in runs})} posts, profile {profile.name}, margin {request.margin:g}"
     if not any(is_rerun(run) for run in runs):
         yield "no reruns: these limits are for the same weights in another precision, and no retrained model will be held by them"
     yield ""
     yield from limits_told(new)
     yield ""
-    yield from alarms_told(false_alarms(runs, lambda _: profile), left_out(runs, profile, request.margin))
+    yield from alarms_told(false_alarms(runs, lambda _: profile), left_out(runs, profile, request.margin, request.only))
     if request.write:
         write_limits(request.write, request.profile, new)
         yield f"written: {request.write.path}; use it: --mechdrift-profile {request.write}"

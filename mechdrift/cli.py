@@ -113,6 +113,9 @@ def _add_calibrate(command: argparse.ArgumentParser) -> None:
     usual = DEFAULTS["--mechdrift-profile"]
     command.add_argument("--profile", "--mechdrift-profile", metavar="NAME", default=usual, help=f"whose rows; default: {usual}")
     command.add_argument(
+        "--only", metavar="NAME", action="append", default=[], help="make limits for this row, finding or family; repeatable"
+    )
+    command.add_argument(
         "--write", metavar="FILE.toml|pyproject.toml:NAME", type=parse_target, help="write a profile with the limits"
     )
     command.add_argument("--force", action="store_true", help="replace the limits of a profile that is there")
@@ -199,7 +202,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     from mechdrift.calibrate import Request, calibration
 
     given = {field.name: getattr(options, field.name) for field in fields(Request)}
-    for line in calibration(Request(**given | {"rerun": tuple(options.rerun), "options": tuple(options.options)})):
+    for line in calibration(Request(**given | {name: tuple(given[name]) for name in ("rerun", "only", "options")})):
         print(line, flush=True)
     return 0
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,8 +68,10 @@ class Calibrated:
         return f"wider than {self.was.limit}, which the profile demands" if max(now) > max(before) else ""
 
 
-def calibrated(runs: Sequence[NullRun], profile: Profile, margin: float = MARGIN, provenance: str = "") -> list[Calibrated]:
-    """A limit for everything that the profile limits, by what these runs had.
+def calibrated(
+    runs: Sequence[NullRun], profile: Profile, margin: float = MARGIN, provenance: str = "", only: Collection[str] = ()
+) -> list[Calibrated]:
+    """A limit for everything that the profile limits, or for these rows, findings or families only, by what these runs had.
 
     Its distance from no change is (1 + margin) times the greater of two: what the rule refuses as finer than n supports, at the
     widest interval of a null run; and the worst end of a null run's interval. Sides are those that the profile limits. A
@@ -78,7 +80,9 @@ def calibrated(runs: Sequence[NullRun], profile: Profile, margin: float = MARGIN
     found: dict[str, list[Row]] = {}
     for run in runs:
         for label, row in run.rows.items():
-            found.setdefault(label if label in profile.rules else finding_of(label), []).append(row)
+            named = label if label in profile.rules else finding_of(label)
+            if not only or {named, finding_of(named), named.partition(".")[0]} & set(only):
+                found.setdefault(named, []).append(row)
     told = provenance or f"calibrated: {len(runs)} null runs"
     each = (_of_row(label, rows, profile, margin, told) for label, rows in sorted(found.items()))
     return [one for one in each if one is not None]
@@ -159,11 +163,11 @@ def is_alarm(row: Row, profile: Profile) -> bool:
     return profile.rule(row["label"]).role == "gate" and judged_again(row, profile).verdict != "held"
 
 
-def left_out(runs: Sequence[NullRun], profile: Profile, margin: float = MARGIN) -> Alarms | None:
+def left_out(runs: Sequence[NullRun], profile: Profile, margin: float = MARGIN, only: Collection[str] = ()) -> Alarms | None:
     """False alarms of limits calibrated without the post that is judged; None where there is one post alone."""
     posts = {run.post for run in runs}
     if len(posts) < 2:
         return None
     without = {post: [run for run in runs if run.post != post] for post in posts}
-    profiles = {post: with_limits(profile, calibrated(others, profile, margin)) for post, others in without.items()}
+    profiles = {post: with_limits(profile, calibrated(others, profile, margin, only=only)) for post, others in without.items()}
     return false_alarms(runs, lambda run: profiles[run.post])

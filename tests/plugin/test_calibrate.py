@@ -76,6 +76,7 @@ def test_what_cannot_be_is_one_line_before_anything_is_measured(folder: Path, ca
         (("--write", "x/own.toml"), "no such folder"),
         (("--write", "pyproject.toml"), "profiles have names"),
         (("--profile", "nightly"), "profile 'nightly': unknown"),
+        (("--only", "truth.gap"), "--only truth.gap: not in profile base-to-post"),
         (("--rerun", "./nowhere"), "./nowhere"),
         (("--margin", "-1"), "expected a number, 0 or more"),
     ):

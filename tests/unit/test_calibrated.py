@@ -93,6 +93,13 @@ def test_what_null_runs_say_nothing_of_stays(rows: list[Row], low: float) -> Non
     assert calibrated([run("a", *rows)], profile(low)) == []
 
 
+@pytest.mark.parametrize(("only", "labels"), [("a", ["a.b", "a.c"]), ("a.b", ["a.b"]), ("a.c[x=1]", []), ("b", [])])
+def test_a_family_a_finding_or_a_row_is_made_alone(only: str, labels: list[str]) -> None:
+    rules = {name: Rule("gate", Limit(0.1, None, "before")) for name in ("a.b", "a.c")}
+    runs = [run("a", row("a.b", Normal(0.9, 0.01, 10)), row("a.c[x=1]", Normal(0.9, 0.01, 10)))]
+    assert [one.label for one in calibrated(runs, Profile("p", rules, 2), only=[only])] == labels
+
+
 def test_where_every_run_was_exactly_no_change_the_limit_stays() -> None:
     (one,) = calibrated([run("a", row("a.b", Spread((1.0, 1.0))))], profile())
     assert one.limit is None

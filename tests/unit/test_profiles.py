@@ -63,9 +63,9 @@ def test_stage_is_looser_than_release_wherever_it_gates() -> None:
             assert (rule.limit.at_least is None) == (tight.at_least is None)
             assert (rule.limit.at_most is None) == (tight.at_most is None)
             if rule.limit.at_least is not None and tight.at_least is not None:
-                assert rule.limit.at_least < tight.at_least
+                assert rule.limit.at_least <= tight.at_least
             if rule.limit.at_most is not None and tight.at_most is not None:
-                assert rule.limit.at_most > tight.at_most
+                assert rule.limit.at_most >= tight.at_most
 
 
 def test_the_page_of_profiles_has_every_limit_that_ships() -> None:
