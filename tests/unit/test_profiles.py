@@ -47,8 +47,8 @@ def test_shipped_profiles_name_registered_findings_with_provenance(name: str) ->
 def test_limits_between_releases_are_calibrated_and_allow_no_change(name: str) -> None:
     profile = load_profile(name)
     limits = [rule.limit for rule in profile.rules.values() if rule.limit]
-    (provenance,) = {limit.provenance for limit in limits}
-    assert re.fullmatch(r"calibrated: \d+ null runs of organism:instruct, margin [\d.]+", provenance)
+    for limit in limits:
+        assert re.fullmatch(r"calibrated: \d+ null runs of organism:instruct, margin [\d.]+", limit.provenance)
     # What base-to-post judges of one model alone has no "no change" between releases.
     assert {profile.rule(f"refusal.{row}").role for row in ("harmful", "harmless", "ablation")} == {"report"}
 
@@ -80,8 +80,8 @@ def test_the_page_of_profiles_has_every_limit_that_ships() -> None:
     table = "\n".join(lines)
     assert table in page, f"its table should be:\n{table}"
     for profile in profiles[1:]:
-        told = {rule.limit.provenance for rule in profile.rules.values() if rule.limit}
-        assert f"`{profile.name}`: `{', '.join(told)}`" in page
+        told = sorted({rule.limit.provenance for rule in profile.rules.values() if rule.limit})
+        assert f"`{profile.name}`: `{'`, `'.join(told)}`" in page
     assert not any(":" in label or "[" in label for profile in profiles for label in profile.rules)  # no row of its own to list
 
 
