@@ -75,6 +75,8 @@ def calibration(request: Request) -> Iterator[str]:
     null_runs(request.runs, base)  # a stranger's record stops the series before it starts
     yield from _measured(request, base, reruns)
     runs = null_runs(request.runs, base)
+    if not runs:
+        raise InputError(f"--runs {request.runs}: no record, and none to measure", "null runs", "give --seeds 1 or more")
     provenance = f"calibrated: {len(runs)} null runs of {request.base}, margin {request.margin:g}"
     new = calibrated(runs, profile, request.margin, provenance, request.only)
     yield f"{len(runs)} null runs of {len({run.post for run in runs})} posts, profile {profile.name}, margin {request.margin:g}"

@@ -85,6 +85,9 @@ def test_what_cannot_be_is_one_line_before_anything_is_measured(folder: Path, ca
         assert message in shown.err
         assert shown.err.count("\n") == 1
         assert not shown.out
+    (folder / "runs" / "stranger.json").unlink()
+    assert typed("--seeds", "0") == 4
+    assert "no record, and none to measure" in capsys.readouterr().err
     of_another = {"schema": "1.5", "rows": [], "inputs": {side: {"digests": {"weights": "x" * 64}} for side in ("base", "post")}}
     (folder / "runs" / "stranger.json").write_text(json.dumps(of_another))
     assert typed() == 4
