@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("row", metavar="ROW", help="a finding, or a row as the table names it: truth.clean_gap")
     _add_map(commands.add_parser("map", help="show where a checkpoint keeps what it knows", description=_map.__doc__))
     _add_bake(commands.add_parser("bake", help="write a checkpoint without one direction", description=_bake.__doc__))
+    _add_calibrate(commands.add_parser("calibrate", help="make limits from null runs", description=_calibrate.__doc__))
     compare = commands.add_parser("compare", help="show two records beside each other", description=_compare.__doc__)
     compare.set_defaults(run=_compare)
     compare.add_argument(
@@ -92,6 +93,36 @@ def _add_bake(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", metavar="DIR", type=Path, required=True, help="where it goes: an empty folder, or a new one")
     how = "auto (as its weights are stored), float32, bfloat16 or float16; default: auto"
     command.add_argument("--dtype", "--mechdrift-dtype", metavar="DTYPE", type=parse_dtype, default="auto", help=how)
+
+
+def _add_calibrate(command: argparse.ArgumentParser) -> None:
+    """`mechdrift calibrate --base X --runs DIR`."""
+    from mechdrift.options import DEFAULTS, parse_seed
+    from mechdrift.profile_file import parse_target
+    from mechdrift.verdict.calibrated import MARGIN
+
+    command.set_defaults(run=_calibrate)
+    command.add_argument("--base", metavar="SPEC", required=True, help="the model, as after pytest's --base")
+    command.add_argument(
+        "--rerun", metavar="SPEC", action="append", default=[], help="the same, trained again with another seed; repeatable"
+    )
+    command.add_argument("--seeds", metavar="N", type=parse_seed, default=1, help="of splits and of jittered copies; default: 1")
+    command.add_argument(
+        "--runs", metavar="DIR", type=Path, required=True, help="where records are kept; a killed series goes on"
+    )
+    usual = DEFAULTS["--mechdrift-profile"]
+    command.add_argument("--profile", "--mechdrift-profile", metavar="NAME", default=usual, help=f"whose rows; default: {usual}")
+    command.add_argument(
+        "--only", metavar="NAME", action="append", default=[], help="make limits for this row, finding or family; repeatable"
+    )
+    command.add_argument(
+        "--write", metavar="FILE.toml|pyproject.toml:NAME", type=parse_target, help="write a profile with the limits"
+    )
+    command.add_argument("--force", action="store_true", help="replace the limits of a profile that is there")
+    command.add_argument(
+        "--margin", metavar="SHARE", type=parse_amount, default=MARGIN, help=f"beyond the worst null run; default: {MARGIN}"
+    )
+    command.add_argument("options", metavar="-- OPTION", nargs="*", help="further arguments of pytest, after --")
 
 
 def _add_cache(cache: argparse.ArgumentParser) -> None:
@@ -163,6 +194,16 @@ def _bake(options: argparse.Namespace) -> int:
 
     baked = bake(options.spec, options.direction, options.out, options.dtype, lambda label: progress_line(label, _write))
     print(f"baked: {described(baked)}")
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    """Run a model against itself, against jittered copies and against its reruns; tell limits, false alarms, write a profile."""
+    from mechdrift.calibrate import Request, calibration
+
+    given = {field.name: getattr(options, field.name) for field in fields(Request)}
+    for line in calibration(Request(**given | {name: tuple(given[name]) for name in ("rerun", "only", "options")})):
+        print(line, flush=True)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Rows: one finding's drift with its limit, role and verdict, as plain JSON data."""
 
+import json
 import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
@@ -10,6 +11,7 @@ from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.findings import Finding, registered
 from mechdrift.measures.drift import Drift
 from mechdrift.stats import CONFIDENCE
+from mechdrift.verdict.again import evidence_told, sibling_told
 from mechdrift.verdict.decide import Verdict, decide
 from mechdrift.verdict.limits import Profile, Rule
 
@@ -17,6 +19,7 @@ Row = dict[str, Any]
 CONTRIBUTORS = 3
 NOT_HELD = {"drifted", "undecided", "unmeasurable"}
 """Verdicts of a gate that --mechdrift-fail-on may name."""
+WORSE = ("reported", "held", "unmeasurable", "undecided", "drifted", "error")
 AGAINST = {"worse": "drifted", "incomparable": "unmeasurable"}
 """As which verdict a gate fails by what its baseline says; one that was lost is unmeasurable itself."""
 
@@ -66,13 +69,15 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
         "null": drift.null,
         "floor": {"low": floor.low, "high": floor.high} if floor else None,
         "n": drift.evidence.n,
-        "evidence": {"kind": drift.evidence.kind, **asdict(drift.evidence)},  # type: ignore[call-overload]
+        "evidence": evidence_told(drift),
         "unit": drift.unit,
         "better": drift.better,
         "site": drift.site,
         "note": drift.note,
         "p_value": decision.p_value,
         "needed_n": decision.needed_n,
+        "post_lacks": drift.post_lacks,
+        "sibling": sibling_told(drift),
         "contributors": [asdict(item) for item in worst if item.contribution < 0],
         "items": [asdict(item) for item in drift.items],
         "curve": [asdict(point) for point in drift.curve],
@@ -100,10 +105,11 @@ def forgotten_row(stored: Row, profile: Profile, baseline: str, between: Between
 
 def _without_number(head: Row, key: Row) -> Row:
     missing = dict.fromkeys(
-        ("estimate", "low", "high", "null", "floor", "n", "evidence", "unit", "better", "site", "p_value", "needed_n")
+        ("estimate", "low", "high", "null", "floor", "n", "evidence", "unit", "better", "site", "p_value", "needed_n", "sibling")
     )
+    rest: Row = {"status": "absent", "confidence": CONFIDENCE, "note": "", "post_lacks": False}
     lists: Row = {"contributors": [], "items": [], "curve": [], "maps": []}
-    return plain(head | {"key": key, "status": "absent", "confidence": CONFIDENCE, "note": ""} | missing | lists)
+    return plain(head | {"key": key} | rest | missing | lists)
 
 
 def _head(label: str, between: Between, finding: Finding, rule: Rule, profile: Profile, verdict: Verdict, reason: str) -> Row:
@@ -137,6 +143,11 @@ def fails(row: Row, fail_on: Collection[str]) -> set[str]:
         return verdicts
     failing = set() if waiver else set(fail_on)
     return verdicts - (({"held"} | NOT_HELD) - failing) if row["role"] == "gate" else set()
+
+
+def worse_of(one: Row, other: Row) -> Row:
+    """Of two rows of one name, which two tests asked for, that which is further from held, whichever came first."""
+    return max(one, other, key=lambda row: (WORSE.index(row["verdict"]), json.dumps(row, sort_keys=True)))
 
 
 def holds(row: Row) -> bool:

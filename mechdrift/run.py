@@ -18,7 +18,7 @@ from mechdrift.findings import Finding, registered
 from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.options import OFF, Settings
 from mechdrift.report import text
-from mechdrift.rows import Asked, Row, fails, unmeasured_row
+from mechdrift.rows import Asked, Row, fails, unmeasured_row, worse_of
 from mechdrift.run_record import record_of
 from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule, row_of
@@ -319,7 +319,8 @@ class ComparingRun:
         """Collect rows, on the controller from all workers."""
         told: dict[str, Any] = getattr(report, "mechdrift", {"row": None, "bad_input": False, "expected": []})
         row: Row | None = told["row"]
-        if row is not None and row["label"] not in self.rows:
+        known = row and self.rows.get(row["label"])
+        if row is not None and row != known and worse_of(known or row, row) == row:
             self.rows[row["label"]] = row
             if not self.is_worker:
                 self.config.hook.pytest_mechdrift_row(config=self.config, row=row)

@@ -165,8 +165,8 @@ class Spread:
 
     @property
     def estimate(self) -> float:
-        """The median."""
-        return float(np.median(self.values))
+        """The median; NaN of none."""
+        return float(np.median(self.values)) if self.values else math.nan
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
         """The range of the middle parts."""
@@ -182,6 +182,14 @@ class Spread:
 def normal_quantile(probability: float) -> float:
     """Quantile of the standard normal distribution."""
     return float(special.ndtri(probability))
+
+
+def clopper_pearson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """Exact two-sided interval of a proportion, in [0, 1]: Clopper and Pearson (1934), Biometrika 26:404."""
+    tail = (1 - confidence) / 2
+    low = float(special.betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    high = float(special.betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    return Interval(low, high)
 
 
 def jackknife_error(left_out: Float[np.ndarray, " n"]) -> float:
@@ -295,9 +303,17 @@ def cross_fitted_slope(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"])
 
 
 def evidence_of(told: Mapping[str, Any]) -> Evidence:
-    """Evidence from its fields and its kind, as a record has them. Raises ValueError for a kind that is none."""
+    """Evidence from its fields and its kind, as a record has them, where None is no number. Raises ValueError for no kind."""
     kinds: dict[str, Callable[..., Evidence]] = {each.kind: each for each in (Normal, PairedProportions, Proportion, Spread)}
     if told["kind"] not in kinds:
         raise ValueError(f"evidence {told['kind']!r}: expected one of {', '.join(kinds)}")
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items() if name != "kind"}
+
+    def number(value: Any) -> Any:
+        return math.nan if value is None else value
+
+    fields = {
+        name: tuple(map(number, value)) if isinstance(value, list) else number(value)
+        for name, value in told.items()
+        if name != "kind"
+    }
     return kinds[told["kind"]](**fields)

@@ -62,9 +62,8 @@ def failure(row: Row, again: str) -> str:
     lines.append(f"  estimate  {interval(row)} {row['unit']}{judged}")
     lines += _against(row)
     floor = row["floor"]
-    needed = f"; about {row['needed_n']} would decide" if row["needed_n"] else ""
     no_change = f"no change [{number(floor['low'])}, {number(floor['high'])}] at this resolution; " if floor else ""
-    lines.append(f"  {no_change}n = {row['n']} entities{needed}")
+    lines.append(f"  {no_change}n = {row['n']} entities")
     lines.append(f"  site      {row['site']} ({row['key']['site_rule']})")
     if row["note"]:
         lines.append(f"  note      {row['note']}")

@@ -43,30 +43,50 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
         return Decision(
             verdict, f"post has nothing left to compare; {drift.sibling.measure} is {absolute.verdict}", absolute.p_value
         )
-    if not all(math.isfinite(value) for value in (drift.estimate, *drift.interval)):
-        return Decision("unmeasurable", f"the estimate is {drift.estimate}, its interval {tuple(drift.interval)}")
+    if why := _no_number(drift):
+        return Decision("unmeasurable", why)
     if limit is None:
         return Decision("reported", "no limit")
+    bounds = [bound for _, bound in _bounds(limit)]
+    if not bounds or not all(map(math.isfinite, bounds)):
+        return Decision("unmeasurable", f"limit {limit} is no number")
     p_value = _p_respected(drift, limit)
     if p_value < LEVEL / m:
         return Decision("drifted", f"p of a respected limit {p_value:.2g}, under {LEVEL / m:.2g}", p_value)
-    errors_needed = normal_quantile(0.5 + CONFIDENCE / 2) + normal_quantile(1 - LEVEL / (2 * m))
+    supports = errors_needed(profile)
     room = _room(drift.null, limit) if drift.null is not None else 0.0
     error = _standard_error(drift)
     # A limit at or beyond no change demands a change: there is no room that n would have to support. Nor without a null.
-    if 0 < room < errors_needed * error:
-        needed = _scaled(drift, (errors_needed * error / room) ** 2)
-        at_this = f"limit {limit} is {room / error:.1f} standard errors from no change, {errors_needed:.1f} needed"
+    if 0 < room < supports * error:
+        needed = _scaled(drift, (supports * error / room) ** 2)
+        at_this = f"limit {limit} is {room / error:.1f} standard errors from no change, {supports:.1f} needed"
         return Decision("unmeasurable", f"{at_this}{f'; n = {needed} would do' if needed else ''}", p_value, needed)
     low, high = drift.interval
     if low >= _or(limit.at_least, -math.inf) and high <= _or(limit.at_most, math.inf):
         return Decision("held", "the interval lies inside the limit", p_value)
-    return Decision(
-        "undecided",
-        "the interval crosses the limit, the evidence against it is not enough",
-        p_value,
-        _deciding_n(drift, limit, m),
-    )
+    needed = _deciding_n(drift, limit, m)
+    more = f"; about {max(needed - drift.evidence.n, 1)} more would decide" if needed else ""
+    return Decision("undecided", f"the interval crosses the limit, the evidence against it is not enough{more}", p_value, needed)
+
+
+def errors_needed(profile: Profile) -> float:
+    """Standard errors that must lie between no change and a limit for it to be judged: 1.645 + z(1 - .05/2m)."""
+    m = max(profile.gated_as_shipped, 1)
+    return normal_quantile(0.5 + CONFIDENCE / 2) + normal_quantile(1 - LEVEL / (2 * m))
+
+
+def _no_number(drift: Drift) -> str:
+    """Why there is no number to judge; empty where there is one."""
+    evidence = drift.evidence
+    if not math.isfinite(evidence.n) or (drift.null is not None and not math.isfinite(drift.null)):
+        return f"n is {evidence.n}, no change {drift.null}"
+    try:
+        if not math.isfinite(evidence.estimate):
+            return f"the estimate is {evidence.estimate}"
+        interval = evidence.interval()
+    except (ValueError, ZeroDivisionError):  # nothing was counted, or what was is no number
+        return f"no estimate can be made of {evidence}"
+    return "" if all(map(math.isfinite, interval)) else f"the interval is {tuple(interval)}"
 
 
 def _or(bound: float | None, otherwise: float) -> float:

@@ -99,6 +99,8 @@ def parse_rule(where: str, row: Any, extended: Rule = NO_RULE, provenance: str =
     limit = extended.limit
     if any(side in row for side in SIDES):
         low, high = (_bound(where, row.get(side)) for side in SIDES)
+        if low is None and high is None:  # as a marker can say
+            raise InputError(f"{where}: a limit without a bound", "at_least or at_most", mend)
         if low is not None and high is not None and low > high:
             raise InputError(f"{where}: at_least {low:g} over at_most {high:g}", "a range", mend)
         limit = Limit(low, high, str(row.get("provenance", provenance)))

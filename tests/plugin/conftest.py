@@ -5,6 +5,7 @@ import json
 import os
 import pkgutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import mechdrift
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.data.organisms.rotation import rotate, turning
+from mechdrift.verdict.again import judged_again
+from mechdrift.verdict.profiles import load_profile
 
 BASE, INSTRUCT = "organism:base", "organism:instruct"
 
@@ -76,6 +79,17 @@ class Compared:
         return {name: row["verdict"] for name, row in self.rows.items()}
 
 
+def judged_again_alike(run: Compared, project: Path) -> None:
+    """Whatever a test runs: what its record holds is enough to give every row its verdict again."""
+    profile = load_profile(run.record["settings"]["profile"], project)
+    for row in run.rows.values():
+        rule = profile.rule(row["label"])
+        if (rule.limit and asdict(rule.limit)) == row["limit"]:  # not as a test was marked
+            again = judged_again(row, profile)
+            assert again.verdict == row["verdict"], row["label"]
+            assert (again.p_value, again.needed_n) == (row["p_value"], row["needed_n"])
+
+
 @pytest.fixture
 def compare(pytester: pytest.Pytester, shared_cache: Path) -> Callable[..., Compared]:
     """Run `pytest --base X --post Y ...` in an empty folder."""
@@ -85,6 +99,9 @@ def compare(pytester: pytest.Pytester, shared_cache: Path) -> Callable[..., Comp
         record.unlink(missing_ok=True)
         arguments = ["--base", base, "--post", post, "--mechdrift-cache", cache, "--mechdrift-record", record, *more]
         runner = pytester.runpytest_subprocess if process else pytester.runpytest_inprocess
-        return Compared(runner(*map(str, arguments)), record)
+        compared = Compared(runner(*map(str, arguments)), record)
+        if compared.rows:
+            judged_again_alike(compared, pytester.path)
+        return compared
 
     return run

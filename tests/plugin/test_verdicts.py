@@ -15,7 +15,8 @@ from tiny import tiny_model
 
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.verdict.profiles import load_profile
+from mechdrift.verdict.again import judged_again
+from mechdrift.verdict.profiles import load_profile, profile_names
 
 GATED = load_profile("base-to-post").gated_as_shipped
 SIMILARITY = "truth.direction_similarity"
@@ -107,10 +108,18 @@ def test_a_failed_gate_says_by_how_much_against_which_limit_from_which_n(
     assert "Traceback" not in run.out
 
 
+def held_by_every_profile(run: Any) -> bool:
+    """Whether all gates are held, by whatever shipped profile: the rows are measured once and judged again."""
+    profiles = [load_profile(name) for name in profile_names()]
+    judged = [(profile.rule(label), judged_again(row, profile)) for profile in profiles for label, row in run.rows.items()]
+    return {found.verdict for rule, found in judged if rule.role == "gate"} == {"held"}
+
+
 def test_identical_checkpoints_are_exactly_no_change(compare: Callable[..., Any]) -> None:
-    run = compare("organism:instruct", "organism:instruct")
+    run = compare("organism:instruct", "organism:instruct", "--mechdrift-profile", "release")
     assert run.code == 0
     assert run.record["inputs"]["identical"]
+    assert held_by_every_profile(run)
     for row in with_numbers(run).values():
         assert row["verdict"] == ("held" if row["limit"] else "reported")
         if row["null"] is None:  # of one model alone: it is measured
@@ -121,8 +130,9 @@ def test_identical_checkpoints_are_exactly_no_change(compare: Callable[..., Any]
 
 
 def test_without_the_short_cut_identical_checkpoints_are_within_a_millionth(compare: Callable[..., Any]) -> None:
-    run = compare("organism:instruct", "organism:instruct", "--mechdrift-no-identity-shortcut")
+    run = compare("organism:instruct", "organism:instruct", "--mechdrift-profile", "release", "--mechdrift-no-identity-shortcut")
     assert run.code == 0
+    assert held_by_every_profile(run)
     for row in with_numbers(run).values():
         assert row["null"] is None or row["estimate"] == pytest.approx(row["null"], abs=1e-6)
         assert "identical" not in row["note"]

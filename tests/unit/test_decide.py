@@ -2,17 +2,18 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mechdrift.measures.drift import Drift
-from mechdrift.stats import Normal, PairedProportions, Spread
+from mechdrift.stats import Normal, PairedProportions, Proportion, Spread
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.limits import Limit, Profile, Rule
 
-ORDER = {"drifted": 0, "undecided": 1, "held": 2}
+ORDER = {"drifted": 0, "unmeasurable": 1, "undecided": 2, "held": 3}
 
 
 def drift(estimate: float, error: float, null: float | None = 1.0, n: int = 100, **more: object) -> Drift:
@@ -121,18 +122,96 @@ def test_without_a_limit_a_row_is_reported() -> None:
     assert decide(drift(0.1, 0.01), Profile("p", {}, 1)).verdict == "reported"
 
 
-@given(st.floats(-2, 2), st.floats(0, 1), st.floats(-2, 2), st.floats(0, 1))
-def test_the_verdict_is_monotone_in_estimate_and_limit(estimate: float, more: float, bound: float, error: float) -> None:
-    verdicts = [
-        decide(drift(estimate, error), profile(at_least=bound)).verdict,
-        decide(drift(estimate + more, error), profile(at_least=bound)).verdict,
-        decide(drift(estimate, error), profile(at_least=bound - more)).verdict,
+FINITE = st.floats(-2, 2)
+ERROR = st.floats(0, 1)
+BAD = st.sampled_from([math.nan, math.inf, -math.inf])
+
+
+def rank(judged: Drift, rule: Profile) -> int:
+    return ORDER[decide(judged, rule).verdict]
+
+
+@given(FINITE, ERROR, st.floats(0.001, 3), st.floats(0, 1), st.integers(1, 60))
+def test_what_is_better_or_asked_less_of_is_judged_no_worse(
+    estimate: float, error: float, room: float, more: float, gates: int
+) -> None:
+    """In the order drifted, refused, undecided, held, while the limit leaves room for no change."""
+    at = rank(drift(estimate, error), profile(at_least=1 - room, gates=gates))
+    assert at <= rank(drift(estimate + more, error), profile(at_least=1 - room, gates=gates))
+    assert at <= rank(drift(estimate, error), profile(at_least=1 - room - more, gates=gates))
+
+
+@given(FINITE, ERROR, st.floats(0, 3), st.floats(0, 1))
+def test_a_limit_that_demands_a_change_is_never_refused_and_as_monotone(
+    estimate: float, error: float, beyond: float, more: float
+) -> None:
+    """Loosened until it leaves a little room it may be refused, which is why the two are told apart."""
+    found = [
+        rank(drift(estimate, error), profile(at_least=1 + beyond + more)),
+        rank(drift(estimate, error), profile(at_least=1 + beyond)),
+        rank(drift(estimate + more, error), profile(at_least=1 + beyond)),
     ]
-    assume("unmeasurable" not in verdicts)
-    assert ORDER[verdicts[0]] <= ORDER[verdicts[1]]
-    assert ORDER[verdicts[0]] <= ORDER[verdicts[2]]
+    assert ORDER["unmeasurable"] not in found
+    assert found == sorted(found)
 
 
-@given(st.sampled_from([math.nan, math.inf, -math.inf]), st.floats(0, 1))
-def test_what_is_not_a_number_is_never_green(estimate: float, error: float) -> None:
-    assert decide(drift(estimate, error), profile(at_least=0.8)).verdict == "unmeasurable"
+@given(FINITE, ERROR, st.floats(0.001, 2), st.floats(0.001, 2), st.floats(0, 1), st.floats(0, 1))
+def test_two_sides_are_as_monotone_in_the_limit(
+    estimate: float, error: float, below: float, above: float, more: float, and_more: float
+) -> None:
+    tight = rank(drift(estimate, error), profile(1 - below, 1 + above))
+    assert tight <= rank(drift(estimate, error), profile(1 - below - more, 1 + above + and_more))
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.floats(0.01, 0.9), st.floats(0, 0.09))
+def test_shares_are_as_monotone_whose_error_goes_with_their_counts(gained: int, lost: int, room: float, more: float) -> None:
+    """Loosening a limit never makes a verdict worse; one item that is lost instead of gained never makes it better than held."""
+
+    def found(gained: int, lost: int, room: float) -> int:
+        return rank(replace(drift(0, 0, null=0.0), evidence=PairedProportions(gained, lost, 100)), profile(at_least=-room))
+
+    assert found(gained, lost, room) <= found(gained, lost, room + more)
+    if gained:
+        verdicts = found(gained, lost, room), found(gained - 1, lost + 1, room)
+        assert verdicts != (ORDER["drifted"], ORDER["held"])
+
+
+def resting_on(evidence: Any, null: float | None) -> Drift:
+    """A drift with any evidence; the type checker of our tests would look at its estimate, and may find none."""
+    found = drift(1, 0.001, null=null)
+    object.__setattr__(found, "evidence", evidence)
+    return found
+
+
+EVIDENCE: list[tuple[type, dict[str, Any]]] = [
+    (Normal, {"estimate": 1.0, "standard_error": 0.001, "n": 100}),
+    (PairedProportions, {"gained": 3.0, "lost": 1.0, "n": 100}),
+    (Proportion, {"successes": 99.0, "n": 100}),
+    (Spread, {"values": (1.0, 1.0, 1.0)}),
+]
+
+
+@given(st.sampled_from(EVIDENCE), st.data(), BAD, st.sampled_from([None, 0.0, 1.0]))
+def test_what_is_no_number_in_any_field_is_never_held(
+    kind: tuple[type, dict[str, Any]], data: st.DataObject, bad: float, null: float | None
+) -> None:
+    make, fields = kind
+    name = data.draw(st.sampled_from(sorted(fields)))
+    spoilt = make(**fields)
+    object.__setattr__(spoilt, name, (1.0, bad) if isinstance(fields[name], tuple) else bad)
+    for rule in (profile(at_least=-5), profile(at_most=5), profile(-5, 5)):
+        assert decide(resting_on(make(**fields), null), rule).verdict == "held"
+        assert decide(resting_on(spoilt, null), rule).verdict == "unmeasurable"
+    assert decide(resting_on(spoilt, null), Profile("p", {}, 1)).verdict == "unmeasurable"
+
+
+@given(BAD)
+def test_a_null_and_a_limit_that_are_no_numbers_are_never_held(bad: float) -> None:
+    assert decide(drift(1, 0.001, null=bad), profile(at_least=0.5)).verdict == "unmeasurable"
+    for rule in (profile(at_least=bad), profile(at_most=bad), profile(bad, 2.0), profile(0.5, bad), profile()):
+        assert decide(drift(1, 0.001), rule).verdict == "unmeasurable"
+
+
+@pytest.mark.parametrize("evidence", [Proportion(0, 0), PairedProportions(0, 0, 0), Spread(())])
+def test_of_nothing_counted_there_is_no_verdict(evidence: Any) -> None:
+    assert decide(resting_on(evidence, 1.0), profile(at_least=-5)).verdict == "unmeasurable"

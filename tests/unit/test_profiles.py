@@ -1,5 +1,6 @@
 """Profiles: shipped ones, the user's, what extends what, and what is wrong with one."""
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -40,6 +41,48 @@ def test_shipped_profiles_name_registered_findings_with_provenance(name: str) ->
     assert (gated > 0) == (name != "report")
     assert all(rule.limit.provenance != "user" for rule in profile.rules.values() if rule.limit)
     assert not profile.waivers
+
+
+@pytest.mark.parametrize("name", ["release", "stage"])
+def test_limits_between_releases_are_calibrated_and_allow_no_change(name: str) -> None:
+    profile = load_profile(name)
+    limits = [rule.limit for rule in profile.rules.values() if rule.limit]
+    for limit in limits:
+        assert re.fullmatch(r"calibrated: \d+ null runs of organism:instruct, margin [\d.]+", limit.provenance)
+    # What base-to-post judges of one model alone has no "no change" between releases.
+    assert {profile.rule(f"refusal.{row}").role for row in ("harmful", "harmless", "ablation")} == {"report"}
+
+
+def test_stage_is_looser_than_release_wherever_it_gates() -> None:
+    release, stage = load_profile("release"), load_profile("stage")
+    for label, rule in stage.rules.items():
+        if rule.role == "gate":
+            tight = release.rule(label).limit
+            assert rule.limit
+            assert tight
+            assert (rule.limit.at_least is None) == (tight.at_least is None)
+            assert (rule.limit.at_most is None) == (tight.at_most is None)
+            if rule.limit.at_least is not None and tight.at_least is not None:
+                assert rule.limit.at_least <= tight.at_least
+            if rule.limit.at_most is not None and tight.at_most is not None:
+                assert rule.limit.at_most >= tight.at_most
+
+
+def test_the_page_of_profiles_has_every_limit_that_ships() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text()
+    profiles = [load_profile(name) for name in ("base-to-post", "release", "stage")]
+    lines = []
+    for finding in sorted(registered()):
+        rules = [profile.rule(finding) for profile in profiles]
+        cells = [f"{rule.role} {rule.limit}" if rule.limit else rule.role for rule in rules]
+        marks = [" (uncalibrated)" if rule.limit and rule.limit.provenance == UNCALIBRATED else "" for rule in rules]
+        lines.append(" | ".join(["", f"`{finding}`", *(map("".join, zip(cells, marks, strict=True))), ""]).strip())
+    table = "\n".join(lines)
+    assert table in page, f"its table should be:\n{table}"
+    for profile in profiles[1:]:
+        told = sorted({rule.limit.provenance for rule in profile.rules.values() if rule.limit})
+        assert f"`{profile.name}`: `{'`, `'.join(told)}`" in page
+    assert not any(":" in label or "[" in label for profile in profiles for label in profile.rules)  # no row of its own to list
 
 
 def test_report_has_the_limits_of_base_to_post_and_gates_nothing() -> None:

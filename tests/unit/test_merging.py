@@ -1,0 +1,68 @@
+"""Rows of workers come in any order: the record and the exit code do not know it."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mechdrift.rows import NOT_HELD, WORSE, worse_of
+from mechdrift.run import ComparingRun
+
+ROWS = st.builds(
+    lambda label, verdict, role, estimate: {
+        "label": label,
+        "verdict": verdict,
+        "role": role,
+        "estimate": estimate,
+        "waiver": None,
+        "baseline": None,
+    },
+    st.sampled_from(["a.a", "a.b", "a.c"]),  # so few that some come twice
+    st.sampled_from(WORSE),
+    st.sampled_from(["gate", "report"]),
+    st.integers(0, 3),
+)
+
+
+def merged(rows: list[dict[str, Any]]) -> ComparingRun:
+    """A controller's run after these rows' reports, one by one."""
+    told: Any = SimpleNamespace(hook=SimpleNamespace(pytest_mechdrift_row=lambda **_: None))
+    settings: Any = SimpleNamespace(fail_on=NOT_HELD, update=False)
+    nothing: Any = None
+    run = ComparingRun(told, settings, nothing, nothing, {}, nothing)
+    for row in rows:
+        report: Any = SimpleNamespace(
+            failed=row["verdict"] == "error", mechdrift={"row": row, "bad_input": False, "expected": []}
+        )
+        run.pytest_runtest_logreport(report)
+    return run
+
+
+@given(st.lists(ROWS, max_size=8), st.randoms(use_true_random=False))
+def test_any_order_gives_the_same_rows_and_exit_code(rows: list[dict[str, Any]], random: Any) -> None:
+    shuffled = rows.copy()
+    random.shuffle(shuffled)
+    one, other = merged(rows), merged(shuffled)
+    assert one.rows == other.rows
+    assert one.exit_code() == other.exit_code()
+
+
+@given(st.lists(ROWS, min_size=1, max_size=8), st.integers(0, 8))
+def test_any_partition_gives_what_the_whole_gives(rows: list[dict[str, Any]], cut: int) -> None:
+    """Each worker's rows merged by themselves, and then with the other's."""
+    parts = [list(merged(part).rows.values()) for part in (rows[:cut], rows[cut:])]
+    assert merged([row for part in parts for row in part]).rows == merged(rows).rows
+
+
+@given(ROWS, ROWS)
+def test_a_second_row_of_one_name_never_makes_the_first_better(first: dict[str, Any], second: dict[str, Any]) -> None:
+    kept = worse_of(first, second)
+    assert kept in (first, second)
+    assert WORSE.index(kept["verdict"]) == max(WORSE.index(first["verdict"]), WORSE.index(second["verdict"]))
+
+
+def test_a_drifted_row_is_not_hidden_by_a_held_one_of_its_name() -> None:
+    """As it was once: the first row stood, and the run was green."""
+    row = {"label": "a.a", "role": "gate", "estimate": 1, "waiver": None, "baseline": None}
+    assert merged([row | {"verdict": "held"}, row | {"verdict": "drifted"}]).exit_code() == 1
