@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mechdrift.prompts.texts import Text
     from mechdrift.prompts.written_pairs import WrittenPair
     from mechdrift.run import ComparingRun
+    from mechdrift.tiers import Tier
 
 Beside = Callable[[str, bytes], None]
 RECORDER = pytest.StashKey["Recorder"]()
@@ -91,6 +92,12 @@ def mechdrift_texts(pytestconfig: pytest.Config) -> "tuple[Text, ...]":
 def mechdrift_hand_set(pytestconfig: pytest.Config) -> "HandSet":
     """Choices that the user made by hand."""
     return _run(pytestconfig).hand_set
+
+
+@pytest.fixture(scope="session")
+def mechdrift_tier(pytestconfig: pytest.Config) -> "Tier":
+    """How many items are asked."""
+    return _run(pytestconfig).tier
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
         "settings": {
             "profile": run.profile.name,
             "gated_as_shipped": run.profile.gated_as_shipped,
+            "tier": run.tier.name,
             "fail_on": list(run.settings.fail_on),
             "dtype": pick_dtype(run.settings.dtype, device),
             "device": device,

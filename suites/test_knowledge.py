@@ -15,6 +15,7 @@ from mechdrift.measures.drift import Drift
 from mechdrift.prompts.pairs import FORMS, Form
 from mechdrift.prompts.written_pairs import WrittenPair
 from mechdrift.suites.knowledge import Knowledge, read_knowledge
+from mechdrift.tiers import Tier
 
 MEASURES: dict[str, Callable[[Knowledge], Drift]] = {
     "location": lambda read: knowledge.location(read.read),
@@ -43,12 +44,13 @@ def measured(
     readings: dict[Form, Knowledge],
     pairs: Sequence[WrittenPair],
     hand_set: HandSet,
+    tier: Tier,
     seed: int,
 ) -> Drift:
     """One measure in one form."""
     name, form = request.param
     if form not in readings:
-        readings[form] = recordings.at_one_batch(lambda: read_knowledge(pair, recordings, form, seed, pairs, hand_set))
+        readings[form] = recordings.at_one_batch(lambda: read_knowledge(pair, recordings, form, seed, tier, pairs, hand_set))
     return readings[form].noted(MEASURES[name](readings[form]))
 
 

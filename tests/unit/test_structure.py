@@ -61,7 +61,7 @@ def readings(**numbers: list[list[float]]) -> StructureReadings:
     values = np.zeros((layers, len(KINDS), len(NUMBERS)))
     for name, rows in numbers.items():
         values[:, :4, NUMBERS.index(name)] = rows
-    return StructureReadings(values, ("q", "k", "v", "o"), {}, 0, {})
+    return StructureReadings(values, tuple(range(layers)), layers, ("q", "k", "v", "o"), {}, 0, {})
 
 
 def test_a_median_of_all_there_is_has_no_error_and_shows_its_range() -> None:

@@ -1,0 +1,179 @@
+"""`--mechdrift-plan`: what a run would ask and take, before it starts. No weights are loaded, nothing is measured or kept."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mechdrift.checkpoints.load import load_config
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.pool import Pool, pick_device, pick_dtype
+from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.store import Part, Store
+from mechdrift.engine.sweep import BUDGET_PER_TOKEN
+from mechdrift.engine.work import NOTHING, Work
+from mechdrift.report.terminal import aligned
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from mechdrift.run import ComparingRun
+
+SECONDS = 0.3  # that each rate is measured for, at least
+EIGEN_SIDE = 512  # of the matrix whose decomposition is timed
+LARGEST = 1 << 26  # values of the matrix that is read for the memory's rate
+HEADS = ("family", "rows", "gated", "prompts", "tokens", "replies", "their tokens", "minutes", "kept, MB")
+
+
+class CountingStore(Store):
+    """An empty store that makes nothing: it counts what its parts would take, and answers with zeros."""
+
+    def get(self, provenance: dict[str, Any], parts: Sequence[Part], label: str = "") -> "list[Tensor]":
+        """Zeros in the place of every part; of what was asked before no work."""
+        import torch
+
+        told = repr(provenance)
+        if told not in self.warnings:
+            self.warnings.append(told)
+            self.work = sum((part.whole_work for part in parts), self.work)
+        return [torch.zeros(()).expand(part.shape) for part in parts]
+
+
+class CountingRecorder(Recorder):
+    """A recorder that loads no model."""
+
+    def joined(self, shape: tuple[int, ...], axis: int, cut: list[list[int]], parts: "list[Tensor]", name: str) -> "np.ndarray":
+        """Zeros, which take no memory while nobody writes to them."""
+        import numpy as np
+
+        return np.zeros(shape, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device does in a second, measured on products of the model's size."""
+
+    flops: float
+    """Of a matrix product: what forwards of many tokens are made of."""
+    bytes: float
+    """Read by a product of a matrix and a vector: what replies, a token at a time, are made of."""
+    cubes: float
+    """Of symmetric eigendecompositions in float64, the third power of a matrix's side."""
+
+    @classmethod
+    def of(cls, device: str, dtype: str, width: int, weights: int, tokens: int) -> "Rates":
+        """Measure them; takes a second or two."""
+        import torch
+
+        on, kind = ("cuda" if device in ("map", "tp") else device), getattr(torch, dtype)
+        given, matrix = torch.randn(tokens, width, device=on).to(kind), torch.randn(width, 4 * width, device=on).to(kind)
+        rows = max(1, min(weights, LARGEST) // width)
+        tall, vector = torch.randn(rows, width, device=on).to(kind), torch.randn(width, device=on).to(kind)
+        side = min(EIGEN_SIDE, width)
+        symmetric = torch.randn(side, side, dtype=torch.float64, device=on)
+        symmetric = symmetric + symmetric.mT
+        products = _per_second(lambda: given @ matrix, on)
+        readings = _per_second(lambda: tall @ vector, on)
+        decompositions = _per_second(lambda: torch.linalg.eigh(symmetric), on)
+        return cls(products * 2 * given.numel() * 4 * width, readings * tall.numel() * tall.itemsize, decompositions * side**3)
+
+    def seconds(self, work: Work, weights: int, head: int, itemsize: int) -> float:
+        """Of work with a model of so many weights, the head's among them."""
+        tokens = (weights - head) * (work.tokens + work.reply_tokens) + head * (
+            work.prompts + work.head_tokens + work.reply_tokens
+        )
+        return 2 * tokens / self.flops + work.reply_steps * weights * itemsize / self.bytes + work.matrix_cubes / self.cubes
+
+
+def _per_second(do: Callable[[], object], device: str) -> float:
+    """How often something is done in a second."""
+    import torch
+
+    def wait() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    do()
+    wait()
+    started, times = time.perf_counter(), 0
+    while (passed := time.perf_counter() - started) < SECONDS:
+        do()
+        wait()
+        times += 1
+    return times / passed
+
+
+def planned(run: "ComparingRun") -> dict[str, Work]:
+    """What each family of the rows that were collected takes at most, in the order in which they run."""
+    from mechdrift.engine.generate.choose import generator_for
+    from mechdrift.fixtures import Pair
+    from mechdrift.suites.plans import PLANS, Asked
+
+    assert run.base
+    assert run.post
+    assert run.instructions
+    assert run.texts
+    settings, device = run.settings, pick_device(run.settings.device)
+    store = CountingStore(Path())
+    recorder = CountingRecorder(Pool(device, pick_dtype(settings.dtype, device)), store, settings.batch)
+    points = run.base, run.post
+    asked = Asked(
+        Pair(*points),
+        recorder,
+        generator_for(recorder, settings.generator, settings.vllm_args, points),
+        run.tier,
+        run.statements,
+        run.pairs,
+        run.instructions,
+        run.texts.all,
+        run.hand_set,
+        settings.seed,
+        settings.identity_shortcut,
+    )
+    found = {}
+    for family in dict.fromkeys(asked_for.finding.family for asked_for in sorted(run.expected, key=lambda each: each.label)):
+        if family in PLANS:
+            before = store.work
+            PLANS[family](asked)
+            found[family] = store.work - before
+    return found
+
+
+def told(run: "ComparingRun") -> list[str]:
+    """The plan in lines."""
+    assert run.base
+    assert run.post
+    import torch
+
+    work, device = planned(run), pick_device(run.settings.device)
+    dtype = pick_dtype(run.settings.dtype, device)
+    larger = max((run.base, run.post), key=lambda point: point.parameters)
+    size = getattr(torch, dtype).itemsize
+    rates = Rates.of(device, dtype, larger.width, larger.parameters, run.settings.batch)
+    table = [HEADS]
+    for family, amount in [*work.items(), ("all", sum(work.values(), NOTHING))]:
+        rows = [asked for asked in run.expected if family in (asked.finding.family, "all")]
+        gated = sum(asked.rule(run.profile).role == "gate" for asked in rows)
+        minutes = rates.seconds(amount, larger.parameters, _head(larger), size) / 60
+        numbers = (len(rows), gated, amount.prompts, amount.tokens, amount.replies, amount.reply_tokens)
+        table.append((family, *(f"{number:,}" for number in numbers), f"{minutes:.2f}", f"{amount.bytes / 1e6:,.0f}"))
+    lines = ["".join(line).rstrip() for line in aligned(table)]
+    unplanned = sorted({asked.finding.name for asked in run.expected if asked.finding.family not in work})
+    if unplanned:
+        lines.append(f"not counted, as no plan is known of them: {', '.join(unplanned)}")
+    sweeps = run.settings.batch * BUDGET_PER_TOKEN["cpu" if device == "cpu" else "gpu"]
+    memory = 1.15 * larger.parameters * size + 1.5e9 + (sweeps if "knowledge" in work else 0)
+    lines += [
+        "all are upper bounds, with an empty cache: of kinds that base does not know less is asked; a family is counted whole",
+        f"minutes are an estimate, without loading and statistics, from {rates.flops / 1e9:,.0f} GFLOP/s, {rates.bytes / 1e9:,.1f} "
+        f"GB/s and {rates.cubes / 1e9:,.2f}e9 cubes/s of eigendecompositions, measured on {device} in {dtype}",
+        f"memory: at most {memory / 1e9:.1f} GB on {device} (docs/memory.md)",
+    ]
+    return lines
+
+
+def _head(checkpoint: Checkpoint) -> int:
+    """Weights of the head."""
+    return int(load_config(checkpoint).get_text_config(decoder=True).vocab_size) * checkpoint.width
