@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mechdrift.engine.work import NOTHING
 from mechdrift.report import terminal, text
 from mechdrift.report.record import write_whole
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mechdrift.engine.generate.arms import Generator
     from mechdrift.engine.record import Progress
     from mechdrift.engine.recordings import Recorder
+    from mechdrift.engine.work import Work
     from mechdrift.hand_set import HandSet
     from mechdrift.measures.drift import Drift
     from mechdrift.prompts.instructions import Instructions
@@ -185,6 +187,12 @@ def work_done(config: pytest.Config) -> dict[str, int]:
         "cache_hits": recorder.store.hits,
         "cache_misses": recorder.store.misses,
     }
+
+
+def work_so_far(config: pytest.Config) -> "tuple[int, Work]":
+    """Models loaded, and work done, by this process."""
+    recorder = config.stash.get(RECORDER, None)
+    return (recorder.pool.loads, recorder.store.work) if recorder else (0, NOTHING)
 
 
 def warnings_given(config: pytest.Config) -> list[str]:

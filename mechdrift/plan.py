@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Part, Store
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN
 from mechdrift.engine.work import NOTHING, Work
+from mechdrift.errors import Unmeasurable
 from mechdrift.report.terminal import aligned
 
 if TYPE_CHECKING:
@@ -27,16 +28,19 @@ LARGEST = 1 << 26  # values of the matrix that is read for the memory's rate
 HEADS = ("family", "rows", "gated", "prompts", "tokens", "replies", "their tokens", "minutes", "kept, MB")
 
 
+@dataclass
 class CountingStore(Store):
     """An empty store that makes nothing: it counts what its parts would take, and answers with zeros."""
 
-    def get(self, provenance: dict[str, Any], parts: Sequence[Part], label: str = "") -> "list[Tensor]":
-        """Zeros in the place of every part; of what was asked before no work."""
+    asked: set[str] = field(default_factory=set)
+    """Provenances: what was asked before takes nothing."""
+
+    def get(self, provenance: dict[str, Any], parts: Sequence[Part], label: str = "") -> "list[Tensor]":  # noqa: ARG002
+        """Zeros in the place of every part."""
         import torch
 
-        told = repr(provenance)
-        if told not in self.warnings:
-            self.warnings.append(told)
+        if (told := repr(provenance)) not in self.asked:
+            self.asked.add(told)
             self.work = sum((part.whole_work for part in parts), self.work)
         return [torch.zeros(()).expand(part.shape) for part in parts]
 
@@ -44,7 +48,7 @@ class CountingStore(Store):
 class CountingRecorder(Recorder):
     """A recorder that loads no model."""
 
-    def joined(self, shape: tuple[int, ...], axis: int, cut: list[list[int]], parts: "list[Tensor]", name: str) -> "np.ndarray":
+    def joined(self, shape: tuple[int, ...], *_parts: Any) -> "np.ndarray":
         """Zeros, which take no memory while nobody writes to them."""
         import numpy as np
 
@@ -105,8 +109,8 @@ def _per_second(do: Callable[[], object], device: str) -> float:
     return times / passed
 
 
-def planned(run: "ComparingRun") -> dict[str, Work]:
-    """What each family of the rows that were collected takes at most, in the order in which they run."""
+def planned(run: "ComparingRun") -> dict[str, Work | str]:
+    """What each family of the collected rows takes at most, in the order in which they run; or why it cannot be told."""
     from mechdrift.engine.generate.choose import generator_for
     from mechdrift.fixtures import Pair
     from mechdrift.suites.plans import PLANS, Asked
@@ -132,13 +136,19 @@ def planned(run: "ComparingRun") -> dict[str, Work]:
         settings.seed,
         settings.identity_shortcut,
     )
-    found = {}
-    for family in dict.fromkeys(asked_for.finding.family for asked_for in sorted(run.expected, key=lambda each: each.label)):
-        if family in PLANS:
-            before = store.work
-            PLANS[family](asked)
+    found: dict[str, Work | str] = {}
+    for family in sorted({each.finding.family for each in run.expected}):
+        before = store.work
+        try:
+            PLANS.get(family, _unplanned)(asked)
             found[family] = store.work - before
+        except Unmeasurable as error:
+            found[family] = str(error)
     return found
+
+
+def _unplanned(_asked: Any) -> None:
+    raise Unmeasurable("findings of your own say nothing of what they take")
 
 
 def told(run: "ComparingRun") -> list[str]:
@@ -147,12 +157,13 @@ def told(run: "ComparingRun") -> list[str]:
     assert run.post
     import torch
 
-    work, device = planned(run), pick_device(run.settings.device)
+    found, device = planned(run), pick_device(run.settings.device)
+    work = {family: amount for family, amount in found.items() if isinstance(amount, Work)}
     dtype = pick_dtype(run.settings.dtype, device)
     larger = max((run.base, run.post), key=lambda point: point.parameters)
     size = getattr(torch, dtype).itemsize
     rates = Rates.of(device, dtype, larger.width, larger.parameters, run.settings.batch)
-    table = [HEADS]
+    table: list[tuple[str, ...]] = [HEADS]
     for family, amount in [*work.items(), ("all", sum(work.values(), NOTHING))]:
         rows = [asked for asked in run.expected if family in (asked.finding.family, "all")]
         gated = sum(asked.rule(run.profile).role == "gate" for asked in rows)
@@ -160,16 +171,14 @@ def told(run: "ComparingRun") -> list[str]:
         numbers = (len(rows), gated, amount.prompts, amount.tokens, amount.replies, amount.reply_tokens)
         table.append((family, *(f"{number:,}" for number in numbers), f"{minutes:.2f}", f"{amount.bytes / 1e6:,.0f}"))
     lines = ["".join(line).rstrip() for line in aligned(table)]
-    unplanned = sorted({asked.finding.name for asked in run.expected if asked.finding.family not in work})
-    if unplanned:
-        lines.append(f"not counted, as no plan is known of them: {', '.join(unplanned)}")
+    lines += [f"{family} is not counted: {why}" for family, why in found.items() if isinstance(why, str)]
     sweeps = run.settings.batch * BUDGET_PER_TOKEN["cpu" if device == "cpu" else "gpu"]
     memory = 1.15 * larger.parameters * size + 1.5e9 + (sweeps if "knowledge" in work else 0)
     lines += [
         "all are upper bounds, with an empty cache: of kinds that base does not know less is asked; a family is counted whole",
-        f"minutes are an estimate, without loading and statistics, from {rates.flops / 1e9:,.0f} GFLOP/s, {rates.bytes / 1e9:,.1f} "
-        f"GB/s and {rates.cubes / 1e9:,.2f}e9 cubes/s of eigendecompositions, measured on {device} in {dtype}",
-        f"memory: at most {memory / 1e9:.1f} GB on {device} (docs/memory.md)",
+        "minutes are an estimate, without loading and statistics, by rates measured just now: "
+        f"{rates.flops / 1e9:,.0f} GFLOP/s, {rates.bytes / 1e9:,.1f} GB/s, {rates.cubes / 1e9:,.2f}e9 n^3/s (eigenvectors)",
+        f"memory: at most {memory / 1e9:.1f} GB on {device} in {dtype} (docs/memory.md)",
     ]
     return lines
 

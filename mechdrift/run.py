@@ -15,6 +15,7 @@ from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding, registered
 from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.options import OFF, Settings
+from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
 from mechdrift.rows import Asked, Row, fails, unmeasured_row
 from mechdrift.run_record import record_of
@@ -109,6 +110,8 @@ class ComparingRun:
     """What the collected tests ask."""
     work: dict[str, int] = field(default_factory=dict)
     """Loads, recorded prompts, cache hits and misses, summed over workers."""
+    phases: dict[str, Phase] = field(default_factory=dict)
+    """Time, memory and work by family, of all workers."""
     warnings: list[str] = field(default_factory=list)
     """What a user should know and no row says; each once, whichever worker found it."""
     unexpected: bool = False
@@ -141,12 +144,17 @@ class ComparingRun:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """Read both checkpoints through, so that nothing starts on a broken one."""
-        if self.is_worker:
-            from mechdrift import xdist
+        with self._phase(START):
+            if self.is_worker:
+                from mechdrift import xdist
 
-            xdist.take_over(self)
-        else:
-            self._resolve()
+                xdist.take_over(self)
+            else:
+                self._resolve()
+
+    def _phase(self, name: str) -> AbstractContextManager[None]:
+        """What goes on inside is part of a phase."""
+        return phase(self.phases, name, lambda: fixtures.work_so_far(self.config))
 
     def _resolve(self) -> None:
         """Choose the store, resolve the checkpoints, read what is asked."""
@@ -280,6 +288,13 @@ class ComparingRun:
         return True
 
     # During the tests
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        """A test, with the fixtures that it is the first to need, is part of its family's phase."""
+        asked = asked_by(item)
+        with self._phase(asked.finding.family) if asked else nullcontext():
+            return (yield)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -427,12 +442,13 @@ class ComparingRun:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""
-        from mechdrift.report.terminal import summary, table
+        from mechdrift.report.terminal import seconds_by_phase, summary, table
 
         rows = list(self.rows.values())
         if rows:
             terminalreporter.section(f"mechdrift: {summary(rows)}")
             table(rows, terminalreporter.write)
+            terminalreporter.write_line(f"mechdrift: time: {seconds_by_phase(self.phases)}")
         for warning in dict.fromkeys(self.warnings):
             terminalreporter.write_line(f"mechdrift: warning: {text.printable(warning)}", yellow=True)
         for line in self.said:
