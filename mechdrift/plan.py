@@ -13,7 +13,7 @@ from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Part, Store
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN
 from mechdrift.engine.work import NOTHING, Work
-from mechdrift.errors import Unmeasurable
+from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.report.terminal import aligned
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def planned(run: "ComparingRun") -> dict[str, Work | str]:
         try:
             PLANS.get(family, _unplanned)(asked)
             found[family] = store.work - before
-        except Unmeasurable as error:
+        except (Unmeasurable, InputError) as error:
             found[family] = str(error)
     return found
 
@@ -175,7 +175,8 @@ def told(run: "ComparingRun") -> list[str]:
     sweeps = run.settings.batch * BUDGET_PER_TOKEN["cpu" if device == "cpu" else "gpu"]
     memory = 1.15 * larger.parameters * size + 1.5e9 + (sweeps if "knowledge" in work else 0)
     lines += [
-        "all are upper bounds, with an empty cache: of kinds that base does not know less is asked; a family is counted whole",
+        "upper bounds, with an empty cache: of kinds that base does not know less is asked; a family is counted whole",
+        "of knowledge an estimate: pairs of kinds that base knows are swept in the place of others, longer or shorter ones",
         "minutes are an estimate, without loading and statistics, by rates measured just now: "
         f"{rates.flops / 1e9:,.0f} GFLOP/s, {rates.bytes / 1e9:,.1f} GB/s, {rates.cubes / 1e9:,.2f}e9 n^3/s (eigenvectors)",
         f"memory: at most {memory / 1e9:.1f} GB on {device} in {dtype} (docs/memory.md)",
