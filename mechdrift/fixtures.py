@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mechdrift.chains import BASE_TO_POST, Between
+from mechdrift.engine.work import NOTHING
 from mechdrift.report import terminal, text
 from mechdrift.report.record import write_whole
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mechdrift.engine.batches import Progress
     from mechdrift.engine.generate.arms import Generator
     from mechdrift.engine.recordings import Recorder
+    from mechdrift.engine.work import Work
     from mechdrift.hand_set import HandSet
     from mechdrift.measures.drift import Drift
     from mechdrift.prompts.instructions import Instructions
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mechdrift.prompts.texts import Text
     from mechdrift.prompts.written_pairs import WrittenPair
     from mechdrift.run import ComparingRun
+    from mechdrift.tiers import Tier
 
 Beside = Callable[[str, bytes], None]
 RECORDER = pytest.StashKey["Recorder"]()
@@ -102,6 +105,12 @@ def mechdrift_texts(pytestconfig: pytest.Config) -> "tuple[Text, ...]":
 def mechdrift_hand_set(pytestconfig: pytest.Config) -> "HandSet":
     """Choices that the user made by hand."""
     return _run(pytestconfig).hand_set
+
+
+@pytest.fixture(scope="session")
+def mechdrift_tier(pytestconfig: pytest.Config) -> "Tier":
+    """How many items are asked."""
+    return _run(pytestconfig).tier
 
 
 @pytest.fixture(scope="session")
@@ -194,6 +203,12 @@ def work_done(config: pytest.Config) -> dict[str, int]:
         "cache_hits": recorder.store.hits,
         "cache_misses": recorder.store.misses,
     }
+
+
+def work_so_far(config: pytest.Config) -> "tuple[int, Work]":
+    """Models loaded, and work done, by this process."""
+    recorder = config.stash.get(RECORDER, None)
+    return (recorder.pool.loads, recorder.store.work) if recorder else (0, NOTHING)
 
 
 def warnings_given(config: pytest.Config) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 DEVICES = ("auto", "cpu", "cuda", "map", "tp")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 GENERATORS = ("auto", "transformers", "vllm")
+TIER_NAMES = ("smoke", "commit", "nightly")
 OFF = "off"
 VLLM_EXAMPLE = '{"tensor_parallel_size": 2}'
 BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)")
@@ -55,6 +56,13 @@ def parse_generator(text: str) -> str:
     """One of GENERATORS."""
     if text not in GENERATORS:
         raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(GENERATORS)}")
+    return text
+
+
+def parse_tier(text: str) -> str:
+    """One of TIER_NAMES."""
+    if text not in TIER_NAMES:
+        raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(TIER_NAMES)}")
     return text
 
 
@@ -129,6 +137,10 @@ class Settings:
     """Name or file of the limits."""
     fail_on: tuple[str, ...]
     """Verdicts of gates that make the run fail."""
+    tier: str
+    """How many items are asked: one of TIER_NAMES."""
+    plan: bool
+    """Whether the run is only planned."""
     only: tuple[str, ...]
     """Families or findings; empty: all."""
     statements: str | None
@@ -181,11 +193,13 @@ class Settings:
         return shlex.join([*parts, "--mechdrift-only", finding])
 
 
-NOT_AGAIN = ("--mechdrift-only", "--mechdrift-record", "--mechdrift-save", "--mechdrift-update")
+NOT_AGAIN = ("--mechdrift-plan", "--mechdrift-only", "--mechdrift-record", "--mechdrift-save", "--mechdrift-update")
 """What one finding measured again needs not, or has of its own."""
 DEFAULTS: dict[str, Any] = {
     "--mechdrift-profile": "base-to-post",
     "--mechdrift-fail-on": ("drifted", "undecided", "unmeasurable"),
+    "--mechdrift-tier": "commit",
+    "--mechdrift-plan": False,
     "--mechdrift-only": None,
     "--mechdrift-statements": None,
     "--mechdrift-pairs": None,
@@ -260,6 +274,13 @@ def add_options(parser: pytest.Parser) -> None:
         type=parse_fail_on,
         help="which verdicts of gates make the run fail; default: drifted,undecided,unmeasurable. An error always does",
     )
+    add(
+        "--mechdrift-tier",
+        metavar="TIER",
+        type=parse_tier,
+        help="how much is asked: smoke (a quick look, fewer rows), commit, or nightly (all there is); default: commit",
+    )
+    add("--mechdrift-plan", action="store_true", help="say what would run, and what it takes; load and write nothing")
     add("--mechdrift-only", metavar="NAME", action="append", help="a family (truth) or a finding (truth.clean_gap); repeatable")
     add(
         "--mechdrift-statements",
@@ -401,6 +422,8 @@ def settings_of(config: pytest.Config) -> Settings | None:
         stages=tuple(stages),
         profile=get("--mechdrift-profile"),
         fail_on=get("--mechdrift-fail-on"),
+        tier=get("--mechdrift-tier"),
+        plan=get("--mechdrift-plan"),
         only=tuple(get("--mechdrift-only") or ()),
         statements=get("--mechdrift-statements"),
         pairs=get("--mechdrift-pairs"),

@@ -17,9 +17,11 @@ from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding, registered
 from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.options import OFF, Settings
+from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
 from mechdrift.rows import Asked, Row, fails, unmeasured_row, worse_of
 from mechdrift.run_record import record_of
+from mechdrift.tiers import TIERS, Tier
 from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule, row_of
 from mechdrift.verdict.profiles import load_profile, project_at
@@ -55,6 +57,8 @@ def start(config: pytest.Config, settings: Settings) -> None:
     config.stash[RUN] = run
     config.pluginmanager.register(run, "mechdrift-run")
     config.pluginmanager.register(fixtures, "mechdrift-fixtures")
+    if settings.plan and getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError("mechdrift: --mechdrift-plan with -n; expected one process; leave -n out")
     if config.pluginmanager.hasplugin("xdist"):
         from mechdrift import xdist
 
@@ -62,15 +66,21 @@ def start(config: pytest.Config, settings: Settings) -> None:
 
 
 def _selected(settings: Settings) -> dict[str, Finding]:
-    """The findings that --mechdrift-only names, or all."""
-    findings = registered()
+    """The findings that --mechdrift-only names, or all; of them those that the tier asks."""
+    findings, tier = registered(), TIERS[settings.tier]
     known = set(findings) | {finding.family for finding in findings.values()}
     if unknown := sorted(set(settings.only) - known):
         raise InputError(
             f"--mechdrift-only {unknown[0]!r}: no such finding", f"one of {', '.join(sorted(known))}", "try --mechdrift-list"
         )
+    if left_out := sorted(tier.left_out & set(settings.only)):
+        raise InputError(
+            f"--mechdrift-only {left_out[0]}, which tier {tier.name} does not ask", "one that it asks", "try another tier"
+        )
     wanted = set(settings.only)
-    return {name: finding for name, finding in findings.items() if not wanted or wanted & {name, finding.family}}
+    return {
+        name: finding for name, finding in findings.items() if tier.asks(name) and (not wanted or wanted & {name, finding.family})
+    }
 
 
 @dataclass(eq=False)  # pytest keeps plugins in sets
@@ -100,6 +110,8 @@ class ComparingRun:
     """What the collected tests ask."""
     work: dict[str, int] = field(default_factory=dict)
     """Loads, recorded prompts, cache hits and misses, summed over workers."""
+    phases: dict[str, Phase] = field(default_factory=dict)
+    """Time, memory and work by family, of all workers."""
     warnings: list[str] = field(default_factory=list)
     """What a user should know and no row says; each once, whichever worker found it."""
     unexpected: bool = False
@@ -129,17 +141,27 @@ class ComparingRun:
         """The two checkpoints."""
         return fixtures.Pair(self.points[between.earlier], self.points[between.later], between=between)
 
+    @property
+    def tier(self) -> Tier:
+        """How many items are asked."""
+        return TIERS[self.settings.tier]
+
     # Before the tests
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """Read all checkpoints through, so that nothing starts on a broken one."""
-        if self.is_worker:
-            from mechdrift import xdist
+        with self._phase(START):
+            if self.is_worker:
+                from mechdrift import xdist
 
-            xdist.take_over(self)
-        else:
-            self._resolve()
+                xdist.take_over(self)
+            else:
+                self._resolve()
+
+    def _phase(self, name: str) -> AbstractContextManager[None]:
+        """What goes on inside is part of a phase."""
+        return phase(self.phases, name, lambda: fixtures.work_so_far(self.config))
 
     def _resolve(self) -> None:
         """Choose the store, resolve the checkpoints, read what is asked."""
@@ -188,11 +210,13 @@ class ComparingRun:
         from mechdrift.prompts.written_pairs import read_pairs
 
         seed, path = self.settings.seed, self.settings.statements
-        self.statements = tuple(read_statements(Path(path), seed) if path else shipped_statements(seed))
+        statements = read_statements(Path(path), seed) if path else shipped_statements(seed)
+        self.statements = self.tier.statements(statements)
         self.pairs = tuple(read_pairs(Path(self.settings.pairs), seed) if self.settings.pairs else ())
         self.instructions = read_instructions(self.settings.harmful, self.settings.harmless, seed)
         given = self.settings.texts
-        self.texts = sample(self.statements, self.instructions.all) if given is None else read_texts(given)
+        most = self.tier.texts
+        self.texts = sample(statements, self.instructions.all, most) if given is None else read_texts(given, most)
 
     def backend(self) -> str:
         """What makes replies, as far as the checkpoints are known. Raises InputError for one that cannot."""
@@ -207,7 +231,7 @@ class ComparingRun:
 
         Processes that run one model together may not share a store: one would wait for another that waits for it.
         """
-        if self.settings.cache == OFF or self.settings.device == "tp":
+        if self.settings.cache == OFF or self.settings.device == "tp" or self.settings.plan:
             from tempfile import TemporaryDirectory
 
             temporary = TemporaryDirectory(prefix="mechdrift-")
@@ -239,6 +263,8 @@ class ComparingRun:
         if self.hand_set.name:
             lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
         lines.append(f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)")
+        unasked = len(self.tier.left_out)
+        lines.append(f"mechdrift: tier {self.tier.name}" + (f", which leaves {unasked} findings out" if unasked else ""))
         if self.settings.baseline:
             lines.append(text.printable(f"mechdrift: compared with baseline {self.settings.baseline}"))
         return lines
@@ -265,7 +291,24 @@ class ComparingRun:
         if not self.config.option.collectonly:
             self.expected = {asked for item in session.items if (asked := asked_by(item))}
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> bool | None:
+        """A plan runs no test."""
+        if not self.settings.plan:
+            return None
+        from mechdrift.plan import told
+
+        self.said += told(self)
+        return True
+
     # During the tests
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        """A test, with the fixtures that it is the first to need, is part of its family's phase."""
+        asked = asked_by(item)
+        with self._phase(asked.finding.family) if asked else nullcontext():
+            return (yield)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -343,6 +386,8 @@ class ComparingRun:
 
             xdist.hand_over(self)
             return
+        if self.settings.plan:
+            return
         for asked in self.expected:
             if asked.label not in self.rows:
                 self.rows[asked.label] = self._unmeasured(asked, "unmeasurable", "its test never ran")
@@ -368,6 +413,8 @@ class ComparingRun:
 
         Paths choose the findings of their tests. Whoever chooses tests one by one has chosen what is not asked.
         """
+        if not self.tier.asks(finding):
+            return False
         option, only = self.config.option, set(self.settings.only)
         one_by_one = ("keyword", "markexpr", "deselect", "lf", "stepwise")
         if any("::" in argument for argument in self.config.args) or any(getattr(option, name, None) for name in one_by_one):
@@ -420,7 +467,7 @@ class ComparingRun:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""
-        from mechdrift.report.terminal import chain, summary, table
+        from mechdrift.report.terminal import chain, seconds_by_phase, summary, table
 
         ends = [between.names for between in self.ends]  # of a step where -k leaves nothing else, the table has the row
         rows = [row for row in self.rows.values() if row["between"] in ends or row_of(row["label"]) not in self.rows]
@@ -428,6 +475,7 @@ class ComparingRun:
             terminalreporter.section(f"mechdrift: {summary(rows)}")
             table(rows, terminalreporter.write)
             chain(self.moves(), terminalreporter.write)
+            terminalreporter.write_line(f"mechdrift: time: {seconds_by_phase(self.phases)}")
         for warning in dict.fromkeys(self.warnings):
             terminalreporter.write_line(f"mechdrift: warning: {text.printable(warning)}", yellow=True)
         for line in self.said:

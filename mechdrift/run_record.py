@@ -36,6 +36,7 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
         "settings": {
             "profile": run.profile.name,
             "gated_as_shipped": run.profile.gated_as_shipped,
+            "tier": run.tier.name,
             "fail_on": list(run.settings.fail_on),
             "dtype": pick_dtype(run.settings.dtype, device),
             "device": device,
@@ -59,7 +60,13 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
         "not_selected": sorted(registered().keys() - {asked.finding.name for asked in run.expected}),
         "exit_code": exit_code,
         "extra": {},
-        "run": {"started": run.started, "seconds": time.time() - run.started, "work": run.work, "warnings": run.warnings},
+        "run": {
+            "started": run.started,
+            "seconds": time.time() - run.started,
+            "work": run.work,
+            "phases": {name: phase.told() for name, phase in run.phases.items()},
+            "warnings": run.warnings,
+        },
     }
 
 

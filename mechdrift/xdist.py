@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.phases import Phase
 
 if TYPE_CHECKING:
     from mechdrift.run import ComparingRun
@@ -46,9 +47,11 @@ class Workers:
 
     def pytest_testnodedown(self, node: Any) -> None:
         """Add up what a worker did; a worker that died says nothing, and its test is reported as crashed."""
-        told = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "warnings": []})
+        told = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "phases": {}, "warnings": []})
         for name, amount in told["work"].items():
             self.run.work[name] = self.run.work.get(name, 0) + amount
+        for name, phase in told["phases"].items():
+            self.run.phases[name] = self.run.phases.get(name, Phase()) + Phase.of(phase)
         self.run.warnings += told["warnings"]
 
 
@@ -73,7 +76,9 @@ def worker_environment(number: int, gpus: Sequence[str], on_cpu: bool, environme
 
 def hand_over(run: "ComparingRun") -> None:
     """On a worker: tell the controller what was done."""
-    run.config.workeroutput[KEY] = {"work": run.work, "warnings": run.warnings}  # type: ignore[attr-defined]
+    phases = {name: phase.told() for name, phase in run.phases.items()}
+    told = {"work": run.work, "phases": phases, "warnings": run.warnings}
+    run.config.workeroutput[KEY] = told  # type: ignore[attr-defined]
 
 
 def take_over(run: "ComparingRun") -> None:

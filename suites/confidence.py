@@ -131,14 +131,14 @@ def read_confidence(
 ) -> Confidence:
     """Read base, then post, each loaded once."""
     points = (pair.base, pair.post)
-    both = [_prompts(recordings, point, texts) for point in points]
+    both = [prompts_of(recordings, point, texts) for point in points]
     long = [number for number in range(len(texts)) if all(len(prompts.ids[number]) > 1 for prompts in both)]
     if not long:
         raise Unmeasurable(f"none of {len(texts)} texts has two tokens")
     both = [prompts.take(long) for prompts in both]
     sampled = tried(_sampled, [texts[number] for number in long], both, len(texts) - len(long))
     asked, questions = _judged(recordings, pair, statements, seed)
-    tokens = min(_tokens(recordings, point) for point in points)
+    tokens = min(tokens_of(recordings, point) for point in points)
     first, second = (LastMLPReader(recordings, point, prompts, tokens) for point, prompts in zip(points, both, strict=True))
     base = _of_model(first, sampled, questions[0])
     directions = tried(_directions, first, base.chosen)
@@ -146,12 +146,12 @@ def read_confidence(
     return Confidence(base, post, tried(_nearest, second, directions), null_directions(pair.base.width), sampled, asked)
 
 
-def _tokens(recordings: Recorder, point: Checkpoint) -> int:
+def tokens_of(recordings: Recorder, point: Checkpoint) -> int:
     """Tokens that the tokenizer can give and the head has a row for; rows beyond pad the vocabulary."""
     return min(len(recordings.pool.tokenizer(point)), int(load_config(point).get_text_config(decoder=True).vocab_size))
 
 
-def _prompts(recordings: Recorder, point: Checkpoint, texts: Sequence[Text]) -> Prompts:
+def prompts_of(recordings: Recorder, point: Checkpoint, texts: Sequence[Text]) -> Prompts:
     """The texts up to LONGEST tokens; what counts begins at the second one: before it nothing is known of the text."""
     ids, _ = encode(recordings.pool.tokenizer(point), [one.text for one in texts])
     longest = min(LONGEST, context_of(point) or LONGEST)

@@ -12,6 +12,7 @@ from mechdrift.prompts.instructions import Instructions
 from mechdrift.prompts.statements import Statement
 from mechdrift.prompts.texts import Text
 from mechdrift.prompts.written_pairs import WrittenPair
+from mechdrift.tiers import Tier
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +49,12 @@ def texts(mechdrift_texts: Sequence[Text]) -> Sequence[Text]:
 def hand_set(mechdrift_hand_set: HandSet) -> HandSet:
     """Choices that the user made by hand."""
     return mechdrift_hand_set
+
+
+@pytest.fixture(scope="session")
+def tier(mechdrift_tier: Tier) -> Tier:
+    """How many items are asked."""
+    return mechdrift_tier
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -22,11 +23,12 @@ from mechdrift.prompts.pairs import FORMS, Form, PromptPair
 from mechdrift.prompts.written_pairs import WrittenPair
 from mechdrift.stats import Proportion
 from mechdrift.suites.knowledge_pairs import Asking
+from mechdrift.tiers import Tier
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, knowledge"
 MEASURES = "mechdrift.measures"
-UNITS = 160  # that are swept, two pairs each as a rule; the published procedure has 238 pairs
 
+ACROSS = tuple(f"knowledge.recovery_{way}" for way in ("forward", "backward", "asymmetry"))
 FINDINGS = tuple(
     Finding(f"knowledge.{name}", claim, source, f"{MEASURES}.{measure}", needs="base", rows=len(FORMS))
     for name, claim, source, measure in (
@@ -105,10 +107,11 @@ def read_knowledge(
     recordings: Recorder,
     form: Form,
     seed: int,
+    tier: Tier,
     written: Sequence[WrittenPair] = (),
     hand_set: HandSet = HandSet(),  # noqa: B008 - it is frozen
 ) -> Knowledge:
-    """Sweep both models over the same pairs, and each with the other's activations.
+    """Sweep both models over the same pairs, and each with the other's activations if the tier asks for that.
 
     Pairs are of all kinds that base knows in this form, by its choose split; written: the user's instead of the tables'. Raises
     Unmeasurable where the two tokenizers give other pairs, or there are none.
@@ -117,7 +120,7 @@ def read_knowledge(
     known = [kind for kind in asking.kinds if _known(recordings, pair.base, asking, kind)] or asking.kinds
     found = asking.found(recordings, pair.base, known, "test")
     # What the user wrote, or joined by hand, is asked as a whole.
-    chosen = tuple if written or asking.by_hand else a_fair_share
+    chosen = tuple if written or asking.by_hand else partial(a_fair_share, most=tier.units)
     asked = chosen(found.pairs)
     if asked != chosen(asking.found(recordings, pair.post, known, "test").pairs):
         raise Unmeasurable("base and post read the pairs as other tokens: compare checkpoints of one tokenizer")
@@ -132,6 +135,8 @@ def read_knowledge(
     crossed: dict[str, Sweep] = {}
     across: Transferred | Unmeasurable
     try:
+        if not any(map(tier.asks, ACROSS)):
+            raise Unmeasurable(f"tier {tier.name} does not ask for it")
         for point in recordings.held_first((pair.post, pair.base)):
             other = pair.base if point == pair.post else pair.post
             crossed[point.short] = sweep_through(recordings, point, prompts, clean[other.short])
@@ -144,8 +149,8 @@ def read_knowledge(
     return Knowledge(read, across, _by_kind(asking.kinds, found.pairs, asked))
 
 
-def a_fair_share(pairs: Sequence[PromptPair]) -> tuple[PromptPair, ...]:
-    """The pairs of at most UNITS units: from every kind in turn, in the order that the seed drew.
+def a_fair_share(pairs: Sequence[PromptPair], most: int) -> tuple[PromptPair, ...]:
+    """The pairs of at most so many units: from every kind in turn, in the order that the seed drew.
 
     A sweep costs by the pair, and an interval is narrow enough long before the tables are used up.
     """
@@ -153,7 +158,7 @@ def a_fair_share(pairs: Sequence[PromptPair]) -> tuple[PromptPair, ...]:
     for table, unit in dict.fromkeys(pair.sampled for pair in pairs):
         units.setdefault(table, []).append((table, unit))
     ranked = sorted((rank, unit) for of_table in units.values() for rank, unit in enumerate(of_table))
-    chosen = {unit for _, unit in ranked[:UNITS]}
+    chosen = {unit for _, unit in ranked[:most]}
     return tuple(pair for pair in pairs if pair.sampled in chosen)
 
 

@@ -21,17 +21,17 @@ from mechdrift.prompts.instructions import Instruction, Instructions
 from mechdrift.prompts.statements import Split
 from mechdrift.prompts.texts import drawn
 from mechdrift.suites.refusal_direction import SIDES, Fitted, Site, arms_of, choose, fit, openers_of
+from mechdrift.tiers import Tier
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, refusal"
 ARDITI = "Arditi et al. 2024, arXiv 2406.11717"
 MEASURES = "mechdrift.measures.refusal"
 REPLY_TOKENS = 32
 RULE = "place of the least log-odds of refusal under ablation, by post's choose split"
-# Instructions of a side that are asked, whatever a file holds: published are 128 to fit and 100 to test.
-MOST: dict[Split, int] = {"fit": 128, "choose": 128, "test": 256}
 WHICH: tuple[Which, ...] = ("post", "base")
 
 Points = dict[Which, Checkpoint]
+Chosen = dict[tuple[On, Split], list[Instruction]]
 Texts = dict[tuple[On, Split], list[str]]
 Asked = dict[tuple[On, Split], ChatPrompts]
 
@@ -111,30 +111,21 @@ def read_refusal(
     recordings: Recorder,
     instructions: Instructions,
     generator: Generator,
+    tier: Tier,
     classifier: ReplyClassifier | None = None,
     keep: list[Said] | None = None,
 ) -> Refusal:
     """Choose post's direction by rule, read base's at the same place, and let both models reply without and with them.
+
+    A tier that asks for no row of replies gets none, only the log-odds of their first token.
 
     classifier: tells which replies refuse, instead of their openings. keep: gets the replies with their text; prompts are the
     harmful test instructions, then the harmless ones. Raises Unmeasurable where a chat template does not render, or a prompt
     does not fit into the context.
     """
     points: Points = {"base": pair.base, "post": pair.post}
-    chosen = {
-        (on, split): a_fair_share([one for one in instructions.all if one.harmful == (on == "harmful") and one.split == split])
-        for on in SIDES
-        for split in MOST
-    }
-    texts: Texts = {key: [one.text for one in of_key] for key, of_key in chosen.items()}
-    asked: dict[Which, Asked] = {
-        which: {
-            key: chat_prompts(point, recordings.pool.tokenizer(point), of_key, "native", REPLY_TOKENS)
-            for key, of_key in texts.items()
-        }
-        for which, point in points.items()
-    }
-    native, matched = _fitted(recordings, points, asked, texts)
+    chosen, texts, asked = questions(points, recordings, instructions, tier)
+    native, matched = fitted_both(recordings, points, asked, texts)
     site, note = _site(recordings, points, native["post"], asked["post"])
     said: dict[tuple[Which, On, str], Told] = {}
     untold: dict[tuple[Which, str], Unmeasurable] = {}
@@ -146,16 +137,18 @@ def read_refusal(
         if not isinstance(site, Unmeasurable):
             arms = arms_of(own, other, site, *(len(tests[on].ids) for on in SIDES))
         both = [*tests["harmful"].ids, *tests["harmless"].ids]
-        found = scored_replies(
-            recordings, generator, points[which], both, tests["harmful"].thinking, arms, REPLY_TOKENS, classifier, keep
-        )
+        found: dict[str, Scored | Unmeasurable] = {}
+        if tier.asks("refusal.harmful"):  # which every row of replies rests on
+            found = scored_replies(
+                recordings, generator, points[which], both, tests["harmful"].thinking, arms, REPLY_TOKENS, classifier, keep
+            )
         for arm, scored in found.items():
             if isinstance(scored, Unmeasurable):
                 untold[which, arm] = scored
             else:
                 said |= {(which, on, whose): told for on, whose, told in _by_side(arm, scored, len(tests["harmful"].ids))}
         if which == "post":
-            odds = _odds(recordings, pair.post, tests, arms)
+            odds = odds_of(recordings, pair.post, tests, arms)
     parameters = {"reply_tokens": str(REPLY_TOKENS)} | ({"told_by": classifier.key} if classifier else {})
     read = RefusalReadings(
         {on: tuple(texts[on, "test"]) for on in SIDES},
@@ -170,7 +163,29 @@ def read_refusal(
     return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": matched}, odds, untold)
 
 
-def _fitted(
+def questions(
+    points: Points, recordings: Recorder, instructions: Instructions, tier: Tier
+) -> tuple[Chosen, Texts, dict[Which, Asked]]:
+    """What is asked of each side and split: instructions, their texts, and prompts as each model's own form has them."""
+    chosen = {
+        (on, split): a_fair_share(
+            [one for one in instructions.all if one.harmful == (on == "harmful") and one.split == split], most
+        )
+        for on in SIDES
+        for split, most in tier.instructions.items()
+    }
+    texts: Texts = {key: [one.text for one in of_key] for key, of_key in chosen.items()}
+    asked: dict[Which, Asked] = {
+        which: {
+            key: chat_prompts(point, recordings.pool.tokenizer(point), of_key, "native", REPLY_TOKENS)
+            for key, of_key in texts.items()
+        }
+        for which, point in points.items()
+    }
+    return chosen, texts, asked
+
+
+def fitted_both(
     recordings: Recorder, points: Points, asked: dict[Which, Asked], texts: Texts
 ) -> tuple[dict[Which, Fitted], tuple[Fitted, Fitted] | Unmeasurable]:
     """Both models' directions in their own forms, and base's and post's in one form that both read alike, if there is one."""
@@ -213,7 +228,7 @@ def _by_side(arm: str, scored: Scored, harmful: int) -> list[tuple[On, str, Told
     return [(ASKED[cast(Does, does)], whose, _told(scored))]
 
 
-def _odds(recordings: Recorder, post: Checkpoint, tests: dict[On, ChatPrompts], arms: Sequence[Arm]) -> dict[Does, np.ndarray]:
+def odds_of(recordings: Recorder, post: Checkpoint, tests: dict[On, ChatPrompts], arms: Sequence[Arm]) -> dict[Does, np.ndarray]:
     """Post's log-odds of refusal at the first token, plain and under its own interventions: [plain or own, instruction]."""
     found: dict[Does, np.ndarray] = {}
     for does, on in ASKED.items():
@@ -224,9 +239,9 @@ def _odds(recordings: Recorder, post: Checkpoint, tests: dict[On, ChatPrompts], 
     return found
 
 
-def a_fair_share(instructions: Sequence[Instruction]) -> list[Instruction]:
-    """At most MOST of a side and split: drawn by their text, so that the order of a file is no matter; in the file's order."""
-    chosen = set(drawn([one.text for one in instructions], MOST[instructions[0].split]))
+def a_fair_share(instructions: Sequence[Instruction], most: int) -> list[Instruction]:
+    """At most so many: drawn by their text, so that the order of a file is no matter; in the file's order."""
+    chosen = set(drawn([one.text for one in instructions], most))
     return [one for one in instructions if one.text in chosen]
 
 

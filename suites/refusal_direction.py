@@ -107,20 +107,7 @@ def choose(recordings: Recorder, point: Checkpoint, fitted: Fitted, prompts: dic
     harmless instructions (log-odds over 0) and move their first token by less than 0.1 nats where it is taken out (Arditi et al.
     2024). Raises Unmeasurable, with the figures, where none does.
     """
-    layers = [layer for layer in range(point.layers) if layer < DEEPEST * point.layers]
-    sites = [Site(layer, back) for layer in layers for back in range(fitted.places)]
-    sites = [site for site in sites if np.linalg.norm(fitted.difference(site)) > 0]
-    openers = openers_of(recordings, point, prompts["harmful"])
-    ablated = [Arm(str(site), Ablated(fitted.direction(site))) for site in sites]
-    added = [
-        Arm(str(site), Added(fitted.direction(site), site.layer, float(np.linalg.norm(fitted.difference(site)))))
-        for site in sites
-    ]
-
-    def means(on: On, arms: Sequence[Arm]) -> np.ndarray:
-        return np.asarray(first_token_under(recordings, point, prompts[on].ids, openers, arms).mean(1))
-
-    bypass, kl, induce = means("harmful", ablated)[:, 0], means("harmless", ablated)[:, 1], means("harmless", added)[:, 0]
+    sites, bypass, kl, induce = tried(recordings, point, fitted, prompts)
     passing = (induce > 0) & (kl < KL_AT_MOST)
     order = np.lexsort((bypass, ~passing))
 
@@ -134,6 +121,26 @@ def choose(recordings: Recorder, point: Checkpoint, fitted: Fitted, prompts: dic
         )
     best = [told(int(number)) for number in order[: min(SHOWN, int(passing.sum()))]]
     return sites[order[0]], f"{int(passing.sum())} of {len(sites)} places pass; {'; '.join(best)}"
+
+
+def tried(
+    recordings: Recorder, point: Checkpoint, fitted: Fitted, prompts: dict[On, ChatPrompts]
+) -> tuple[list[Site], np.ndarray, np.ndarray, np.ndarray]:
+    """The candidates with their bypass, kl and induce (Arditi et al. 2024)."""
+    layers = [layer for layer in range(point.layers) if layer < DEEPEST * point.layers]
+    sites = [Site(layer, back) for layer in layers for back in range(fitted.places)]
+    sites = [site for site in sites if np.linalg.norm(fitted.difference(site)) > 0]
+    openers = openers_of(recordings, point, prompts["harmful"])
+    ablated = [Arm(str(site), Ablated(fitted.direction(site))) for site in sites]
+    added = [
+        Arm(str(site), Added(fitted.direction(site), site.layer, float(np.linalg.norm(fitted.difference(site)))))
+        for site in sites
+    ]
+
+    def means(on: On, arms: Sequence[Arm]) -> np.ndarray:
+        return np.asarray(first_token_under(recordings, point, prompts[on].ids, openers, arms).mean(1))
+
+    return sites, means("harmful", ablated)[:, 0], means("harmless", ablated)[:, 1], means("harmless", added)[:, 0]
 
 
 def arms_of(fitted: Fitted, other: Fitted, site: Site, harmful: int, harmless: int) -> list[Arm]:

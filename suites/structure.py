@@ -12,10 +12,12 @@ from mechdrift.engine.decompose import compare
 from mechdrift.engine.matrices import Matrices, Matrix
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Part
+from mechdrift.engine.work import Work
 from mechdrift.errors import Unmeasurable, is_out_of_memory
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
 from mechdrift.measures.structure import EQUAL, KINDS, NUMBERS, PARTS, StructureReadings, numbers_of
+from mechdrift.tiers import Tier
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +45,8 @@ FINDINGS = tuple(
 )
 
 
-def read_structure(pair: Pair, recordings: Recorder, seed: int, shortcut: bool) -> StructureReadings:
-    """Compare every matrix of every block, two in memory at a time, through the store.
+def read_structure(pair: Pair, recordings: Recorder, seed: int, tier: Tier, shortcut: bool) -> StructureReadings:
+    """Compare every matrix of the blocks that the tier asks, two in memory at a time, through the store.
 
     shortcut: matrices that are equal bit for bit are not decomposed. Raises Unmeasurable for checkpoints whose weights cannot be
     read, or that differ in their number of blocks.
@@ -57,11 +59,12 @@ def read_structure(pair: Pair, recordings: Recorder, seed: int, shortcut: bool) 
     device = recordings.pool.device
     if device in (MAP, TENSOR_PARALLEL):
         device = "cuda" if torch.cuda.is_available() else "cpu"  # of a model that is spread over devices
+    asked = tier.layers(layers)
     reasons: dict[str, str] = {}
 
     @cache
     def progress() -> Progress | None:
-        return recordings.progress(f"weights of {layers} blocks, {DRAWS} random changes of each matrix")
+        return recordings.progress(f"weights of {len(asked)} blocks, {DRAWS} random changes of each matrix")
 
     def numbers(layer: int, kind: str) -> tuple[float, ...]:
         try:
@@ -71,14 +74,14 @@ def read_structure(pair: Pair, recordings: Recorder, seed: int, shortcut: bool) 
             reasons.setdefault(kind, str(error))
             return (float("nan"),) * len(NUMBERS)
 
-    def block(layer: int) -> "Tensor":
+    def block(number: int, layer: int) -> "Tensor":
         say, found = progress(), []
-        if layer == 0 and device != "cpu":
+        if number == 0 and device != "cpu":
             recordings.pool.free()  # room for the matrices
         for done, kind in enumerate(KINDS):
             found.append(numbers(layer, kind))
             if say is not None:
-                say(layer * len(KINDS) + done + 1, layers * len(KINDS))
+                say(number * len(KINDS) + done + 1, len(asked) * len(KINDS))
         return torch.tensor(found, dtype=torch.float32)
 
     provenance = {
@@ -92,18 +95,19 @@ def read_structure(pair: Pair, recordings: Recorder, seed: int, shortcut: bool) 
         "seed": seed,
         "shortcut": shortcut,
         "versions": {"torch": version("torch")},
-    }
+    } | ({"blocks": asked} if len(asked) < layers else {})
     shape = len(KINDS), len(NUMBERS)
-    parts = [Part(shape, partial(block, layer)) for layer in range(layers)]
+    cubes = (2 + DRAWS) * sum(base.side(kind) ** 3 for kind in base.kinds)  # base, the change and each draw
+    parts = [Part(shape, partial(block, number, layer), Work(matrix_cubes=cubes)) for number, layer in enumerate(asked)]
     label = f"{pair.base.spec} ({pair.base.short})"
     kept = torch.stack(recordings.store.get(provenance, parts, label)).double().numpy()
     scales = kept[..., NUMBERS.index("scale")]
     for index, kind in enumerate(KINDS):
         if kind not in reasons and len(missing := np.flatnonzero(np.isnan(scales[:, index]))):
-            numbers(int(missing[0]), kind)  # the store keeps no reasons
+            numbers(asked[missing[0]], kind)  # the store keeps no reasons
     family = tuple(kind for kind in KINDS if kind in base.kinds or kind in post.kinds)
     equal = int((kept[..., NUMBERS.index("change")] == 0).sum())
-    return StructureReadings(kept, family, reasons, equal, {"draws": str(DRAWS), "seed": str(seed)})
+    return StructureReadings(kept, tuple(asked), layers, family, reasons, equal, {"draws": str(DRAWS), "seed": str(seed)})
 
 
 def _numbers(base: Matrix, post: Matrix, device: str, seed: int, shortcut: bool) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from mechdrift.measures.drift import Drift
 from mechdrift.prompts.pairs import FORMS, Form
 from mechdrift.prompts.written_pairs import WrittenPair
 from mechdrift.suites.knowledge import Knowledge, read_knowledge
+from mechdrift.tiers import Tier
 
 MEASURES: dict[str, Callable[[Knowledge], Drift]] = {
     "location": lambda read: knowledge.location(read.read),
@@ -32,13 +33,13 @@ MEASURES: dict[str, Callable[[Knowledge], Drift]] = {
 
 @pytest.fixture(scope="session")
 def readings(
-    pair: Pair, recordings: Recorder, pairs: Sequence[WrittenPair], hand_set: HandSet, seed: int
+    pair: Pair, recordings: Recorder, pairs: Sequence[WrittenPair], hand_set: HandSet, tier: Tier, seed: int
 ) -> Callable[[Form], Knowledge]:
     """What was read, by form; each form when it is first asked for."""
 
     @cache
     def read(form: Form) -> Knowledge:
-        return recordings.at_one_batch(lambda: read_knowledge(pair, recordings, form, seed, pairs, hand_set))
+        return recordings.at_one_batch(lambda: read_knowledge(pair, recordings, form, seed, tier, pairs, hand_set))
 
     return read
 

@@ -17,6 +17,7 @@ from mechdrift.measures import refusal as measures
 from mechdrift.measures.drift import Drift
 from mechdrift.prompts.instructions import Instructions
 from mechdrift.suites.refusal import Refusal, read_refusal
+from mechdrift.tiers import Tier
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,7 @@ def refusal(
     recordings: Recorder,
     instructions: Instructions,
     generator: Generator,
+    tier: Tier,
     mechdrift_reply_classifier: ReplyClassifier | None,
     mechdrift_beside: Beside | None,
     mechdrift_keeps_replies: bool,
@@ -35,7 +37,7 @@ def refusal(
     def read() -> Refusal:
         said.clear()  # what was said at a batch that did not fit
         keep = said if mechdrift_keeps_replies else None
-        return read_refusal(pair, recordings, instructions, generator, mechdrift_reply_classifier, keep)
+        return read_refusal(pair, recordings, instructions, generator, tier, mechdrift_reply_classifier, keep)
 
     found = recordings.at_one_batch(read)
     if mechdrift_beside is not None and not isinstance(found.site, Unmeasurable):
@@ -61,8 +63,11 @@ def _transfer(read: Refusal, does: measures.Does, direction: measures.Way) -> Dr
 
 
 def _odds(read: Refusal, does: measures.Does) -> Drift:
-    measures.require_refusal(read.read)
     read.require("post")
+    if read.read.said:
+        measures.require_refusal(read.read)
+    else:
+        measures.require_refusal_at_first(read.odds["ablation"][0])
     return measures.odds(read.read, does, *read.odds[does])
 
 

@@ -13,20 +13,24 @@ from mechdrift.measures import structure as measures
 from mechdrift.measures.drift import Drift
 from mechdrift.measures.structure import KINDS, NUMBERS, PARTS, StructureReadings
 from mechdrift.suites.structure import read_structure
+from mechdrift.tiers import Tier
 
 Measure = Callable[[StructureReadings], Drift]
 
 
 @pytest.fixture(scope="session")
 def structure(
-    pair: Pair, recordings: Recorder, seed: int, identity_shortcut: bool, mechdrift_beside: Beside | None
+    pair: Pair, recordings: Recorder, seed: int, tier: Tier, identity_shortcut: bool, mechdrift_beside: Beside | None
 ) -> StructureReadings:
     """Every matrix's numbers; they lie beside the record, block by block."""
-    read = read_structure(pair, recordings, seed, identity_shortcut)
+    read = read_structure(pair, recordings, seed, tier, identity_shortcut)
     if mechdrift_beside is not None:
         values = torch.from_numpy(read.numbers).float()
         profile = {name: values[..., index].contiguous() for index, name in enumerate(NUMBERS)}
-        mechdrift_beside(".structure.safetensors", save(profile, {"axes": "block, kind", "kinds": ",".join(KINDS)}))
+        mechdrift_beside(
+            ".structure.safetensors",
+            save(profile, {"axes": "block, kind", "blocks": ",".join(map(str, read.layers)), "kinds": ",".join(KINDS)}),
+        )
     return read
 
 

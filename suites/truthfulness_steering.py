@@ -25,6 +25,7 @@ DEPTHS = (0.0, 1 / 8, 1 / 4, 1 / 2)  # of the blocks, up to the one at which tru
 RULE = "blocks and coefficient of base's largest own effect beyond a random direction's on the choose split"
 
 Directions = dict[str, np.ndarray]
+Option = tuple[tuple[int, ...], float]  # blocks and coefficient
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,11 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
     layers, coefficient = _chosen(pair.base, recordings, statements, base_own, top, seed, hand)
 
     def arms(point: Checkpoint, mine: Directions, other: Directions) -> Arms:
-        asked = _asked(recordings, point, statements, seed, "test", hand)
+        asked = asked_of(recordings, point, statements, seed, "test", hand)
         lengths = None if hand.steering_length == LENGTHS[1] else mine
         pushes = mine, _as_long(other, lengths), _random(mine, seed)
-        moves = [_steering(asked, statements, push, layers, coefficient) for push in pushes]
-        plain, own, transferred, random = _said(recordings, point, asked, statements, moves)
+        moves = [steering_of(asked, statements, push, layers, coefficient) for push in pushes]
+        plain, own, transferred, random = said_under(recordings, point, asked, statements, moves)
         return Arms(plain, own, transferred, random)
 
     base, post = arms(pair.base, base_own, post_own), arms(pair.post, post_own, base_own)
@@ -139,18 +140,15 @@ def _chosen(
     top: int,
     seed: int,
     hand: HandSet,
-) -> tuple[tuple[int, ...], float]:
+) -> Option:
     """Blocks and coefficient: by hand, or by base's largest own effect on the choose split; ties go to the weaker one."""
-    layers = hand.steering_layers
-    ranges = [layers] if layers else sorted({tuple(range(top - round(depth * top), top + 1)) for depth in DEPTHS}, key=len)
-    coefficients = (hand.steering_coefficient,) if hand.steering_coefficient else COEFFICIENTS
-    if len(ranges) == len(coefficients) == 1:
-        return ranges[0], coefficients[0]
-    asked = _asked(recordings, base, statements, seed, "choose", hand)
-    options = [(blocks, coefficient) for coefficient in coefficients for blocks in ranges]
+    options = options_of(top, hand)
+    if len(options) == 1:
+        return options[0]
+    asked = asked_of(recordings, base, statements, seed, "choose", hand)
     pushes = (directions, _random(directions, seed))
-    moves = [_steering(asked, statements, push, *option) for option in options for push in pushes]
-    plain, *moved = _said(recordings, base, asked, statements, moves)
+    moves = [steering_of(asked, statements, push, *option) for option in options for push in pushes]
+    plain, *moved = said_under(recordings, base, asked, statements, moves)
     kept = steering.kept_statements(plain, plain, statements).mask
     truthfulness.require_labels(kept, statements, "of the choose split that base judges right")
     best, found = -math.inf, options[0]
@@ -162,7 +160,15 @@ def _chosen(
     return found
 
 
-def _asked(
+def options_of(top: int, hand: HandSet) -> list[Option]:
+    """What is chosen among, or the one option that is fixed by hand; top: the last block that may be moved."""
+    layers = hand.steering_layers
+    ranges = [layers] if layers else sorted({tuple(range(top - round(depth * top), top + 1)) for depth in DEPTHS}, key=len)
+    coefficients = (hand.steering_coefficient,) if hand.steering_coefficient else COEFFICIENTS
+    return [(blocks, coefficient) for coefficient in coefficients for blocks in ranges]
+
+
+def asked_of(
     recordings: Recorder, point: Checkpoint, statements: Sequence[Statement], seed: int, split: Split, hand: HandSet
 ) -> Asked:
     """The judged prompts of a split, and where they are steered."""
@@ -201,7 +207,7 @@ def _as_long(directions: Directions, as_these: Directions | None) -> Directions:
     return {kind: vector * (np.linalg.norm(as_these[kind]) / np.linalg.norm(vector)) for kind, vector in directions.items()}
 
 
-def _steering(
+def steering_of(
     asked: Asked, statements: Sequence[Statement], directions: Directions, layers: tuple[int, ...], coefficient: float
 ) -> Steering:
     """Added to false statements, taken from true ones."""
@@ -211,7 +217,7 @@ def _steering(
     return Steering(layers, np.array(shifts, dtype=np.float32), asked.positions)
 
 
-def _said(
+def said_under(
     recordings: Recorder, point: Checkpoint, asked: Asked, statements: Sequence[Statement], moves: Sequence[Steering]
 ) -> list[np.ndarray]:
     """P(" TRUE") - P(" FALSE") of every statement asked, NaN for the others: plain, then under each move."""

@@ -24,6 +24,7 @@ from mechdrift.engine.record import record_last_mlp
 from mechdrift.engine.recordings import Prompts, Recorder, label_of, probes
 from mechdrift.engine.selfcheck import check_last_mlp
 from mechdrift.engine.store import Part
+from mechdrift.engine.work import Work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -167,7 +168,12 @@ class LastMLPReader:
             return found
 
         more = {"neurons": list(read.recorded), "ablations": [asdict(each) for each in ablations], "tokens": self.tokens}
-        return self.recorder.read(what, self.checkpoint, read.prompts, run, shape, more)
+
+        def takes(chosen: list[int]) -> Work:
+            tokens = sum(len(read.prompts.ids[index]) - read.prompts.positions[index] for index in chosen)
+            return Work(prompts=len(chosen), head_tokens=tokens * (1 + 2 * len(ablations)))
+
+        return self.recorder.read(what, self.checkpoint, read.prompts, run, shape, more, work=takes)
 
     def _rows(self, read: Neurons, found: "np.ndarray") -> "Iterator[np.ndarray]":
         """The recorded tokens of each prompt, without padding."""

@@ -116,7 +116,7 @@ class Matrices:
             raise Unmeasurable(f"{spec} is a GGUF file: weights are read from safetensors; compare its original")
         if family not in LAYOUTS:
             raise Unmeasurable(f"{spec}: family {family!r} is not among those checked: {', '.join(sorted(LAYOUTS))}")
-        self._spec, self._family = spec, family
+        self._spec, self._family, self._width = spec, family, checkpoint.width
         config = load_config(checkpoint)
         queries = int(config.num_attention_heads)
         size = getattr(config, "head_dim", None) or checkpoint.width // queries
@@ -132,6 +132,11 @@ class Matrices:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of matrices that the family has."""
         return tuple(LAYOUTS[self._family])
+
+    def side(self, kind: str) -> int:
+        """The smaller side of a kind's matrices by the config; of an MLP's, whose inner width is larger, the model's width."""
+        heads = {"q": self._heads.queries, "k": self._heads.keys, "v": self._heads.keys, "o": self._heads.queries}
+        return min(self._width, heads[kind] * self._heads.size) if kind in heads else self._width
 
     def read(self, layer: int, kind: str) -> Matrix:
         """A matrix. Raises Unmeasurable, naming file and tensor, where there is none or it has no direction."""

@@ -20,6 +20,7 @@ from mechdrift.engine.selfcheck import check_adding, prefix_gap, sharing_gap, to
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Part, Store
+from mechdrift.engine.work import Work, reading
 from mechdrift.errors import Unmeasurable, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -226,10 +227,14 @@ class Recorder:
                 return record_under_whole(model, part.ids, part.answers, edits, self.batch_tokens, progress)
             return record_under(model, part.ids, part.answers, edits, _first(moves), self.batch_tokens, progress)
 
+        shared = _first(steerings)
+
+        def takes(chosen: list[int]) -> Work:
+            return reading([shared[i] + len(steerings) * (len(prompts.ids[i]) - shared[i]) for i in chosen])
+
         shape = len(steerings), len(prompts.ids), len(prompts.answers[0]) + 1
-        return self.read(
-            "logits", checkpoint, prompts, run, shape, {"steering": [steering.digest() for steering in steerings]}, axis=1
-        )
+        moved = {"steering": [steering.digest() for steering in steerings]}
+        return self.read("logits", checkpoint, prompts, run, shape, moved, axis=1, work=takes)
 
     def columns(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], first: Sequence[int]) -> "np.ndarray":
         """Block outputs at every token from first[k] on: float32 [prompt, layer, column, d_model], 0 beyond a prompt's last."""
@@ -256,13 +261,13 @@ class Recorder:
         more: dict[str, Any] | None = None,
         axis: int = 0,
         cut: list[list[int]] | None = None,
+        work: Callable[[list[int]], Work] | None = None,
     ) -> "np.ndarray":
         """An entry of the store, or what the model says, of this shape, whose axis is the prompts'.
 
-        cut: which prompts are run and kept together; whole batches if not given. Raises Unmeasurable where a value is not finite.
+        cut: which prompts are run and kept together; whole batches if not given. work: what the prompts of these indices take;
+        one forward of each if not given, beginnings shared. Raises Unmeasurable where a value is not finite.
         """
-        import torch
-
         lengths = [len(prompt) for prompt in prompts.ids]
 
         @cache
@@ -290,16 +295,25 @@ class Recorder:
 
         cut = cut or parts_of(prompts, self.batch_tokens)
         starts = accumulate(map(len, cut), initial=0)
+        takes = work or (lambda chosen: Work(prompts=len(chosen), tokens=_tokens_run(prompts.take(chosen), self.batch_tokens)))
         parts = [
-            Part((*shape[:axis], len(chosen), *shape[axis + 1 :]), partial(make, chosen, start))
+            Part((*shape[:axis], len(chosen), *shape[axis + 1 :]), partial(make, chosen, start), takes(chosen))
             for chosen, start in zip(cut, starts, strict=False)
         ]
         provenance = self.provenance(what, checkpoint, prompts) | (more or {})
+        return self.joined(
+            shape, axis, cut, self.store.get(provenance, parts, label_of(checkpoint)), f"{checkpoint.spec}: {what}"
+        )
+
+    def joined(self, shape: tuple[int, ...], axis: int, cut: list[list[int]], parts: "list[Tensor]", name: str) -> "np.ndarray":
+        """Parts put together, each in the places of its prompts. Raises Unmeasurable where a value is not finite."""
+        import torch
+
         recorded = torch.empty(shape)
-        for chosen, tensor in zip(cut, self.store.get(provenance, parts, label_of(checkpoint)), strict=True):
+        for chosen, tensor in zip(cut, parts, strict=True):
             recorded.movedim(axis, 0)[chosen] = tensor.movedim(axis, 0)
         if not recorded.isfinite().all():
-            raise Unmeasurable(f"{checkpoint.spec}: {what} are not finite on {int((~recorded.isfinite()).sum()):,} values")
+            raise Unmeasurable(f"{name} are not finite on {int((~recorded.isfinite()).sum()):,} values")
         return recorded.numpy()
 
     def provenance(self, what: str, checkpoint: Checkpoint, prompts: Prompts) -> dict[str, Any]:
@@ -335,6 +349,12 @@ def parts_of(prompts: Prompts, batch_tokens: int) -> list[list[int]]:
         [index for group in batch for index in group.prompts] for batch in batches(prompts.ids, prompts.positions, batch_tokens)
     ]
     return [list(chain(*every[start : start + PART_BATCHES])) for start in range(0, len(every), PART_BATCHES)]
+
+
+def _tokens_run(prompts: Prompts, batch_tokens: int) -> int:
+    """Tokens that go through the model, without padding."""
+    every = chain(*batches(prompts.ids, prompts.positions, batch_tokens))
+    return sum(map(len, prompts.ids)) - sum(group.shared * (len(group.prompts) - 1) for group in every)
 
 
 def label_of(checkpoint: Checkpoint) -> str:

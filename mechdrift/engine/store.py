@@ -17,6 +17,8 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
+from mechdrift.engine.work import NOTHING, Work
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -47,6 +49,13 @@ class Part:
     """Of its float32 tensor."""
     make: "Callable[[], Tensor]"
     """Records it."""
+    work: Work = NOTHING
+    """What that takes, but for its bytes."""
+
+    @property
+    def whole_work(self) -> Work:
+        """And with them."""
+        return self.work + Work(bytes=4 * math.prod(self.shape))
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,8 @@ class Store:
     """Recordings read in this process."""
     misses: int = 0
     """Recordings of which this process made a part at least."""
+    work: Work = NOTHING
+    """What the parts took that this process made."""
     warnings: list[str] = field(default_factory=list)
     """What went wrong, each once; told when the run ends, as a full disk must not fail a project that makes warnings errors."""
     read_only: bool = field(default=False, repr=False)
@@ -110,6 +121,7 @@ class Store:
                     if tensors[number] is None:
                         made = True
                         tensors[number] = self._made(entry, number, part, {"provenance": text, "label": label})
+                        self.work += part.whole_work
         self.hits += not made
         self.misses += made
         return [tensor for tensor in tensors.values() if tensor is not None]

@@ -10,6 +10,7 @@ from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.selfcheck import tolerance_of
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, sweep
 from mechdrift.engine.sweep_naive import check_sweep, sweep_naive
+from mechdrift.engine.work import Work
 from mechdrift.errors import Unmeasurable
 
 if TYPE_CHECKING:
@@ -93,11 +94,23 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
     asked = Prompts([list(prompt) for prompt in pairs.corrupt], list(pairs.first), list(pairs.answers))
     more = {"clean": pairs.clean, "source": source and source.checkpoint.digests}
     shape = len(pairs.corrupt), 2 + checkpoint.layers * widest
-    values = recorder.read("sweep", checkpoint, asked, run, shape, more, cut=blocks_of(checkpoint, pairs))
+
+    def takes(chosen: list[int]) -> Work:
+        part = pairs.take(chosen)
+        return Work(prompts=len(chosen), tokens=block_runs(part, checkpoint.layers, source is None) // checkpoint.layers)
+
+    values = recorder.read("sweep", checkpoint, asked, run, shape, more, cut=blocks_of(checkpoint, pairs), work=takes)
     cells = torch.from_numpy(values[:, 2:]).reshape(-1, checkpoint.layers, widest)
     for number in range(len(cells)):
         cells[number, :, pairs.width(number) :] = torch.nan
     return Sweep(cells, torch.from_numpy(values[:, 0]), torch.from_numpy(values[:, 1]))
+
+
+def block_runs(pairs: Pairs, layers: int, own: bool) -> int:
+    """How many times a block is run on a token (docs/design/sweep.md); own: not with another model's activations."""
+    run = pairs.from_difference() if own else pairs
+    widths = [(len(ids), run.width(number)) for number, ids in enumerate(run.corrupt)]
+    return sum(layers * (n + w) + layers * (layers - 1) // 2 * (w * (w + 1) // 2) for n, w in widths)
 
 
 def blocks_of(checkpoint: Checkpoint, pairs: Pairs) -> list[list[int]]:

@@ -199,12 +199,20 @@ def odds(read: RefusalReadings, does: Does, plain: Odds, moved: Odds) -> Drift:
 
 def require_refusal(read: RefusalReadings) -> None:
     """Raise Unmeasurable, with n, unless post refuses harmful instructions often enough to have something to take out."""
-    refused = read.told("post", "harmful").refused
+    _require(read.told("post", "harmful").refused, "")
+
+
+def require_refusal_at_first(plain: Odds) -> None:
+    """The same by the first token, where there are no replies; plain: post's log-odds on harmful instructions."""
+    _require(plain > 0, ", by the likelier first token")
+
+
+def _require(refused: Outcomes, how: str) -> None:
     evidence = Proportion(float(refused.sum()), len(refused))
     if not evidence.interval().low > REFUSAL_MINIMUM:
         low, high = evidence.interval()
         raise Unmeasurable(
-            f"post refuses {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the harmful instructions, more than "
+            f"post refuses {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the harmful instructions{how}, more than "
             f"{REFUSAL_MINIMUM:g} needed; n = {evidence.n}"
         )
 

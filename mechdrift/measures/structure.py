@@ -61,10 +61,14 @@ def numbers_of(spectra: Spectra, shape: tuple[int, int]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class StructureReadings:
-    """NUMBERS of every matrix of every block."""
+    """NUMBERS of every matrix of some blocks, or of all."""
 
     numbers: Float[np.ndarray, "layer kind number"]
     """NaN where there is none."""
+    layers: tuple[int, ...]
+    """Which blocks."""
+    depth: int
+    """How many there are."""
     kinds: tuple[str, ...]
     """Matrices that the family has, out of KINDS."""
     reasons: dict[str, str]
@@ -180,8 +184,8 @@ def _drift(
     name: str, read: StructureReadings, values: PerBlock, null: float | None, unit: str, better: Better, note: str
 ) -> Drift:
     """The median over blocks; those without a number are left out of it and of the curve."""
-    there = {layer: float(value) for layer, value in enumerate(values) if not np.isnan(value)}
-    blocks = f"{len(there)} of {len(values)}" if len(there) < len(values) else str(len(values))
+    there = {layer: float(value) for layer, value in zip(read.layers, values, strict=True) if not np.isnan(value)}
+    blocks = f"{len(there)} of {read.depth}" if len(there) < read.depth else str(read.depth)
     told = f"median and range of {blocks} blocks, nothing is sampled"
     equal = f"; {read.equal} matrices of the model are equal bit for bit" if read.equal else ""
     return Drift(
@@ -190,7 +194,7 @@ def _drift(
         null=null,
         unit=unit,
         better=better,
-        site="all blocks",
+        site="all blocks" if len(read.layers) == read.depth else f"{len(read.layers)} of {read.depth} blocks",
         site_rule="median over blocks",
         data="weights",
         parameters=read.parameters,

@@ -15,7 +15,6 @@ from mechdrift.prompts.tables import checked, column_of_texts, normal, read_tabl
 WHAT, OPTION = "texts", "--mechdrift-texts"
 COLUMNS = ("text",)
 LINES = ".txt"
-MOST = 256  # texts that are read, whatever a file holds; half of it of each of the project's two sources
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ class Texts:
         return f"{len(self.all)} of {self.source}" + (f"; left out: {left}" if left else "")
 
 
-def read_texts(given: str) -> Texts:
+def read_texts(given: str, most: int) -> Texts:
     """The texts of FILE[:COLUMN]: one a line of a .txt file; else of the column named, `text`, or the only one of a table.
 
-    Lines without text are left out; of two that differ in case and white space only one is kept, and of more than MOST those
+    Lines without text are left out; of two that differ in case and white space only one is kept, and of more than `most` those
     that are drawn by their content, so that the order of the file is no matter. Raises InputError, with the line, for what
     cannot be used.
     """
@@ -69,14 +68,14 @@ def read_texts(given: str) -> Texts:
         read.setdefault(normal(text), text)
     if not read:
         raise InputError(f"{WHAT} {given}: no text", "one text a line or row", "fill the file")
-    kept = drawn(list(read.values()), MOST)
-    left_out[f"beyond {MOST}"] += len(read) - len(kept)
+    kept = drawn(list(read.values()), most)
+    left_out[f"beyond {most}"] += len(read) - len(kept)
     every = tuple(Text(text, text, path.stem) for text in kept)
     return Texts(every, given, {why: count for why, count in left_out.items() if count})
 
 
-def sample(statements: Iterable[Statement], instructions: Iterable[Instruction]) -> Texts:
-    """Texts of the project's own: true statements and instructions of the test split, as many of each at most, by their content.
+def sample(statements: Iterable[Statement], instructions: Iterable[Instruction], most: int) -> Texts:
+    """Texts of the project's own: true statements and instructions of the test split, half of `most` of each, by their content.
 
     True statements about one entity are one unit, and so are an instruction's harmful and harmless forms.
     """
@@ -86,12 +85,12 @@ def sample(statements: Iterable[Statement], instructions: Iterable[Instruction])
         if s.label and not s.negated and s.split == "test"
     }
     asked = {i.text: Text(i.text, i.pair, "harmful" if i.harmful else "harmless") for i in instructions if i.split == "test"}
-    chosen = [source[text] for source in (facts, asked) for text in drawn(list(source), MOST // 2)]
+    chosen = [source[text] for source in (facts, asked) for text in drawn(list(source), most // 2)]
     return Texts(tuple(chosen), "statements and instructions", {})
 
 
-def drawn(texts: Sequence[str], most: int) -> list[str]:
-    """At most so many, drawn by their content, in their order."""
+def drawn(texts: Sequence[str], most: int | None) -> list[str]:
+    """At most so many, drawn by their content, in their order; what a smaller number draws is among what a larger one does."""
     chosen = set(sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())[:most])
     return [text for text in texts if text in chosen]
 

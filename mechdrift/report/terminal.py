@@ -1,7 +1,7 @@
 """The table at the end of a run."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mechdrift.report.text import UNLIKE, interval, limit, number, printable, waiver, was
@@ -75,6 +75,11 @@ def summary(rows: list[Row]) -> str:
     against = [row["baseline"]["status"] for row in rows if row["role"] == "gate" and row["baseline"]]
     counts += [f"{against.count(status)} {told}" for status, told in AGAINST.items() if status in against]
     return f"{len(gates)} gated rows: {', '.join(counts)}" if gates else "no gated rows"
+
+
+def seconds_by_phase(phases: Mapping[str, Any]) -> str:
+    """For example `start 4 s, truth 60 s`; of workers together."""
+    return ", ".join(f"{name} {phase.seconds:.0f} s" for name, phase in phases.items())
 
 
 def progress_line(label: str, write: Callable[[str], None]) -> Callable[[int, int], None]:

@@ -48,7 +48,7 @@ def record(*rows: Row, weights: str = "aa", **settings: Any) -> dict[str, Any]:
     """A record, as far as baselines know one."""
     point = {"spec": "/home/me/x", "pinned": "/home/me/x", "source": "folder", "model_type": "llama"}
     return {
-        "schema": "1.4",
+        "schema": "1.5",
         "inputs": {"base": point | {"digests": {"weights": "base"}}, "post": point | {"digests": {"weights": weights}}},
         "settings": {"seed": 0, "statements": "/home/me/mine.csv", "fail_on": ["drifted"]} | settings,
         "environment": {"torch": "2.13", "pytest": "9"},

@@ -21,6 +21,7 @@ from mechdrift.measures import structure as measures
 from mechdrift.measures.structure import KINDS, NUMBERS, StructureReadings
 from mechdrift.stats import Spread
 from mechdrift.suites import structure as suite
+from mechdrift.tiers import TIERS
 
 DOWN, UP = "model.layers.1.mlp.down_proj.weight", "model.layers.2.mlp.up_proj.weight"
 Edit = Callable[[dict[str, torch.Tensor]], None]
@@ -50,9 +51,9 @@ def edited(tiny_checkpoint: Callable[..., Path]) -> Callable[..., Path]:
     return make
 
 
-def read(recorder: Recorder, base: object, post: object, shortcut: bool = True) -> StructureReadings:
+def read(recorder: Recorder, base: object, post: object, shortcut: bool = True, tier: str = "nightly") -> StructureReadings:
     points = [point if isinstance(point, Checkpoint) else resolve(str(point)) for point in (base, post)]
-    return suite.read_structure(Pair(*points), recorder, 0, shortcut)
+    return suite.read_structure(Pair(*points), recorder, 0, TIERS[tier], shortcut)
 
 
 def readings(**numbers: list[list[float]]) -> StructureReadings:
@@ -61,7 +62,7 @@ def readings(**numbers: list[list[float]]) -> StructureReadings:
     values = np.zeros((layers, len(KINDS), len(NUMBERS)))
     for name, rows in numbers.items():
         values[:, :4, NUMBERS.index(name)] = rows
-    return StructureReadings(values, ("q", "k", "v", "o"), {}, 0, {})
+    return StructureReadings(values, tuple(range(layers)), layers, ("q", "k", "v", "o"), {}, 0, {})
 
 
 def test_a_median_of_all_there_is_has_no_error_and_shows_its_range() -> None:
@@ -106,6 +107,17 @@ def test_equal_weights_are_known_and_else_measured_to_be_so(recorder: Recorder, 
             np.testing.assert_allclose(found.of(number, KINDS), expected, rtol=0, atol=tolerance)
         with pytest.raises(Unmeasurable, match="what they were"):
             measures.gap_ratio(found, "q")
+
+
+def test_a_lower_tier_reads_some_blocks_and_says_which(recorder: Recorder, base: Path, edited: Callable[..., Path]) -> None:
+    """Their numbers are those that all blocks have there: the null's draws go by the block."""
+    post = edited(lambda weights: weights.update({name: value * 1.1 for name, value in weights.items() if "proj" in name}))
+    some, every = read(recorder, base, post, tier="smoke"), read(recorder, base, post)
+    assert (some.depth, len(some.layers), len(every.layers)) == (every.depth, 2, every.depth)
+    np.testing.assert_array_equal(some.numbers, every.numbers[list(some.layers)])
+    row = measures.change(some, "mlp")
+    assert row.site == f"2 of {some.depth} blocks"
+    assert [point.site for point in row.curve] == [f"block[{layer}]" for layer in some.layers]
 
 
 def test_a_second_run_decomposes_nothing(

@@ -11,8 +11,9 @@ from mechdrift.errors import InputError
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import shipped_statements
 from mechdrift.prompts.tables import MAX_CHARACTERS
-from mechdrift.prompts.texts import MOST, drawn, read_texts, sample
+from mechdrift.prompts.texts import drawn, read_texts, sample
 
+MOST = 256
 LINES = ["The cat sat on the mat.", "It rained all day: \t all of it.", "Zażółć gęślą jaźń."]
 
 
@@ -34,7 +35,7 @@ def written(folder: Path, name: str, content: str | bytes) -> str:
     ],
 )
 def test_texts_of_a_file(tmp_path: Path, name: str, content: str, spec: str) -> None:
-    found = read_texts(written(tmp_path, name, content) + spec)
+    found = read_texts(written(tmp_path, name, content) + spec, MOST)
     assert [one.text for one in found.all] == LINES
     assert [one.unit for one in found.all] == LINES, "each is its own unit"
     assert {one.kind for one in found.all} == {"a"}
@@ -44,11 +45,11 @@ def test_texts_of_a_file(tmp_path: Path, name: str, content: str, spec: str) -> 
 
 def test_repeats_and_what_is_beyond_the_most_are_counted(tmp_path: Path) -> None:
     lines = [f"Line {number}." for number in range(MOST + 40)]
-    found = read_texts(written(tmp_path, "a.txt", "\n".join([*lines, "line  7.", lines[9]])))
+    found = read_texts(written(tmp_path, "a.txt", "\n".join([*lines, "line  7.", lines[9]])), MOST)
     assert len(found.all) == MOST
     assert found.left_out == {"twice there": 2, f"beyond {MOST}": 40}
     assert str(found).endswith(f"a.txt; left out: 2 twice there, 40 beyond {MOST}")
-    turned = read_texts(written(tmp_path, "b.txt", "\n".join(reversed(lines))))
+    turned = read_texts(written(tmp_path, "b.txt", "\n".join(reversed(lines))), MOST)
     assert {one.text for one in turned.all} == {one.text for one in found.all}, "the order of the file is no matter"
 
 
@@ -69,19 +70,19 @@ def test_repeats_and_what_is_beyond_the_most_are_counted(tmp_path: Path) -> None
 )
 def test_what_cannot_be_used_is_one_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     with pytest.raises(InputError) as raised:
-        read_texts(written(tmp_path, name, content))
+        read_texts(written(tmp_path, name, content), MOST)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"texts .*none\.txt: not found; .* check --mechdrift-texts"):
-        read_texts(str(tmp_path / "none.txt"))
+        read_texts(str(tmp_path / "none.txt"), MOST)
 
 
 def test_the_projects_own_are_of_the_test_split_and_half_of_each_source() -> None:
     statements, instructions = shipped_statements(), shipped_instructions()
-    found = sample(statements, instructions)
+    found = sample(statements, instructions, MOST)
     true = {s.text: f"{s.kind}: {s.entity}" for s in statements if s.label and not s.negated and s.split == "test"}
     asked = {i.text: i.pair for i in instructions if i.split == "test"}
     facts = [one for one in found.all if one.text in true]

@@ -10,6 +10,7 @@ from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Added, Arm
 from mechdrift.engine.generate.batched import acting
 from mechdrift.engine.recordings import Prompts, Recorder
+from mechdrift.engine.work import Work, reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +34,13 @@ def first_token_under(
     def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
         return _moved(model, [asked.ids[index] for index in chosen], tokens, arms, recorder.batch_tokens, progress)
 
-    shape = len(arms), len(prompts), 2
-    return recorder.read("first token", checkpoint, asked, run, shape, {"arms": [digest(arm) for arm in arms]}, axis=1)
+    forwards = 1 + sum(arm.does is not None for arm in arms)  # plain in any case
+
+    def takes(chosen: list[int]) -> Work:
+        return reading([forwards * len(ids[index]) for index in chosen])
+
+    shape, told = (len(arms), len(prompts), 2), {"arms": [digest(arm) for arm in arms]}
+    return recorder.read("first token", checkpoint, asked, run, shape, told, axis=1, work=takes)
 
 
 def digest(arm: Arm) -> str:

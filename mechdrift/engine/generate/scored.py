@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, get_args
 
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.batches import batches_by_length
 from mechdrift.engine.generate.arms import Arm, Generator
 from mechdrift.engine.generate.classified import refusals
 from mechdrift.engine.generate.first_token import digest
 from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.store import Part
+from mechdrift.engine.work import Work
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.replies import Kind, classify, reencoded_share, shipped_openings, spoken
 
@@ -120,15 +122,27 @@ def scored_replies(
         "classifier": classifier and [classifier.digest, classifier.label],
         "scorer": [SCORER, hashlib.sha256(repr(shipped_openings()).encode()).hexdigest()],
     }
+    part = Part(
+        (sum(counts), 2), make, work_of([[len(prompt) for prompt in arm.prompts(ids)] for arm in arms], new_tokens, recorder)
+    )
     try:
         if keep is not None:
             kept = make()
+            recorder.store.work += part.work
         else:
-            (kept,) = recorder.store.get(provenance, [Part((sum(counts), 2), make)], f"{checkpoint.spec} ({checkpoint.short})")
+            (kept,) = recorder.store.get(provenance, [part], f"{checkpoint.spec} ({checkpoint.short})")
         found = dict(zip([arm.name for arm in arms], kept.split(counts), strict=True))
     except _Untold as error:  # not kept: another day's engine may tell
         found = error.found
     return {name: codes if isinstance(codes, Unmeasurable) else _scored(codes) for name, codes in found.items()}
+
+
+def work_of(arms: Sequence[Sequence[int]], new_tokens: int, recorder: Recorder) -> Work:
+    """What replies take, at most; arms: lengths of the prompts of each."""
+    count, batch = sum(map(len, arms)), recorder.batch_tokens
+    batches = sum(len(batches_by_length([length + new_tokens for length in lengths], batch)) for lengths in arms)
+    tokens = sum(map(sum, arms))
+    return Work(tokens=tokens, replies=count, reply_tokens=new_tokens * count, reply_steps=new_tokens * batches)
 
 
 def _told_by(classifier: ReplyClassifier, device: str, replies: Sequence[Said], thinking: bool) -> list[Said]:
