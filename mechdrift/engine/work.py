@@ -11,7 +11,7 @@ class Work:
     prompts: int = 0
     """Prompts read, once for all arms that share their tokens."""
     tokens: int = 0
-    """Times that a whole model is run on a token, shared beginnings once; a sweep's runs of single blocks by what they add up to."""
+    """Times that a whole model is run on a token, shared beginnings once; a sweep's block runs by what they add up to."""
     head_tokens: int = 0
     """Times that the head alone is run on a token."""
     replies: int = 0
