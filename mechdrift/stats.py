@@ -44,6 +44,9 @@ class Evidence(Protocol):
     def p_value(self, bound: float, side: Side) -> float:
         """p-value of the hypothesis that the true value is at least (at most) the bound."""
 
+    def __hash__(self) -> int:
+        """All kinds are frozen."""
+
 
 @dataclass(frozen=True)
 class Normal:
