@@ -136,7 +136,7 @@ def test_a_drift_is_derived_once_and_only_what_it_names_differs(tmp_path: Any, m
 def test_a_drift_towards_another_end_point_is_another_drift(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kept drifts must not outlive the weights that they were made of."""
     monkeypatch.setattr("mechdrift.data.organisms.derive.user_cache_path", lambda _name: tmp_path)
-    monkeypatch.setattr("mechdrift.data.organisms.derive._derive", lambda _name, _strength, folder: (folder / "model.safetensors").touch())
+    monkeypatch.setattr("mechdrift.data.organisms.derive._derive", lambda *given: (given[-1] / "model.safetensors").touch())
     made = []
     for content in (b"one end", b"another"):
         (tmp_path / "end").mkdir(exist_ok=True)
