@@ -12,7 +12,7 @@ from mechdrift.stats import Normal
 def measured(request):
     if {raises!r}:
         raise {raises}
-    return Drift({finding!r}, Normal({estimate}, 0.01, 100), 1.0, "ratio", "higher", "here", "by hand", "none", items={items})
+    return Drift({measure!r}, Normal({estimate}, 0.01, 100), 1.0, "ratio", "higher", "here", "by hand", "none", items={items})
 
 @pytest.mark.finding({finding!r})
 {marks}
@@ -31,5 +31,8 @@ USUAL = {
 
 
 def suite_by_hand(**parts: Any) -> str:
-    """The text of a test module; estimate: of the finding, with a standard error of 0.01, were there nothing to raise."""
-    return SUITE.format(**USUAL | parts)
+    """The text of a test module; estimate: of the finding, with a standard error of 0.01, were there nothing to raise; measure: of
+    the drift, the finding's if not given.
+    """
+    usual = USUAL | parts
+    return SUITE.format(**{"measure": usual["finding"]} | usual)

@@ -116,7 +116,12 @@ def test_another_plugin_may_have_taken_the_short_forms(pytester: pytest.Pytester
         ({"body": "pass"}, 1, "error", "the test ended without a verdict"),
         ({"body": "assert False, 'before judging'"}, 1, "error", "before judging"),
         ({"estimate": "float('nan')"}, 7, "unmeasurable", "the estimate is nan"),
-        ({"finding": "truth.probe_accuracy"}, 1, None, "the test is not marked finding('truth.clean_gap'), which it judges"),
+        (
+            {"finding": "truth.probe_accuracy", "measure": "truth.clean_gap"},
+            1,
+            None,
+            "the test is not marked finding('truth.clean_gap'), which it judges",
+        ),
     ],
 )
 def test_exit_codes(
