@@ -31,8 +31,10 @@ USUAL = {
 
 
 def suite_by_hand(**parts: Any) -> str:
-    """The text of a test module; estimate: of the finding, with a standard error of 0.01, were there nothing to raise; measure: of
-    the drift, the finding's if not given.
+    """The text of a test module.
+
+    estimate: of the finding, with a standard error of 0.01, were there nothing to raise; measure: the drift's, the finding's if
+    not given.
     """
     usual = USUAL | parts
     return SUITE.format(**{"measure": usual["finding"]} | usual)
