@@ -80,8 +80,21 @@ def test_the_least_refusal_under_ablation_wins_among_those_that_pass(monkeypatch
 
 
 def test_where_no_place_passes_the_nearest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Unmeasurable, match=r"a model: none of 12 places has a direction .*nearest: resid_post\["):
+    with pytest.raises(Unmeasurable, match=r"a model: none of 12 places has a direction that induces .*nearest: resid_post\["):
         chosen(monkeypatch, lambda *_: (-1.0, 0.0))
+
+
+def test_where_all_that_induce_change_harmless_replies_the_least_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scores(layer: int, back: int, on: str, ablated: bool) -> tuple[float, float]:
+        if ablated:
+            return -10.0 * layer, 0.2 + layer / 10 + back / 100
+        return (1.0 if layer else -1.0), 0.0  # block 0 changes least, and induces nothing
+
+    site, note = chosen(monkeypatch, scores)
+    assert site == Site(1, 0)
+    assert note == "none of 12 places leaves harmless replies alone (kl under 0.1); the least: " + (
+        "resid_post[1] @ end bypass -10.00, induce 1.00, kl 0.300"
+    )
 
 
 def test_an_addition_goes_as_far_as_the_steered_models_sides_are_apart() -> None:
