@@ -105,28 +105,27 @@ def choose(recordings: Recorder, point: Checkpoint, fitted: Fitted, prompts: dic
 
     Of the first 80% of the blocks and all end-of-instruction tokens; a candidate must induce refusal where it is added to
     harmless instructions (log-odds over 0) and move their first token by less than 0.1 nats where it is taken out (Arditi et al.
-    2024). Where all that induce move it more, the one that moves it least is taken, and the words say so: a benign retrain may go
-    beyond, and what the direction does is judged by its own rows. Raises Unmeasurable, with the figures, where none induces.
+    2024). Where all that induce move it more, that bound is doubled until one passes, and the words say so: a benign retrain may
+    go beyond, and what the direction does is judged by its own rows. Raises Unmeasurable, with the figures, where none induces.
     """
     sites, bypass, kl, induce = tried(recordings, point, fitted, prompts)
-    inducing = induce > 0
-    passing = inducing & (kl < KL_AT_MOST)
-    order = np.lexsort((bypass if passing.any() else kl, ~passing if passing.any() else ~inducing))
 
     def told(number: int) -> str:
         return f"{sites[number]} bypass {bypass[number]:.2f}, induce {induce[number]:.2f}, kl {kl[number]:.3f}"
 
+    inducing = (induce > 0) & np.isfinite(kl)
     if not inducing.any():
         raise Unmeasurable(
             f"{point.spec}: none of {len(sites)} places has a direction that induces refusal (log-odds over 0); nearest: "
             f"{told(int(induce.argmax()))}"
         )
-    best = "; ".join(told(int(number)) for number in order[: min(SHOWN, max(1, int(passing.sum())))])
-    if not passing.any():
-        return sites[
-            order[0]
-        ], f"none of {len(sites)} places leaves harmless replies alone (kl under {KL_AT_MOST:g}); the least: {best}"
-    return sites[order[0]], f"{int(passing.sum())} of {len(sites)} places pass; {best}"
+    bound = KL_AT_MOST
+    while not (passing := inducing & (kl < bound)).any():
+        bound *= 2
+    order = np.lexsort((bypass, ~passing))
+    best = "; ".join(told(int(number)) for number in order[: min(SHOWN, int(passing.sum()))])
+    wider = "" if bound == KL_AT_MOST else f" kl under {bound:g}, none under {KL_AT_MOST:g}"
+    return sites[order[0]], f"{int(passing.sum())} of {len(sites)} places pass{wider}; {best}"
 
 
 def tried(

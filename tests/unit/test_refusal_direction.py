@@ -84,17 +84,17 @@ def test_where_no_place_passes_the_nearest_is_named(monkeypatch: pytest.MonkeyPa
         chosen(monkeypatch, lambda *_: (-1.0, 0.0))
 
 
-def test_where_all_that_induce_change_harmless_replies_the_least_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_that_induce_change_harmless_replies_the_bound_is_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
     def scores(layer: int, back: int, on: str, ablated: bool) -> tuple[float, float]:
+        if ablated and on == "harmful":
+            return -10.0 * layer - back, 0.0
         if ablated:
-            return -10.0 * layer, 0.2 + layer / 10 + back / 100
+            return 0.0, 0.15 + layer / 10  # blocks 0 to 2 are under .4
         return (1.0 if layer else -1.0), 0.0  # block 0 changes least, and induces nothing
 
     site, note = chosen(monkeypatch, scores)
-    assert site == Site(1, 0)
-    assert note == "none of 12 places leaves harmless replies alone (kl under 0.1); the least: " + (
-        "resid_post[1] @ end bypass -10.00, induce 1.00, kl 0.300"
-    )
+    assert site == Site(2, 2)  # block 1 is under .4 too, and block 3 is not
+    assert note.startswith("6 of 12 places pass kl under 0.4, none under 0.1; resid_post[2] @ end-2 bypass -22.00")
 
 
 def test_an_addition_goes_as_far_as_the_steered_models_sides_are_apart() -> None:
