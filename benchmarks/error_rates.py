@@ -17,6 +17,7 @@ from rates.bars import Judged, bars_table
 from rates.flips import flip_runs, flip_table
 from rates.null import benign_runs, null_table, outputs, rounded_runs, write_rounded
 from rates.power import power_runs, power_table
+from rates.simulated import simulated_table, write_simulated
 from rates.symmetry import symmetry_runs, symmetry_table, write_symmetric
 from rates.tables import read
 
@@ -62,6 +63,8 @@ def measure(section: str, options: argparse.Namespace) -> None:
                 outputs(name, folder)
             write_rounded(folder)
             run_all(rounded_runs(folder), options)
+        case "bars":
+            write_simulated(folder)
         case "power":
             run_all(power_runs(options.power_seeds), options)
         case "symmetries":
@@ -98,7 +101,7 @@ def tables(section: str, options: argparse.Namespace) -> str:
         case "null":
             return null_table(folder, options.retrains)
         case "bars":
-            return bars_table(judged_rows(options))
+            return f"{bars_table(judged_rows(options))}\n\n{simulated_table(folder)}"
         case "power":
             return power_table(folder, options.power_seeds)
         case "symmetries":

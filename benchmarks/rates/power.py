@@ -13,6 +13,7 @@ from .null import ORIGIN
 from .tables import Record, read, rows_of, table
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+MEASURED_IN_ORDER = (1.0, 0.5, 0.2, 0.7, 0.3, 0.1, 0.05)  # a series that is stopped has all drifts, at fewer strengths
 
 
 def name_of(drift: str, strength: float, seed: int) -> str:
@@ -33,9 +34,9 @@ def power_runs(seeds: int) -> list[Run]:
             ("--mechdrift-seed", str(seed), *(part for finding in findings for part in ("--mechdrift-only", finding))),
         )
         for seed in range(seeds)
+        for strength in MEASURED_IN_ORDER
         for drift, findings in ((drift, claimed_findings(drift)) for drift in read_matrix())
         if findings and (seed == 0 or must_drift(drift))
-        for strength in STRENGTHS
     ]
 
 
