@@ -13,6 +13,7 @@ from .null import ORIGIN
 from .tables import Record, read, rows_of, table
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+LEAST_STRENGTHS = 4  # between fewer a straight line says little
 MEASURED_IN_ORDER = (1.0, 0.5, 0.2, 0.7, 0.3, 0.1, 0.05)  # a series that is stopped has all drifts, at fewer strengths
 
 
@@ -110,6 +111,8 @@ def _caught_from(drifted: dict[float, float]) -> str:
 
 def _strength_at(value: float, origin: float, means: dict[float, float]) -> str:
     """Where the mean estimate first gets there, between strengths by a straight line; at strength 0 it is no change."""
+    if len(means) < LEAST_STRENGTHS:
+        return "too few strengths"
     strengths, estimates = [0.0, *means], [origin, *means.values()]
     for before, after in zip(range(len(strengths)), range(1, len(strengths)), strict=False):
         low, high = estimates[before], estimates[after]
