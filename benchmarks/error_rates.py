@@ -21,6 +21,7 @@ from rates.simulated import simulated_table, write_simulated
 from rates.symmetry import symmetry_runs, symmetry_table, write_symmetric
 from rates.tables import read
 
+from mechdrift.errors import InputError
 from mechdrift.many_runs import Run, records
 
 PAGE = Path(__file__).parents[1] / "docs" / "error-rates.md"
@@ -44,8 +45,11 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     options.runs.mkdir(parents=True, exist_ok=True)
     if not options.records_only:
-        for section in options.sections or SECTIONS:
-            measure(section, options)
+        try:
+            for section in options.sections or SECTIONS:
+                measure(section, options)
+        except InputError as error:
+            parser.exit(4, f"{error}\n")
     text = {section: tables(section, options) for section in SECTIONS}
     for section, told in text.items():
         print(f"\n## {section}\n\n{told}")

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from mechdrift.measures.drift import Drift
-from mechdrift.stats import Evidence, Normal, PairedProportions, Proportion
+from mechdrift.stats import Normal, PairedProportions, Proportion
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.limits import Limit, Profile, Rule
 
@@ -24,7 +24,8 @@ HELD_AT_MOST, DRIFTED_AT_LEAST = 0.05, 0.90  # bars (a) and (c)
 LEAST_WEIGHT = 1e-8  # of a sample that is looked at
 STEPS, REACH = 1201, 6.0  # of a normal distribution, in standard errors
 CHURN = (0.0, 0.02, 0.10)  # shares of entities that change to the right and, beside the drift, as many to the wrong
-Sample = tuple[float, Evidence]
+Sampled = Normal | Proportion | PairedProportions
+Sample = tuple[float, Sampled]
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Judged:
 
 
 @cache
-def verdict(judged: Judged, evidence: Evidence) -> str:
+def verdict(judged: Judged, evidence: Sampled) -> str:
     """What the rule says of it; the same counts come again at other true values."""
     drift = Drift(judged.label, evidence, judged.null, "", "neither", "", "", "")
     return decide(drift, Profile("", {}, judged.m), Rule("gate", judged.limit)).verdict

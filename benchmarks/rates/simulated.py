@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mechdrift.stats import Evidence, cross_fitted_similarity, ratio_of_means
+from mechdrift.stats import Normal, cross_fitted_similarity, ratio_of_means
 from mechdrift.verdict.profiles import load_profile
 
 from .bars import Judged, verdict
 from .tables import share, table
 
 ENTITIES, WIDTH, RUNS = 390, 64, 1000
-Draw = Callable[[float, np.random.Generator], Evidence]
+Draw = Callable[[float, np.random.Generator], Normal]
 
 
-def similarity(cosine: float, rng: np.random.Generator, noise: float) -> Evidence:
+def similarity(cosine: float, rng: np.random.Generator, noise: float) -> Normal:
     """Of directions of length 1 at this cosine, seen through noise of which both models share four fifths of the variance."""
     base, post = np.zeros(WIDTH), np.zeros(WIDTH)
     base[0], post[0], post[1] = 1.0, cosine, np.sqrt(1 - cosine**2)
@@ -25,7 +25,7 @@ def similarity(cosine: float, rng: np.random.Generator, noise: float) -> Evidenc
     return cross_fitted_similarity(base + first, post + np.sqrt(0.8) * first + np.sqrt(0.2) * second).evidence
 
 
-def ratio(true: float, rng: np.random.Generator) -> Evidence:
+def ratio(true: float, rng: np.random.Generator) -> Normal:
     """Of gaps that differ from entity to entity by a log-normal factor, post's with noise of their own."""
     base = np.exp(0.5 * rng.normal(size=ENTITIES))
     return ratio_of_means(true * base + 0.5 * rng.normal(size=ENTITIES), base)
