@@ -97,9 +97,12 @@ class Judged:
         found = {churn: [self.rates(truth, churn)[verdict] for truth in truths if abs(truth) + churn <= 1] for churn in churns}
         return {churn: sides for churn, sides in found.items() if sides}
 
-    def caught(self) -> float:
-        """The least drift that drifts nine times in ten, as a true value in the row's unit; where it is exact, the limit."""
-        bound = self.bounds[0]
+    def caught(self, towards: float | None = None) -> float:
+        """The least drift that drifts nine times in ten, as a true value in the row's unit; where it is exact, the limit.
+
+        towards: where the drift goes, which tells the side of a two-sided limit.
+        """
+        bound = self.bounds[0] if towards is None else min(self.bounds, key=lambda side: abs(side - towards))
         if self.kind == "spread" or (self.kind == "normal" and not self.error):
             return bound
         away = 1.0 if bound > self.origin else -1.0

@@ -96,7 +96,7 @@ def _line(label: str, points: dict[float, list[Record]]) -> list[str]:
     errors = [row["evidence"].get("standard_error") or 0.0 for row, _ in measured]
     row, record = measured[0]
     judged = Judged.of_row(row, record["settings"]["gated_as_shipped"], float(np.median(errors)))
-    least = judged.caught()
+    least = judged.caught(means[max(means)])
     return [label, str(judged.limit), *cells, caught, f"{least:.3f}", _strength_at(least, judged.origin, means)]
 
 

@@ -88,6 +88,12 @@ def test_the_bars_hold_with_standard_errors_that_are_estimated(name: str) -> Non
     assert drifted >= DRIFTED_AT_LEAST * RUNS
 
 
+def test_a_two_sided_limit_is_crossed_on_the_side_to_which_the_drift_goes() -> None:
+    row = judged("knowledge.depth_shift", "normal", KNOWLEDGE, 0.0, error=0.005)
+    assert row.caught(0.2) == pytest.approx(-row.caught(-0.2), rel=1e-3)
+    assert row.caught(0.2) > 0.05
+
+
 def test_intervals_are_clopper_pearsons() -> None:
     """Their ends are where a tail has 2.5%."""
     low, high = exact_interval(3, 20)
