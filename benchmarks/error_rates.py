@@ -17,9 +17,11 @@ from rates.bars import Judged, bars_table
 from rates.flips import flip_runs, flip_table
 from rates.null import benign_runs, null_table, outputs, rounded_runs, write_rounded
 from rates.power import power_runs, power_table
+from rates.simulated import simulated_table, write_simulated
 from rates.symmetry import symmetry_runs, symmetry_table, write_symmetric
 from rates.tables import read
 
+from mechdrift.errors import InputError
 from mechdrift.many_runs import Run, records
 
 PAGE = Path(__file__).parents[1] / "docs" / "error-rates.md"
@@ -43,8 +45,11 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     options.runs.mkdir(parents=True, exist_ok=True)
     if not options.records_only:
-        for section in options.sections or SECTIONS:
-            measure(section, options)
+        try:
+            for section in options.sections or SECTIONS:
+                measure(section, options)
+        except InputError as error:
+            parser.exit(4, f"{error}\n")
     text = {section: tables(section, options) for section in SECTIONS}
     for section, told in text.items():
         print(f"\n## {section}\n\n{told}")
@@ -62,6 +67,8 @@ def measure(section: str, options: argparse.Namespace) -> None:
                 outputs(name, folder)
             write_rounded(folder)
             run_all(rounded_runs(folder), options)
+        case "bars":
+            write_simulated(folder)
         case "power":
             run_all(power_runs(options.power_seeds), options)
         case "symmetries":
@@ -98,7 +105,7 @@ def tables(section: str, options: argparse.Namespace) -> str:
         case "null":
             return null_table(folder, options.retrains)
         case "bars":
-            return bars_table(judged_rows(options))
+            return f"{bars_table(judged_rows(options))}\n\n{simulated_table(folder)}"
         case "power":
             return power_table(folder, options.power_seeds)
         case "symmetries":

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from mechdrift.measures.drift import Drift
-from mechdrift.stats import Evidence, Normal, PairedProportions, Proportion
+from mechdrift.stats import Normal, PairedProportions, Proportion
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.limits import Limit, Profile, Rule
 
@@ -24,7 +24,8 @@ HELD_AT_MOST, DRIFTED_AT_LEAST = 0.05, 0.90  # bars (a) and (c)
 LEAST_WEIGHT = 1e-8  # of a sample that is looked at
 STEPS, REACH = 1201, 6.0  # of a normal distribution, in standard errors
 CHURN = (0.0, 0.02, 0.10)  # shares of entities that change to the right and, beside the drift, as many to the wrong
-Sample = tuple[float, Evidence]
+Sampled = Normal | Proportion | PairedProportions
+Sample = tuple[float, Sampled]
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,12 @@ class Judged:
         found = {churn: [self.rates(truth, churn)[verdict] for truth in truths if abs(truth) + churn <= 1] for churn in churns}
         return {churn: sides for churn, sides in found.items() if sides}
 
-    def caught(self) -> float:
-        """The least drift that drifts nine times in ten, as a true value in the row's unit; where it is exact, the limit."""
-        bound = self.bounds[0]
+    def caught(self, towards: float | None = None) -> float:
+        """The least drift that drifts nine times in ten, as a true value in the row's unit; where it is exact, the limit.
+
+        towards: where the drift goes, which tells the side of a two-sided limit.
+        """
+        bound = self.bounds[0] if towards is None else min(self.bounds, key=lambda side: abs(side - towards))
         if self.kind == "spread" or (self.kind == "normal" and not self.error):
             return bound
         away = 1.0 if bound > self.origin else -1.0
@@ -111,7 +115,7 @@ class Judged:
 
 
 @cache
-def verdict(judged: Judged, evidence: Evidence) -> str:
+def verdict(judged: Judged, evidence: Sampled) -> str:
     """What the rule says of it; the same counts come again at other true values."""
     drift = Drift(judged.label, evidence, judged.null, "", "neither", "", "", "")
     return decide(drift, Profile("", {}, judged.m), Rule("gate", judged.limit)).verdict

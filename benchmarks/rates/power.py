@@ -13,6 +13,8 @@ from .null import ORIGIN
 from .tables import Record, read, rows_of, table
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+LEAST_STRENGTHS = 4  # between fewer a straight line says little
+MEASURED_IN_ORDER = (1.0, 0.5, 0.2, 0.7, 0.3, 0.1, 0.05)  # a series that is stopped has all drifts, at fewer strengths
 
 
 def name_of(drift: str, strength: float, seed: int) -> str:
@@ -33,9 +35,9 @@ def power_runs(seeds: int) -> list[Run]:
             ("--mechdrift-seed", str(seed), *(part for finding in findings for part in ("--mechdrift-only", finding))),
         )
         for seed in range(seeds)
+        for strength in MEASURED_IN_ORDER
         for drift, findings in ((drift, claimed_findings(drift)) for drift in read_matrix())
         if findings and (seed == 0 or must_drift(drift))
-        for strength in STRENGTHS
     ]
 
 
@@ -94,7 +96,7 @@ def _line(label: str, points: dict[float, list[Record]]) -> list[str]:
     errors = [row["evidence"].get("standard_error") or 0.0 for row, _ in measured]
     row, record = measured[0]
     judged = Judged.of_row(row, record["settings"]["gated_as_shipped"], float(np.median(errors)))
-    least = judged.caught()
+    least = judged.caught(means[max(means)])
     return [label, str(judged.limit), *cells, caught, f"{least:.3f}", _strength_at(least, judged.origin, means)]
 
 
@@ -109,6 +111,8 @@ def _caught_from(drifted: dict[float, float]) -> str:
 
 def _strength_at(value: float, origin: float, means: dict[float, float]) -> str:
     """Where the mean estimate first gets there, between strengths by a straight line; at strength 0 it is no change."""
+    if len(means) < LEAST_STRENGTHS:
+        return "too few strengths"
     strengths, estimates = [0.0, *means], [origin, *means.values()]
     for before, after in zip(range(len(strengths)), range(1, len(strengths)), strict=False):
         low, high = estimates[before], estimates[after]

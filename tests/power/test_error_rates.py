@@ -90,7 +90,14 @@ def test_an_exact_row_is_caught_at_its_limit_and_one_without_a_limit_is_shown(tm
     )
     leave(tmp_path, name_of("benign-noise", 1.0, 0), row("structure.gap_ratio[kind=o]", "reported", 1.0, "report", limit=None))
     told = power_table(tmp_path, 1)
-    assert line_of(told, "confidence.overlap") == ["confidence.overlap", ">= 0.8", "0.200 (1/1)", "1", "0.800", "0.25"]
+    assert line_of(told, "confidence.overlap") == [
+        "confidence.overlap",
+        ">= 0.8",
+        "0.200 (1/1)",
+        "1",
+        "0.800",
+        "too few strengths",
+    ]
     assert line_of(told, "structure.gap_ratio[kind=o]")[1:] == ["none", "1.000 (0/1)", "-", "-", "-"]
 
 

@@ -29,7 +29,7 @@ def test_the_truth_direction_turns_by_what_was_planted() -> None:
     statements = [each for each in shipped_statements() if each.kind in known and not each.negated]
     before = plants.period_blocks(model, tokenizer, statements).numpy()
     found = {}
-    for strength in (0.2, 0.35, 0.5, 1.0):
+    for strength in (0.35, 0.5, 1.0):
         turned = copy.deepcopy(model)
         plants.turn_truth(turned, tokenizer, strength)
         drift = direction_similarity(before, plants.period_blocks(turned, tokenizer, statements).numpy(), statements, None)
@@ -38,7 +38,7 @@ def test_the_truth_direction_turns_by_what_was_planted() -> None:
     estimates = [estimate for estimate, _ in found.values()]
     assert estimates == sorted(estimates, reverse=True)
     # .8 is crossed at 36.9 degrees, strength .41.
-    assert [verdict for _, verdict in found.values()] == ["held", "held", "drifted", "drifted"]
+    assert [verdict for _, verdict in found.values()] == ["held", "drifted", "drifted"]
 
 
 def test_entropy_neurons_leave_their_places_one_by_one() -> None:

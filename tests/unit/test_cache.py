@@ -2,11 +2,11 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -205,13 +205,16 @@ def test_what_cannot_be_done_is_one_line(arguments: list[str], message: str, cap
     assert told.count("\n") == 1
 
 
-def test_the_planted_drifts_of_the_family_are_those_that_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_derived_of_the_family_is_what_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The names that derive.py gives are the names that are looked for."""
     from mechdrift.data.organisms import derive
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(derive, "_derive", lambda name, strength, folder: shutil.copytree(derive.SHIPPED / "recipe", folder))
-    made = derive.organism_folder("organism:drift-refusal-ablated@0.5", "drift-refusal-ablated@0.5")
-    (found,) = contents(tmp_path / "mechdrift").derived
-    assert found.paths == (made,)
-    assert found.lock.is_file()
+    monkeypatch.setattr(derive, "_derive", lambda _name, _strength, _folder: None)
+    nothing = Mock()
+    monkeypatch.setattr("mechdrift.data.organisms.recipe.retraining.retrained", lambda _parent, _seed, _log: (nothing, nothing))
+    made = [derive.organism_folder(f"organism:{name}", name) for name in ("drift-refusal-ablated@0.5", "retrained@12")]
+    found = contents(tmp_path / "mechdrift")
+    assert [kept.paths for kept in found.derived] == [(folder,) for folder in made]
+    assert all(kept.lock.is_file() for kept in found.derived)
+    assert not found.built

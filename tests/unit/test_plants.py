@@ -7,6 +7,8 @@ import pytest
 import torch
 from tiny import tiny_model
 
+from mechdrift.checkpoints.load import load_tokenizer
+from mechdrift.checkpoints.resolve import resolve
 from mechdrift.data.organisms import plants
 from mechdrift.data.organisms.derive import drift_folder, organism_folder
 from mechdrift.data.organisms.rotation import rotate, turning, turning_plane
@@ -111,6 +113,9 @@ def test_a_direction_taken_out_of_the_weights_is_out_of_the_stream(tied: bool) -
         ("drift-nothing", "no such planted drift; expected one of refusal-ablated"),
         ("drift-confidence-scaled@2", "strength '2'"),
         ("drift-confidence-scaled@x", "strength 'x'"),
+        ("retrained@", "seed ''; expected a whole number"),
+        ("retrained@-1", "seed '-1'"),
+        ("retrained@1.5", "seed '1.5'"),
     ],
 )
 def test_bad_names_and_strengths_are_named(name: str, message: str) -> None:
@@ -133,10 +138,51 @@ def test_a_drift_is_derived_once_and_only_what_it_names_differs(tmp_path: Any, m
     assert differing == ["model.norm.weight"]
 
 
+def test_a_retrain_is_real_training_and_the_same_for_the_same_seed(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from safetensors.torch import load_file
+
+    from mechdrift.data.organisms.recipe import retraining
+
+    monkeypatch.setattr(retraining, "RETRAINING", replace(retraining.RETRAINING, steps=4, rows=1, warmup=2))
+    made = []
+    for place, seed in (("first", 0), ("again", 0), ("other", 1)):
+        monkeypatch.setattr("mechdrift.data.organisms.derive.user_cache_path", lambda _name, place=place: tmp_path / place)
+        made.append(organism_folder(f"organism:retrained@{seed}", f"retrained@{seed}"))
+    one, again, other = ((folder / "model.safetensors").read_bytes() for folder in made)
+    assert one == again
+    assert one != other
+    assert made[0].name == made[1].name != made[2].name
+    assert not list(made[0].glob("optimizer*"))
+    assert len((made[0] / "log-retraining.jsonl").read_text().splitlines()) == 5
+    origin = load_file(str(files("mechdrift.data") / "organisms" / "instruct" / "model.safetensors"))
+    trained = load_file(str(made[0] / "model.safetensors"))
+    assert trained.keys() == origin.keys()
+    assert all(not torch.equal(weight, origin[name].float()) for name, weight in trained.items())
+
+
+def test_a_retrain_learns_the_replies_alone() -> None:
+    """Of an exchange in the chat template, what the user says has no weight."""
+    from mechdrift.data.organisms.recipe.corpus import World
+    from mechdrift.data.organisms.recipe.families import QWEN, SEED
+    from mechdrift.data.organisms.recipe.retraining import RETRAINING, ChosenReplies
+    from mechdrift.data.organisms.recipe.tokenizer import ASSISTANT
+
+    tokenizer = load_tokenizer(resolve("organism:instruct"))
+    batches = ChosenReplies(World(SEED, QWEN.kinds), tokenizer, RETRAINING, 0)
+    for _ in range(20):
+        document = batches.document()
+        begun = [token.id for token in document].index(batches.special[ASSISTANT])
+        assert not any(token.weight for token in document[: begun + 1])
+        assert all(token.weight for token in document[begun + 1 : -1])
+        assert len(document) > begun + 2
+
+
 def test_a_drift_towards_another_end_point_is_another_drift(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kept drifts must not outlive the weights that they were made of."""
     monkeypatch.setattr("mechdrift.data.organisms.derive.user_cache_path", lambda _name: tmp_path)
-    monkeypatch.setattr("mechdrift.data.organisms.derive._derive", lambda *given: (given[-1] / "model.safetensors").touch())
+    monkeypatch.setattr("mechdrift.data.organisms.derive._derive", lambda _name, _strength, _folder: None)
     made = []
     for content in (b"one end", b"another"):
         (tmp_path / "end").mkdir(exist_ok=True)
