@@ -328,8 +328,13 @@ class Recorder:
             "device": self.pool.device_kind(),
             "batch_tokens": self.batch_tokens,
             "part_batches": PART_BATCHES,
-            "versions": {package: version(package) for package in ("torch", "transformers")},
+            "versions": _versions(),
         }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in ("torch", "transformers")}
 
 
 def probes(prompts: Sequence[Sequence[int]]) -> list[int]:
