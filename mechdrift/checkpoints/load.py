@@ -104,14 +104,9 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
 
 def attention_of(checkpoint: Checkpoint) -> str:
     """The attention implementation: `sdpa`, but `eager` for families that sdpa cannot do (Gemma 2 caps its scores)."""
-    return _attention(type(load_config(checkpoint)))
-
-
-@cache
-def _attention(config: "type[PreTrainedConfig]") -> str:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(config, None)
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(load_config(checkpoint)), None)
     return "eager" if model is not None and not model._supports_sdpa else "sdpa"
 
 
