@@ -2,12 +2,15 @@
 
 from mechdrift.data.organisms.recipe.families import QWEN
 from mechdrift.findings import registered
+from mechdrift.options import DEFAULTS
 from mechdrift.prompts.statements import shipped_statements
+from mechdrift.tiers import TIERS
 
 
 def entities_asked(*kinds: str) -> int:
-    """Of the shipped tables of these kinds; of all where none is named."""
-    return len({(s.kind, s.entity) for s in shipped_statements() if s.split == "test" and (not kinds or s.kind in kinds)})
+    """Of the shipped tables of these kinds, in the usual tier; of all where none is named."""
+    asked = TIERS[DEFAULTS["--mechdrift-tier"]].statements(shipped_statements())
+    return len({(s.kind, s.entity) for s in asked if s.split == "test" and (not kinds or s.kind in kinds)})
 
 
 KNOWN = entities_asked(*QWEN.kinds)  # to organism:base and what comes of it

@@ -68,7 +68,7 @@ def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
     assert f"mechdrift: {GATED} gated rows: {GATED} held" in run.out
 
 
-@pytest.mark.parametrize(("degrees", "verdict"), [(15, "held"), (30, "held"), (60, "drifted")])
+@pytest.mark.parametrize(("degrees", "verdict"), [(30, "held"), (60, "drifted")])
 def test_a_turned_copy_shows_the_cosine_of_its_angle(
     compare: Callable[..., Any], turned: Callable[[int], Path], degrees: int, verdict: str
 ) -> None:
