@@ -35,6 +35,13 @@ def libraries_stay_loaded() -> None:
     load_model(checkpoint, torch.float32, "cpu")(torch.tensor([[0, 1]]))
 
 
+@pytest.fixture(autouse=True)
+def not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pytest prints in the runs under test is the same everywhere: with these set its summary repeats whole messages."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One store for all runs of a test session, its workers' included: what is tested here is not recording."""
