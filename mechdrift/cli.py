@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "first", metavar="A.json", type=Path, help="a record (--mechdrift-record) or a baseline (--mechdrift-save)"
     )
     compare.add_argument("second", metavar="B.json", type=Path, help="another")
+    _add_report(commands.add_parser("report", help="show records as HTML, markdown, JUnit", description=_report.__doc__))
     _add_cache(commands.add_parser("cache", help="show, verify or prune what runs keep", description="Recordings on disk."))
     return top
 
@@ -123,6 +124,19 @@ def _add_calibrate(command: argparse.ArgumentParser) -> None:
         "--margin", metavar="SHARE", type=parse_amount, default=MARGIN, help=f"beyond the worst null run; default: {MARGIN}"
     )
     command.add_argument("options", metavar="-- OPTION", nargs="*", help="further arguments of pytest, after --")
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    """`mechdrift report RECORD... --html FILE --markdown FILE --junit FILE --model-card FILE`."""
+    from mechdrift.report.written import WRITERS
+
+    command.set_defaults(run=_report)
+    command.add_argument(
+        "records", metavar="RECORD", nargs="+", type=Path, help="of one run; or of several, which become a view over time"
+    )
+    for form, (_, metavar, what) in WRITERS.items():
+        command.add_argument(f"--{form}", metavar=metavar, type=Path, help=what)
+    command.add_argument("--by-time", action="store_true", help="order records by when their runs started, not as given")
 
 
 def _add_cache(cache: argparse.ArgumentParser) -> None:
@@ -213,6 +227,16 @@ def _compare(options: argparse.Namespace) -> int:
     from mechdrift.report.saved import read_saved
 
     for line in compared(read_saved(options.first), read_saved(options.second)):
+        print(line)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    """Render records of --mechdrift-record, with the files beside them; nothing is measured."""
+    from mechdrift.report.written import WRITERS, read_records, write_reports
+
+    asked = {form: path for form in WRITERS if (path := getattr(options, form.replace("-", "_"))) is not None}
+    for line in write_reports(read_records(options.records, options.by_time), asked):
         print(line)
     return 0
 

@@ -175,8 +175,9 @@ class Judge:
         A gate that is worse than its baseline fails too. One that does not hold and yet lets the run pass, by a waiver or by
         --mechdrift-fail-on, is an expected failure.
         """
-        from mechdrift.rows import fails, holds, judged_row
+        from mechdrift.rows import judged_row
         from mechdrift.run import ROW, asked_by
+        from mechdrift.verdict.failing import fails, holds
 
         run = _run(self._request.config)
         asked = asked_by(self._request.node)

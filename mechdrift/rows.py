@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
@@ -13,15 +12,11 @@ from mechdrift.measures.drift import Drift
 from mechdrift.stats import CONFIDENCE
 from mechdrift.verdict.again import evidence_told, sibling_told
 from mechdrift.verdict.decide import Verdict, decide
+from mechdrift.verdict.failing import WORSE
 from mechdrift.verdict.limits import Profile, Rule
 
 Row = dict[str, Any]
 CONTRIBUTORS = 3
-NOT_HELD = {"drifted", "undecided", "unmeasurable"}
-"""Verdicts of a gate that --mechdrift-fail-on may name."""
-WORSE = ("reported", "held", "unmeasurable", "undecided", "drifted", "error")
-AGAINST = {"worse": "drifted", "incomparable": "unmeasurable"}
-"""As which verdict a gate fails by what its baseline says; one that was lost is unmeasurable itself."""
 
 
 @dataclass(frozen=True)
@@ -131,34 +126,9 @@ def _head(label: str, between: Between, finding: Finding, rule: Rule, profile: P
     }
 
 
-def fails(row: Row, fail_on: Collection[str]) -> set[str]:
-    """The verdicts by which a row makes the run fail; none where it does not.
-
-    Its own, or what its baseline says of it: of a gate, where they are among these and it has no waiver; of any row whose
-    waiver has expired. A gate's error fails in any case, as does a verdict that is none.
-    """
-    verdicts = _verdicts(row)
-    waiver = row["waiver"]
-    if waiver is not None and waiver["expired"]:
-        return verdicts
-    failing = set() if waiver else set(fail_on)
-    return verdicts - (({"held"} | NOT_HELD) - failing) if row["role"] == "gate" else set()
-
-
 def worse_of(one: Row, other: Row) -> Row:
     """Of two rows of one name, which two tests asked for, that which is further from held, whichever came first."""
     return max(one, other, key=lambda row: (WORSE.index(row["verdict"]), json.dumps(row, sort_keys=True)))
-
-
-def holds(row: Row) -> bool:
-    """Whether a row is held, and its baseline says nothing against it."""
-    return _verdicts(row) == {"held"}
-
-
-def _verdicts(row: Row) -> set[str]:
-    """Its own, and what its baseline makes of it."""
-    status = row["baseline"]["status"] if row["baseline"] else None
-    return {row["verdict"], *([AGAINST[status]] if status in AGAINST else [])}
 
 
 def plain(value: Any) -> Any:

@@ -19,10 +19,11 @@ from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.options import OFF, Settings
 from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
-from mechdrift.rows import Asked, Row, fails, unmeasured_row, worse_of
+from mechdrift.rows import Asked, Row, unmeasured_row, worse_of
 from mechdrift.run_record import record_of
 from mechdrift.tiers import TIERS, Tier
 from mechdrift.verdict.decide import Verdict
+from mechdrift.verdict.failing import fails
 from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule, row_of
 from mechdrift.verdict.profiles import load_profile, project_at
 

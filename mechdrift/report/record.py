@@ -17,6 +17,12 @@ def items_path(path: Path) -> Path:
     return path.with_suffix(".items.safetensors")
 
 
+def structure_path(path: Path, between: list[str]) -> Path:
+    """Where the numbers of every matrix lie, of a comparison that has been asked for them."""
+    which = "" if between == ["base", "post"] else f".{'+'.join(between)}"
+    return path.with_suffix(f"{which}.structure.safetensors")
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -36,8 +36,17 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "items": (int,),
 }
 """What a comparison needs of a row."""
+AGAIN = "write it again with --mechdrift-record or --mechdrift-save"
 LARGEST = sys.float_info.max
-OLDER = {"version": 1, "between": ["base", "post"]}
+OLDER: Row = {
+    "version": 1,
+    "between": ["base", "post"],
+    "waiver": None,
+    "baseline": None,
+    "post_lacks": False,
+    "sibling": None,
+    "maps": [],
+}
 """What rows of older records mean without saying it."""
 
 
@@ -62,32 +71,37 @@ def baseline_path(name: str, project: Path) -> Path:
     return Path(name) if name.endswith(".json") else project / FOLDER / f"{name}.json"
 
 
-def read_saved(path: Path) -> Saved:
-    """A record or a baseline with its items. Raises InputError for what is none."""
+def read_told(path: Path) -> tuple[dict[str, Any], str]:
+    """What a record or a baseline of any minor version says, and its version. Raises InputError for what is neither."""
     if not path.is_file():
         raise InputError(
             f"{path}: no such file", "a record or a baseline", "write one with --mechdrift-record or --mechdrift-save"
         )
-    again = "write it again with --mechdrift-record or --mechdrift-save"
     try:
         found: Any = json.loads(path.read_bytes(), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else "not whole, or no JSON"
-        raise InputError(f"{path}: {why}", "a record or a baseline", again) from error
+        raise InputError(f"{path}: {why}", "a record or a baseline", AGAIN) from error
     schema = found.get("schema") if isinstance(found, dict) else None
     if not isinstance(schema, str) or not isinstance(found.get("rows"), list):
-        raise InputError(f"{path}: neither schema nor rows", "a record or a baseline", again)
+        raise InputError(f"{path}: neither schema nor rows", "a record or a baseline", AGAIN)
     if schema.partition(".")[0] != SCHEMA.partition(".")[0]:
-        raise InputError(f"{path}: schema {schema!r}", f"{SCHEMA}, or another of its major version", again)
+        raise InputError(f"{path}: schema {schema!r}", f"{SCHEMA}, or another of its major version", AGAIN)
+    return found, schema
+
+
+def read_saved(path: Path) -> Saved:
+    """A record or a baseline with its items. Raises InputError for what is none."""
+    found, schema = read_told(path)
     try:
         origins = found["origins"] if "origins" in found else {"": origin_of(found)}
         for origin in origins.values():
             _require_origin(origin)
         rows = [_row(row, origins) for row in found["rows"]]
-        _require_apart([row["label"] for row in rows])
+        require_apart([row["label"] for row in rows])
         rows = _with_items(rows, path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: {error}", f"what schema {schema!r} says", again) from error
+        raise InputError(f"{path}: {error}", f"what schema {schema!r} says", AGAIN) from error
     return Saved(path, schema, tuple(rows), origins, "origins" in found)
 
 
@@ -121,7 +135,8 @@ def _row(row: Any, origins: dict[str, Origin]) -> Row:
     return {name: known[name] for name in FIELDS} | {"origin": known.get("origin", "")}
 
 
-def _require_apart(labels: Sequence[str]) -> None:
+def require_apart(labels: Sequence[str]) -> None:
+    """Raise ValueError where two rows have one label."""
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(f"row {twice[0]!r} is there twice")
 

@@ -15,6 +15,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
+def visible(text: str) -> str:
+    """Text whose control characters, line ends and lone surrogates are written out, as `\\x1b`: for files, where none may be lost."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text))
+
+
 def described(checkpoint: "Checkpoint") -> str:
     """One checkpoint, as it was taken."""
     size = f"{checkpoint.layers} blocks x {checkpoint.width}, {checkpoint.parameters / 1e6:,.1f}M weights"

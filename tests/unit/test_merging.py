@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.rows import NOT_HELD, WORSE, worse_of
+from mechdrift.rows import worse_of
+from mechdrift.verdict.failing import NOT_HELD, WORSE
 from mechdrift.run import ComparingRun
 
 ROWS = st.builds(

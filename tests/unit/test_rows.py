@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.rows import NOT_HELD, Row, fails, holds
+from mechdrift.verdict.failing import NOT_HELD, Row, fails, holds
 
 VERDICTS = st.sampled_from(["held", "reported", "error", *sorted(NOT_HELD)])
 AGAINST = st.sampled_from([None, "no worse", "worse", "incomparable", "lost", "new"])

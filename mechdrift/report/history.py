@@ -1,0 +1,97 @@
+"""Rows over several runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from mechdrift.report.pictures import Picture, Point, bounds, series
+from mechdrift.report.whole import Whole
+from mechdrift.verdict.baseline import has_number, incomparable
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Track:
+    """One row over all runs."""
+
+    row: Row
+    """Of the newest run that has it."""
+    points: tuple[Point, ...]
+    """One a run, without a number where there is none to compare."""
+    drifted: int | None
+    """The first run in which it drifted."""
+    beyond: int | None
+    """The first run whose estimate is beyond the limit of that run."""
+    left_out: tuple[str, ...]
+    """Why numbers of some runs are not shown."""
+
+    def told(self) -> str:
+        """When it crossed its limit, in a sentence."""
+        if self.drifted is not None:
+            said = f"drifted first in {self.points[self.drifted].name}"
+        elif self.row["limit"]:
+            said = "drifted in no run"
+        else:
+            return "has no limit"
+        if self.beyond is not None and self.beyond != self.drifted:
+            said += f"; its estimate was first beyond the limit in {self.points[self.beyond].name}"
+        return said
+
+    def picture(self) -> Picture | None:
+        """The row over runs, with the first that crossed marked."""
+        crossed = self.drifted if self.drifted is not None else self.beyond
+        return series(self.points, self.row, self.row["label"], "run", crossed)
+
+
+def names(records: Sequence[Whole]) -> list[str]:
+    """What to call each run: by its post, where these differ and are told apart; else by its file."""
+    posts = [PurePath(str(whole.told["inputs"]["post"]["spec"])).name for whole in records]
+    return posts if len({*posts}) == len(posts) else [whole.path.stem for whole in records]
+
+
+def tracks(records: Sequence[Whole]) -> list[Track]:
+    """Of each row: those that drifted first, by when; then gates."""
+    called = names(records)
+    by_label = [{row["label"]: row for row in whole.rows} for whole in records]
+    labels = {label: None for rows in by_label for label in rows}
+    found = [_track([rows.get(label) for rows in by_label], called) for label in labels]
+    last = len(records)
+    return sorted(
+        found,
+        key=lambda track: (
+            last if track.drifted is None else track.drifted,
+            track.row["role"] != "gate",
+            last if track.beyond is None else track.beyond,
+            track.row["label"],
+        ),
+    )
+
+
+def _track(rows: Sequence[Row | None], called: Sequence[str]) -> Track:
+    there = [row for row in rows if row]
+    newest = next((row for row in reversed(there) if has_number(row)), there[-1])
+    points, left_out = [], []
+    drifted = beyond = None
+    for place, (row, name) in enumerate(zip(rows, called, strict=True)):
+        if row is None or not has_number(row):
+            points.append(Point(name, None, None, None, row["verdict"] if row else "not asked"))
+            continue
+        if why := incomparable(row, newest):
+            left_out.append(f"{name}: {why}")
+            points.append(Point(name, None, None, None, "not comparable"))
+            continue
+        points.append(Point(name, row["estimate"], row["low"], row["high"], row["verdict"]))
+        if drifted is None and row["verdict"] == "drifted":
+            drifted = place
+        if beyond is None and _beyond(row):
+            beyond = place
+    return Track(newest, tuple(points), drifted, beyond, tuple(left_out))
+
+
+def _beyond(row: Row) -> bool:
+    if not bounds(row):
+        return False
+    low, high = (row["limit"].get(side) for side in ("at_least", "at_most"))
+    return (low is not None and row["estimate"] < low) or (high is not None and row["estimate"] > high)

@@ -1,0 +1,150 @@
+"""One HTML file: no script, and nothing from a network."""
+
+import hashlib
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mechdrift.report import outcome, pictures
+from mechdrift.report.history import Track, tracks
+from mechdrift.report.pictures import Picture, Point
+from mechdrift.report.text import interval, limit, number, visible, waiver, was
+from mechdrift.report.whole import Map, Whole
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+Row = dict[str, Any]
+TEMPLATES = Path(__file__).with_name("templates")
+DRAWN = ("change", "scale", "gap", "gap_ratio", "uniformity")
+"""Numbers of the matrices that are drawn; the file beside the record has all."""
+MOST_POINTS = 4000  # drawn over runs: half a megabyte
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim with its rows and pictures."""
+
+    name: str
+    claim: str
+    source: str
+    rows: tuple[Row, ...]
+    pictures: tuple[Picture, ...]
+
+
+def html(records: Sequence[Whole]) -> str:
+    """The newest record, and before it what all of them say over time."""
+    whole = records[-1]
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        whole=whole,
+        records=records,
+        style=style,
+        style_hash=b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        over_time=_drawn(tracks(records)) if len(records) > 1 else [],
+        rows=outcome.worst_first(whole),
+        families=_families(whole),
+        steps=[move for move in whole.told["chain"] if move["steps"]],
+        chain_pictures=[picture for move in whole.told["chain"] if (picture := _chain(whole, move))],
+        missing=outcome.unmeasured(outcome.worst_first(whole)),
+    )
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+    )  # fmt: skip
+    told = (interval, limit, number, visible, waiver, was, pictures.strip, outcome.sentence, outcome.started, outcome.ended)
+    environment.globals |= {each.__name__: each for each in (*told, outcome.compared, _settings)}
+    return environment
+
+
+def _settings(parts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and values in one line each."""
+    return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in parts.items()]
+
+
+def _drawn(found: Sequence[Track]) -> list[tuple[Track, Picture | None]]:
+    """Tracks with their pictures, as far as these fit into the file."""
+    room, drawn = MOST_POINTS, []
+    for track in found:
+        room -= len(track.points)
+        drawn.append((track, track.picture() if room >= 0 else None))
+    return drawn
+
+
+def _families(whole: Whole) -> list[tuple[str, list[Finding]]]:
+    """Findings by family, in the order of their names."""
+    families: dict[str, dict[str, list[Row]]] = {}
+    for row in sorted(whole.rows, key=lambda row: row["label"]):
+        families.setdefault(row["finding"].partition(".")[0], {}).setdefault(row["finding"], []).append(row)
+    seen: list[tuple[Map, ...]] = []
+    told = []
+    for family, by_name in families.items():
+        findings = [
+            Finding(name, rows[0]["claim"], rows[0]["source"], tuple(rows), tuple(_pictures(whole, rows, seen)))
+            for name, rows in by_name.items()
+        ]
+        told.append(
+            (family, [Finding(family, "", "", (), tuple(of_all)), *findings] if (of_all := _of(whole, family)) else findings)
+        )
+    return told
+
+
+def _of(whole: Whole, family: str) -> list[Picture]:
+    """Pictures of a whole family."""
+    rows = [row for row in whole.rows if row["finding"].partition(".")[0] == family and not _is_step(whole, row)]
+    if family == "refusal":
+        return [picture for picture in [pictures.rates(rows, whole.items)] if picture]
+    if family == "structure":
+        ends = {tuple(row["between"]) for row in rows}
+        return [picture for between in sorted(ends) if between in whole.matrices
+                for picture in pictures.matrices(whole.matrices[between], DRAWN)]  # fmt: skip
+    return []
+
+
+def _pictures(whole: Whole, rows: Sequence[Row], seen: list[tuple[Map, ...]]) -> Iterator[Picture]:
+    """Of a finding's rows from end to end; maps that another row showed are not shown again."""
+    for row in rows:
+        if _is_step(whole, row):
+            continue
+        maps = whole.maps.get(row["label"], ())
+        if maps and not any(_same(maps, others) for others in seen):
+            seen.append(maps)
+            yield from pictures.knowledge_maps(row, maps)
+        if row["finding"].startswith("confidence.overlap") and (items := whole.items.get(row["label"])):
+            yield from filter(None, [pictures.neurons(row, items)])
+        yield from filter(None, [pictures.curve(row)])
+
+
+def _same(maps: tuple[Map, ...], others: tuple[Map, ...]) -> bool:
+    import numpy as np
+
+    return len(maps) == len(others) and all(
+        (one.name, one.columns) == (other.name, other.columns) and np.array_equal(one.values, other.values, equal_nan=True)
+        for one, other in zip(maps, others, strict=True)
+    )
+
+
+def _is_step(whole: Whole, row: Row) -> bool:
+    return bool(whole.told["inputs"]["stages"]) and row["between"] != ["base", "post"]
+
+
+def _chain(whole: Whole, move: dict[str, Any]) -> Picture | None:
+    """What each step did to a row that has a limit, and its way from base to post."""
+    row = next((row for row in whole.rows if row["label"] == move["label"]), None)
+    if row is None or not row["limit"]:
+        return None
+    steps = [Point(" -> ".join(step["between"]), *(step[name] for name in ("estimate", "low", "high", "verdict")))
+             for step in move["steps"]]  # fmt: skip
+    whole_way = Point("base -> post", row["estimate"], row["low"], row["high"], row["verdict"])
+    return pictures.series([*steps, whole_way], row, f"{row['label']}, step by step", "step")

@@ -1,0 +1,55 @@
+"""JUnit XML: a suite a record, a case a row."""
+
+from collections.abc import Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from mechdrift.report.outcome import compared, sentence, started, why_it_fails
+from mechdrift.report.text import visible, waiver, was
+from mechdrift.report.whole import Whole
+
+Row = dict[str, Any]
+FAILURES = {"drifted", "undecided"}
+NOT_COMMON = "disabled"
+"""An attribute that junit-xml writes and the common schema does not know."""
+
+
+def junit(records: Sequence[Whole]) -> str:
+    """Failure: a gate drifted or is undecided. Error: a gate is unmeasurable, or a test ended with an error. Skipped: no number."""
+    from junit_xml import TestSuite
+
+    suites = ElementTree.Element("testsuites")
+    for whole in records:
+        cases = [_case(whole, row) for row in whole.rows]
+        name = visible(f"mechdrift {whole.path.name}")
+        about = {"compared": visible(compared(whole))}
+        suites.append(TestSuite(name, cases, timestamp=started(whole), properties=about).build_xml_doc())
+    for suite in suites:
+        suite.attrib.pop(NOT_COMMON)
+    ElementTree.indent(suites)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'
+
+
+def _case(whole: Whole, row: Row) -> Any:
+    from junit_xml import TestCase
+
+    text = "\n".join(map(visible, _told(row)))
+    case = TestCase(visible(row["label"]), classname=visible(f"mechdrift.{row['finding']}"), stdout=text)
+    message = visible(f"{row['verdict']}: {row['reason']}")
+    why = why_it_fails(whole, row)
+    if why & FAILURES:
+        case.add_failure_info(message, text, visible(row["verdict"]))
+    elif why:
+        case.add_error_info(message, text, visible(row["verdict"]))
+    elif row["estimate"] is None:
+        case.add_skipped_info(message, text)
+    return case
+
+
+def _told(row: Row) -> list[str]:
+    """A row in lines."""
+    lines = [row["claim"], sentence(row)]
+    lines += [f"site {row['site']}; n = {row['n']}"] if row["estimate"] is not None else []
+    lines += [f"note {row['note']}"] if row["note"] else []
+    lines += [f"baseline {was(row)}; {row['baseline']['reason']}"] if row["baseline"] else []
+    return lines + ([waiver(row)] if row["waiver"] else [])

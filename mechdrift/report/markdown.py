@@ -1,0 +1,93 @@
+"""Markdown for a pull request or a job summary."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from mechdrift.report.outcome import compared, ended, sentence, unmeasured, worst_first
+from mechdrift.report.text import UNLIKE, interval, limit, visible, waiver, was
+from mechdrift.report.whole import Whole
+
+ROWS = 30
+HEADS = ("finding", "role", "verdict", "estimate [90% interval]", "limit", "n", "site")
+SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~:$-])")
+
+
+def escaped(text: str) -> str:
+    """Text that means nothing in markdown, HTML, a forge or a job's log: it is shown as it is."""
+    html = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = SPECIAL.sub(r"\\\1", html)
+    return plain.replace("@", "@<!-- -->").replace("\\#", "\\#<!-- -->")  # no name is called, no issue is linked
+
+
+def markdown(records: Sequence[Whole]) -> str:
+    """The newest record, then what earlier ones say of the same rows."""
+    return "\n".join(_lines(records[-1])) + "\n"
+
+
+def _lines(whole: Whole) -> Iterator[str]:
+    yield f"## mechdrift: {escaped(ended(whole))}"
+    yield ""
+    yield f"{escaped(compared(whole))}; profile {escaped(whole.told['settings']['profile'])}"
+    ordered = worst_first(whole)
+    against = any(row["baseline"] for row in ordered)
+    yield from _table(
+        (*HEADS, "baseline") if against else HEADS,
+        (
+            (
+                row["label"],
+                row["role"],
+                row["verdict"],
+                interval(row),
+                limit(row),
+                "-" if row["n"] is None else str(row["n"]),
+                row["site"] or "-",
+                *([was(row) if row["baseline"] else "-"] if against else []),
+            )
+            for row in ordered[:ROWS]
+        ),
+    )
+    if len(ordered) > ROWS:
+        yield ""
+        yield f"{len(ordered) - ROWS} more rows are in the record, none worse than these."
+    yield from _list("Where the chain moved", [move["told"] for move in whole.told["chain"] if move["told"]])
+    yield from _list(
+        "Why",
+        [
+            f"{row['label']} {sentence(row)}"
+            for row in ordered
+            if row["estimate"] is not None and row["verdict"] in ("drifted", "undecided", "error")
+        ],
+    )
+    yield from _list("Not measured", [f"{row['label']} {sentence(row)}" for row in unmeasured(ordered)])
+    yield from _list("Waivers", [f"{row['label']}: {waiver(row)}" for row in ordered if row["waiver"]])
+    yield from _list(
+        "Baseline",
+        [
+            f"{row['label']} {UNLIKE[row['baseline']['status']].format(**row['baseline'])}: {row['baseline']['reason']}"
+            for row in ordered
+            if row["baseline"] and row["baseline"]["status"] in UNLIKE
+        ],
+    )
+    yield from _list("Warnings", [*whole.told["run"]["warnings"], *whole.missing])
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield ""
+    yield _line(heads)
+    yield "|" + " --- |" * len(heads)
+    yield from map(_line, rows)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(map(escaped, cells))} |"
+
+
+def _list(head: str, lines: Sequence[str]) -> Iterator[str]:
+    if not lines:
+        return
+    yield ""
+    yield f"### {head}"
+    yield ""
+    yield from (f"- {escaped(line)}" for line in lines[:ROWS])
+    if len(lines) > ROWS:
+        yield f"- and {len(lines) - ROWS} more"

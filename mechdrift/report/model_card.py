@@ -1,0 +1,50 @@
+"""Hugging Face metadata of the rows that held, for the head of a model card."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from mechdrift.report.text import limit, number, visible
+from mechdrift.report.whole import Whole
+from mechdrift.verdict.failing import holds
+
+Row = dict[str, Any]
+TASK = "text-generation"
+
+
+def model_card(records: Sequence[Whole]) -> str:
+    """A model-index, YAML: of each post of the newest record the rows that are held."""
+    from huggingface_hub import CardData
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    whole = records[-1]
+    inputs = whole.told["inputs"]
+    posts = {one["name"]: one for one in inputs["posts"]} or {"post": inputs["post"]}
+    index = []
+    for name, post in posts.items():
+        rows = [row for row in whole.rows if row["between"] == ["base", name] and row["estimate"] is not None and holds(row)]
+        if rows:
+            index += eval_results_to_model_index(_name(post), [_result(row) for row in rows])
+    return f"{CardData(**{'model-index': index}).to_yaml()}\n"
+
+
+def _name(point: dict[str, Any]) -> str:
+    """Without the folders of a machine."""
+    spec = str(point.get("pinned", point["spec"]))
+    return visible(PurePath(spec).name if PurePath(spec).is_absolute() else spec)
+
+
+def _result(row: Row) -> Any:
+    from huggingface_hub import EvalResult
+
+    data = visible(row["key"]["data"] or "-")
+    told = f"{row['claim']} ({row['unit']}{f', limit {limit(row)}' if row['limit'] else ''})"
+    return EvalResult(
+        task_type=TASK,
+        dataset_type=data,
+        dataset_name=data,
+        metric_type=visible(row["label"]),
+        metric_name=visible(told),
+        metric_value=row["estimate"],
+        metric_args={"interval": f"[{number(row['low'])}, {number(row['high'])}]", "n": row["n"]},
+    )

@@ -1,0 +1,77 @@
+"""What came of a run, in the order in which reports say it."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from mechdrift.report.terminal import summary
+from mechdrift.report.text import interval, limit
+from mechdrift.report.whole import Whole
+from mechdrift.verdict.failing import WORSE, fails
+
+Row = dict[str, Any]
+ENDED = {
+    0: "passed",
+    1: "failed: a gate drifted, or a test ended with an error",
+    2: "interrupted",
+    3: "failed: an internal error of pytest",
+    4: "failed: pytest could not start",
+    5: "asked nothing",
+    6: "failed: a gate is undecided",
+    7: "failed: a gate is unmeasurable",
+}
+"""By exit code."""
+
+
+def ended(whole: Whole) -> str:
+    """`passed (exit code 0): 16 gated rows: 16 held`."""
+    code = whole.told["exit_code"]
+    return f"{ENDED.get(code, 'failed')} (exit code {code}): {summary(whole.rows)}"
+
+
+def started(whole: Whole) -> str:
+    """When, in UTC, as ISO 8601 has it; what is no time as it stands there."""
+    seconds = whole.told["run"]["started"]
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)
+
+
+def compared(whole: Whole) -> str:
+    """`base organism:base, sft organism:sft, post organism:instruct`."""
+    inputs = whole.told["inputs"]
+    later = [(one["name"], one) for one in inputs["stages"]]
+    later += [(one["name"], one) for one in inputs["posts"]] or [("post", inputs["post"])]
+    return ", ".join(f"{name} {one['spec']}" for name, one in [("base", inputs["base"]), *later])
+
+
+def why_it_fails(whole: Whole, row: Row) -> set[str]:
+    """The verdicts by which a row makes the run fail; an error does whatever its role is."""
+    return fails(row, whole.told["settings"]["fail_on"]) | ({"error"} & {row["verdict"]})
+
+
+def worst_first(whole: Whole) -> list[Row]:
+    """Rows: first those that make the run fail, then gates, then by verdict."""
+    return sorted(
+        whole.rows,
+        key=lambda row: (
+            not why_it_fails(whole, row),
+            row["role"] != "gate",
+            -WORSE.index(row["verdict"]),
+            row["label"],
+        ),
+    )
+
+
+def unmeasured(rows: Iterable[Row]) -> list[Row]:
+    """Rows without a number."""
+    return [row for row in rows if row["estimate"] is None]
+
+
+def sentence(row: Row) -> str:
+    """What a row says, in plain words."""
+    if row["estimate"] is None:
+        return f"{row['verdict']}: {row['reason']}"
+    bound = f"; limit {limit(row)}" if row["limit"] else ""
+    return f"{row['verdict']}: {interval(row)} {row['unit']}{bound}; {row['reason']}"

@@ -1,0 +1,242 @@
+"""The picture of a row, with its numbers as a table for those who do not see it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mechdrift.report.svg import WIDTH, Drawing, Scale, scale, up_axis
+from mechdrift.report.text import interval, limit, number
+from mechdrift.report.whole import Item, Map, Matrices
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+Row = dict[str, Any]
+LEFT, RIGHT = 52, WIDTH - 8
+HEIGHT = 170
+CELL = 22
+STRIP = 150
+MOST_NUMBERS = 2000  # of a picture's table: beyond them it would fill the page, and the file has them
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing with what it shows."""
+
+    drawing: "Markup"
+    """Inline SVG."""
+    caption: str
+    """What is seen, in a sentence."""
+    heads: tuple[str, ...]
+    """Of the table of numbers."""
+    lines: tuple[tuple[str, ...], ...]
+    """Of the table of numbers; the first cell is the line's head."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a series."""
+
+    name: str
+    """Of its place."""
+    estimate: float | None
+    low: float | None
+    high: float | None
+    verdict: str = ""
+    """Where it was judged."""
+
+
+def bounds(row: Row) -> list[float]:
+    """The ends of its limit."""
+    return [row["limit"][side] for side in ("at_least", "at_most") if row["limit"] and row["limit"].get(side) is not None]
+
+
+def strip(row: Row) -> "Markup | None":
+    """A row's interval against its limit and against no change, on a scale of its own."""
+    ends = [row["estimate"], row["low"], row["high"], row["null"], *bounds(row)]
+    if row["estimate"] is None or (across := scale(ends, 2, STRIP - 2)) is None:
+        return None
+    told = f"{interval(row)}; limit {limit(row)}; no change {number(row['null'])}"
+    drawing = Drawing(STRIP, 20, f"Interval of {row['label']}", told)
+    if row["limit"]:
+        low, high = (row["limit"].get(side) for side in ("at_least", "at_most"))
+        start, end = across(across.low if low is None else low), across(across.high if high is None else high)
+        drawing.rect("allowed", start, 3, max(end - start, 0), 14)
+        for bound in bounds(row):
+            drawing.line("limit", across(bound), 1, across(bound), 19)
+    if row["null"] is not None:
+        drawing.line("null", across(row["null"]), 3, across(row["null"]), 17)
+    if row["low"] is not None and row["high"] is not None:
+        drawing.line(f"range {row['verdict']}", across(row["low"]), 10, across(row["high"]), 10)
+    drawing.mark(f"point {row['verdict']}", 0, across(row["estimate"]), 10)
+    return drawing.markup()
+
+
+def series(points: Sequence[Point], row: Row, title: str, where: str, marked: int | None = None) -> Picture | None:
+    """Points in order with intervals, against the row's limit and no change; `marked` is pointed out."""
+    ends = [end for point in points for end in (point.estimate, point.low, point.high)]
+    up = scale([*ends, *bounds(row), row["null"]], HEIGHT - 10, 8)
+    if up is None or all(point.estimate is None for point in points):
+        return None
+    caption = f"{title}: estimate and 90% interval by {where}"
+    caption += f"; dashed: limit {limit(row)}" if row["limit"] else ""
+    caption += f"; dotted: no change, {number(row['null'])}" if row["null"] is not None else ""
+    caption += f"; marked: {points[marked].name}" if marked is not None else ""
+    drawing = Drawing(WIDTH, HEIGHT + 66, title, caption)
+    up_axis(drawing, up, LEFT, RIGHT)
+    for bound in bounds(row):
+        drawing.line("limit", LEFT, up(bound), RIGHT, up(bound))
+    if row["null"] is not None:
+        drawing.line("null", LEFT, up(row["null"]), RIGHT, up(row["null"]))
+    _points(drawing, points, up, marked)
+    lines = tuple(
+        (point.name, number(point.estimate), number(point.low), number(point.high), point.verdict or "-") for point in points
+    )
+    return Picture(drawing.markup(), caption, (where, "estimate", "low", "high", "verdict"), lines)
+
+
+def _points(drawing: Drawing, points: Sequence[Point], up: Scale, marked: int | None) -> None:
+    width = (RIGHT - LEFT) / len(points)
+    every = -(-len(points) * 14 // (RIGHT - LEFT))  # as many names as there is room for
+    before: tuple[float, float] | None = None
+    for place, point in enumerate(points):
+        x = LEFT + width * (place + 0.5)
+        if place % every == 0 or place == marked:
+            drawing.text(point.name, x + 4, HEIGHT + 4, "end", 12, transform=f"rotate(-50 {x + 4:.1f} {HEIGHT + 4})")
+        if point.estimate is None:
+            before = None
+            continue
+        y = up(point.estimate)
+        if before:
+            drawing.line("path", *before, x, y)
+        if point.low is not None and point.high is not None:
+            drawing.line(f"range {point.verdict}", x, up(point.low), x, up(point.high))
+        drawing.mark(f"point {point.verdict}", 0, x, y)
+        if place == marked:
+            drawing.shape("circle", "marked", cx=x, cy=y, r=8.0)
+        before = (x, y)
+
+
+def curve(row: Row) -> Picture | None:
+    """The row's measure at every site."""
+    points = [Point(one["site"], one["estimate"], one["low"], one["high"]) for one in row["curve"]]
+    return series(points, row, row["label"], "site") if points else None
+
+
+def knowledge_maps(row: Row, maps: Sequence[Map]) -> Iterator[Picture]:
+    """Each map, and where there are two of one shape, the second minus the first."""
+    import numpy as np
+
+    for one in maps:
+        yield heat_map(f"{row['label']}: map of {one.name}", one.columns, one.values, "block")
+    if len(maps) == 2 and maps[0].columns == maps[1].columns and maps[0].values.shape == maps[1].values.shape:
+        first, second = maps
+        title = f"{row['label']}: {second.name} minus {first.name}"
+        with np.errstate(all="ignore"):
+            difference = second.values - first.values
+        yield heat_map(title, first.columns, difference, "block")
+
+
+def matrices(found: Matrices, names: Sequence[str]) -> Iterator[Picture]:
+    """Numbers of the matrices of these names, by block and kind."""
+    for name in names:
+        if name in found.numbers:
+            yield heat_map(f"structure: {name}", found.kinds, found.numbers[name], "block")
+
+
+def heat_map(title: str, columns: Sequence[str], values: Any, where: str) -> Picture:
+    """values: [layer, column]. Positive and negative differ in colour and sign; the strongest colour is the largest number."""
+    import numpy as np
+
+    known = values[np.isfinite(values)]
+    largest = float(np.abs(known).max()) if known.size else 0.0
+    from_zero = not known.size or float(known.min()) <= 0 or float(known.min()) < 0.5 * largest
+    origin = 0.0 if from_zero else float(known.min())
+    span = largest - origin or 1.0
+    rows = len(values)
+    cell = min(CELL, (WIDTH - 40) / max(len(columns), 1))
+    caption = f"{title}, by {where} and column; the strongest colour is {largest:.3g}, none is {origin:.3g}"
+    drawing = Drawing(WIDTH, 14 * max(rows, 1) + 78, title, caption)
+    for layer in range(rows):
+        if layer % -(-rows // 24) == 0:
+            drawing.text(str(layer), 30, 14 * layer + 11, "end")
+        for column in range(len(columns)):
+            value = float(values[layer, column])
+            if not np.isfinite(value):
+                drawing.rect("unknown", 34 + cell * column, 14 * layer, cell - 1, 13)
+                continue
+            strength = (abs(value) - origin) / span
+            kind = "more" if value >= 0 else "less"
+            drawing.rect(kind, 34 + cell * column, 14 * layer, cell - 1, 13, fill_opacity=float(f"{strength:.2f}"))
+    every = -(-11 // max(int(cell), 1))
+    for column, name in enumerate(columns):
+        if column % every == 0:
+            x, y = 34 + cell * (column + 0.7), 14 * rows + 10
+            drawing.text(name, x, y, "end", 12, transform=f"rotate(-50 {x:.1f} {y:.1f})")
+    lines: tuple[tuple[str, ...], ...] = ()
+    if values.size <= MOST_NUMBERS:
+        lines = tuple((str(layer), *(_cell(float(value)) for value in values[layer])) for layer in range(rows))
+    return Picture(drawing.markup(), caption, (where, *columns), lines)
+
+
+def _cell(value: float) -> str:
+    return f"{value:.4g}" if value == value else "-"
+
+
+def neurons(row: Row, items: Sequence[Item]) -> Picture | None:
+    """Each neuron's number in base and in post, by kind."""
+    across = scale([item.base for item in items], LEFT, RIGHT)
+    up = scale([item.post for item in items], HEIGHT - 10, 8)
+    if not across or not up:
+        return None
+    kinds = sorted({item.kind for item in items})
+    caption = f"{row['label']}: each neuron's log LogitVar over norm, base across and post upwards"
+    drawing = Drawing(WIDTH, HEIGHT + 22 + 16 * len(kinds), row["label"], f"{caption}; {', '.join(kinds)}")
+    up_axis(drawing, up, LEFT, RIGHT)
+    for tick in across.ticks():
+        drawing.text(f"{tick:.6g}", across(tick), HEIGHT + 6, "middle")
+    for item in items:
+        if item.base == item.base and item.post == item.post:
+            place = kinds.index(item.kind)
+            drawing.mark(f"point kind{place % 3}", place, across(item.base), up(item.post))
+    for place, kind in enumerate(kinds):
+        drawing.mark(f"point kind{place % 3}", place, LEFT + 6, HEIGHT + 20 + 16 * place)
+        drawing.text(kind, LEFT + 16, HEIGHT + 24 + 16 * place)
+    lines = tuple((item.name, item.kind, _cell(item.base), _cell(item.post)) for item in items)
+    return Picture(drawing.markup(), caption, ("neuron", "kind", "base", "post"), lines)
+
+
+def rates(rows: Sequence[Row], items: Mapping[str, Sequence[Item]]) -> Picture | None:
+    """Shares of replies by arm: of rows that are one share, and of those whose two arms differ by their estimate."""
+    arms = [arm for row in rows for arm in _arms(row, items.get(row["label"], ()))]
+    if not arms:
+        return None
+    across = Scale(0, 1, 8, RIGHT - 46)
+    caption = "refusal: share of replies by arm, of the instructions that were tested"
+    drawing = Drawing(WIDTH, 34 * len(arms) + 4, "Refusal rates by arm", caption)
+    for place, (name, arm, share) in enumerate(arms):
+        y = 34 * place
+        drawing.text(f"{name}: {arm}", 8, y + 13, longest=58)
+        drawing.rect("rail", 8, y + 18, across(1) - 8, 10)
+        drawing.rect("bar", 8, y + 18, across(share) - 8, 10)
+        drawing.text(number(share), RIGHT, y + 27, "end")
+    lines = tuple((name, arm, number(share)) for name, arm, share in arms)
+    return Picture(drawing.markup(), caption, ("row", "arm", "share"), lines)
+
+
+def _arms(row: Row, items: Sequence[Item]) -> Iterator[tuple[str, str, float]]:
+    """`(row, arm, share)`: the arms are what the unit of a difference names, `..., post minus base`."""
+    name, estimate = row["label"].removeprefix("refusal."), row["estimate"]
+    if estimate is None or row["evidence"] is None:
+        return
+    if row["evidence"]["kind"] == "proportion":
+        yield name, row["unit"], estimate
+        return
+    what, _, arms = row["unit"].rpartition(", ")
+    after, minus, before = arms.partition(" minus ")
+    if not minus or not items or not all(number in (0.0, 1.0) for item in items for number in (item.base, item.post)):
+        return
+    first, second = (sum(getattr(item, side) for item in items) / len(items) for side in ("base", "post"))
+    if abs(second - first - estimate) < 1e-9:
+        yield name, f"{what}, {before}", first
+        yield name, f"{what}, {after}", second

@@ -1,0 +1,51 @@
+"""`mechdrift report`: records in, files out."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mechdrift.errors import InputError
+from mechdrift.report.html import html
+from mechdrift.report.junit import junit
+from mechdrift.report.markdown import markdown
+from mechdrift.report.model_card import model_card
+from mechdrift.report.outcome import ended
+from mechdrift.report.record import items_path, write_whole
+from mechdrift.report.text import printable
+from mechdrift.report.whole import Whole, read_whole
+
+WRITERS: dict[str, tuple[Callable[[Sequence[Whole]], str], str, str]] = {
+    "html": (html, "FILE.html", "one file for a browser: pictures, no script, nothing from a network"),
+    "markdown": (markdown, "FILE.md", "for a pull request or a job summary: at most 30 rows, the worst first"),
+    "junit": (junit, "FILE.xml", "for a CI server: a suite a record, a case a row"),
+    "model-card": (model_card, "FILE.yml", "Hugging Face metadata (model-index) of the rows that held"),
+}
+"""By form: what renders it, how its file is called in the help, and what it is."""
+
+
+def read_records(paths: Sequence[Path], by_time: bool) -> list[Whole]:
+    """All of them, in the order given or in that of their runs. Raises InputError."""
+    records = [read_whole(path) for path in paths]
+    return sorted(records, key=lambda whole: float(whole.told["run"]["started"])) if by_time else records
+
+
+def write_reports(records: Sequence[Whole], asked: Mapping[str, Path]) -> Iterator[str]:
+    """Write each form into its file, whole or not at all; yields what was written. Raises InputError."""
+    forms = " or ".join(f"--{form}" for form in WRITERS)
+    if not asked:
+        raise InputError("no report is asked for", forms, "say where it goes, as --html report.html")
+    taken = {path.resolve() for whole in records for path in (whole.path, items_path(whole.path))}
+    for form, path in asked.items():
+        if path.resolve() in taken:
+            raise InputError(f"--{form} {path}", "a file that is no record and no other report", "choose another name")
+        taken.add(path.resolve())
+    for whole in records:
+        yield from (printable(f"{whole.path}: not shown: {missing}") for missing in whole.missing)
+    for form, path in asked.items():
+        text = WRITERS[form][0](records)
+        try:
+            write_whole(path, text.encode())
+        except OSError as error:
+            raise InputError(
+                f"--{form} {path}: {error.strerror}", "a file that can be written", "choose another folder"
+            ) from error
+        yield printable(f"{path}: {ended(records[-1])}")
