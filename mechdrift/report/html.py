@@ -3,7 +3,7 @@
 import hashlib
 import json
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,8 @@ Row = dict[str, Any]
 TEMPLATES = Path(__file__).with_name("templates")
 DRAWN = ("change", "scale", "gap", "gap_ratio", "uniformity")
 """Numbers of the matrices that are drawn; the file beside the record has all."""
-MOST_POINTS = 4000  # drawn over runs: half a megabyte
+ROOM = 2_000_000
+"""Bytes for pictures: a page stays under 3 MB. Over runs half of them."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,34 @@ class Finding:
     pictures: tuple[Picture, ...]
 
 
+@dataclass
+class Room:
+    """What pictures may still take."""
+
+    left: int
+    """Bytes, about."""
+    left_out: int = 0
+    """Pictures that did not fit."""
+
+    def kept(self, found: Iterable[Picture | None]) -> list[Picture]:
+        """Those that fit."""
+        kept = []
+        for picture in filter(None, found):
+            size = len(picture.drawing) + sum(len(cell) + len("<td></td>") for line in picture.lines for cell in line)
+            if size <= self.left:
+                self.left -= size
+                kept.append(picture)
+            else:
+                self.left_out += 1
+        return kept
+
+
 def html(records: Sequence[Whole]) -> str:
     """The newest record, and before it what all of them say over time."""
     whole = records[-1]
+    room = Room(ROOM // 2)
+    over_time = _over_time(tracks(records), room) if len(records) > 1 else []
+    room.left += ROOM // 2
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     page = _environment().get_template("report.html.j2")
     return page.render(
@@ -46,12 +72,13 @@ def html(records: Sequence[Whole]) -> str:
         records=records,
         style=style,
         style_hash=b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        over_time=_drawn(tracks(records)) if len(records) > 1 else [],
+        over_time=over_time,
         rows=outcome.worst_first(whole),
-        families=_families(whole),
+        families=_families(whole, room),
         steps=[move for move in whole.told["chain"] if move["steps"]],
-        chain_pictures=[picture for move in whole.told["chain"] if (picture := _chain(whole, move))],
+        chain_pictures=room.kept(_chain(whole, move) for move in whole.told["chain"]),
         missing=outcome.unmeasured(outcome.worst_first(whole)),
+        room=room,
     )
 
 
@@ -73,16 +100,12 @@ def _settings(parts: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in parts.items()]
 
 
-def _drawn(found: Sequence[Track]) -> list[tuple[Track, Picture | None]]:
-    """Tracks with their pictures, as far as these fit into the file."""
-    room, drawn = MOST_POINTS, []
-    for track in found:
-        room -= len(track.points)
-        drawn.append((track, track.picture() if room >= 0 else None))
-    return drawn
+def _over_time(found: Sequence[Track], room: Room) -> list[tuple[Track, list[Picture]]]:
+    """Tracks with their pictures."""
+    return [(track, room.kept([track.picture()])) for track in found]
 
 
-def _families(whole: Whole) -> list[tuple[str, list[Finding]]]:
+def _families(whole: Whole, room: Room) -> list[tuple[str, list[Finding]]]:
     """Findings by family, in the order of their names."""
     families: dict[str, dict[str, list[Row]]] = {}
     for row in sorted(whole.rows, key=lambda row: row["label"]):
@@ -91,20 +114,20 @@ def _families(whole: Whole) -> list[tuple[str, list[Finding]]]:
     told = []
     for family, by_name in families.items():
         findings = [
-            Finding(name, rows[0]["claim"], rows[0]["source"], tuple(rows), tuple(_pictures(whole, rows, seen)))
+            Finding(name, rows[0]["claim"], rows[0]["source"], tuple(rows), tuple(room.kept(_pictures(whole, rows, seen))))
             for name, rows in by_name.items()
         ]
-        told.append(
-            (family, [Finding(family, "", "", (), tuple(of_all)), *findings] if (of_all := _of(whole, family)) else findings)
-        )
+        if of_all := room.kept(_of(whole, family)):
+            findings.insert(0, Finding(family, "", "", (), tuple(of_all)))
+        told.append((family, findings))
     return told
 
 
-def _of(whole: Whole, family: str) -> list[Picture]:
+def _of(whole: Whole, family: str) -> list[Picture | None]:
     """Pictures of a whole family."""
     rows = [row for row in whole.rows if row["finding"].partition(".")[0] == family and not _is_step(whole, row)]
     if family == "refusal":
-        return [picture for picture in [pictures.rates(rows, whole.items)] if picture]
+        return [pictures.rates(rows, whole.items)]
     if family == "structure":
         ends = {tuple(row["between"]) for row in rows}
         return [picture for between in sorted(ends) if between in whole.matrices
@@ -112,7 +135,7 @@ def _of(whole: Whole, family: str) -> list[Picture]:
     return []
 
 
-def _pictures(whole: Whole, rows: Sequence[Row], seen: list[tuple[Map, ...]]) -> Iterator[Picture]:
+def _pictures(whole: Whole, rows: Sequence[Row], seen: list[tuple[Map, ...]]) -> Iterator[Picture | None]:
     """Of a finding's rows from end to end; maps that another row showed are not shown again."""
     for row in rows:
         if _is_step(whole, row):
@@ -122,8 +145,8 @@ def _pictures(whole: Whole, rows: Sequence[Row], seen: list[tuple[Map, ...]]) ->
             seen.append(maps)
             yield from pictures.knowledge_maps(row, maps)
         if row["finding"].startswith("confidence.overlap") and (items := whole.items.get(row["label"])):
-            yield from filter(None, [pictures.neurons(row, items)])
-        yield from filter(None, [pictures.curve(row)])
+            yield pictures.neurons(row, items)
+        yield pictures.curve(row)
 
 
 def _same(maps: tuple[Map, ...], others: tuple[Map, ...]) -> bool:

@@ -15,7 +15,7 @@ NOT_COMMON = "disabled"
 
 
 def junit(records: Sequence[Whole]) -> str:
-    """Failure: a gate drifted or is undecided. Error: a gate is unmeasurable, or a test ended with an error. Skipped: no number."""
+    """Failure: a gate drifted or is undecided. Error: one is unmeasurable, or a test ended with one. Skipped: no number."""
     from junit_xml import TestSuite
 
     suites = ElementTree.Element("testsuites")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from mechdrift.report.history import tracks
 from mechdrift.report.outcome import compared, ended, sentence, unmeasured, worst_first
 from mechdrift.report.text import UNLIKE, interval, limit, visible, waiver, was
 from mechdrift.report.whole import Whole
@@ -20,8 +21,15 @@ def escaped(text: str) -> str:
 
 
 def markdown(records: Sequence[Whole]) -> str:
-    """The newest record, then what earlier ones say of the same rows."""
-    return "\n".join(_lines(records[-1])) + "\n"
+    """The last record; of several also which rows crossed their limit, and when."""
+    return "\n".join([*_lines(records[-1]), *_over_time(records)]) + "\n"
+
+
+def _over_time(records: Sequence[Whole]) -> Iterator[str]:
+    if len(records) > 1:
+        crossed = [track for track in tracks(records) if track.drifted is not None or track.beyond is not None]
+        told = [f"{track.row['label']} ({track.row['role']}) {track.told()}" for track in crossed]
+        yield from _list(f"Over {len(records)} runs", told or ["no row crossed its limit"])
 
 
 def _lines(whole: Whole) -> Iterator[str]:

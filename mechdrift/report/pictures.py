@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.report.svg import WIDTH, Drawing, Scale, scale, up_axis
+from mechdrift.report.svg import NAMES, WIDTH, Drawing, Scale, scale, up_axis
 from mechdrift.report.text import interval, limit, number
 from mechdrift.report.whole import Item, Map, Matrices
 
@@ -82,16 +82,14 @@ def series(points: Sequence[Point], row: Row, title: str, where: str, marked: in
     caption += f"; dashed: limit {limit(row)}" if row["limit"] else ""
     caption += f"; dotted: no change, {number(row['null'])}" if row["null"] is not None else ""
     caption += f"; marked: {points[marked].name}" if marked is not None else ""
-    drawing = Drawing(WIDTH, HEIGHT + 66, title, caption)
+    drawing = Drawing(WIDTH, HEIGHT + NAMES, title, caption)
     up_axis(drawing, up, LEFT, RIGHT)
     for bound in bounds(row):
         drawing.line("limit", LEFT, up(bound), RIGHT, up(bound))
     if row["null"] is not None:
         drawing.line("null", LEFT, up(row["null"]), RIGHT, up(row["null"]))
     _points(drawing, points, up, marked)
-    lines = tuple(
-        (point.name, number(point.estimate), number(point.low), number(point.high), point.verdict or "-") for point in points
-    )
+    lines = tuple((one.name, number(one.estimate), number(one.low), number(one.high), one.verdict or "-") for one in points)
     return Picture(drawing.markup(), caption, (where, "estimate", "low", "high", "verdict"), lines)
 
 
@@ -102,7 +100,7 @@ def _points(drawing: Drawing, points: Sequence[Point], up: Scale, marked: int | 
     for place, point in enumerate(points):
         x = LEFT + width * (place + 0.5)
         if place % every == 0 or place == marked:
-            drawing.text(point.name, x + 4, HEIGHT + 4, "end", 12, transform=f"rotate(-50 {x + 4:.1f} {HEIGHT + 4})")
+            drawing.below(point.name, x + 4, HEIGHT + 4)
         if point.estimate is None:
             before = None
             continue
@@ -156,7 +154,7 @@ def heat_map(title: str, columns: Sequence[str], values: Any, where: str) -> Pic
     rows = len(values)
     cell = min(CELL, (WIDTH - 40) / max(len(columns), 1))
     caption = f"{title}, by {where} and column; the strongest colour is {largest:.3g}, none is {origin:.3g}"
-    drawing = Drawing(WIDTH, 14 * max(rows, 1) + 78, title, caption)
+    drawing = Drawing(WIDTH, 14 * rows + NAMES, title, caption)
     for layer in range(rows):
         if layer % -(-rows // 24) == 0:
             drawing.text(str(layer), 30, 14 * layer + 11, "end")
@@ -171,8 +169,7 @@ def heat_map(title: str, columns: Sequence[str], values: Any, where: str) -> Pic
     every = -(-11 // max(int(cell), 1))
     for column, name in enumerate(columns):
         if column % every == 0:
-            x, y = 34 + cell * (column + 0.7), 14 * rows + 10
-            drawing.text(name, x, y, "end", 12, transform=f"rotate(-50 {x:.1f} {y:.1f})")
+            drawing.below(name, 34 + cell * (column + 0.7), 14 * rows + 10)
     lines: tuple[tuple[str, ...], ...] = ()
     if values.size <= MOST_NUMBERS:
         lines = tuple((str(layer), *(_cell(float(value)) for value in values[layer])) for layer in range(rows))
@@ -212,25 +209,25 @@ def rates(rows: Sequence[Row], items: Mapping[str, Sequence[Item]]) -> Picture |
     if not arms:
         return None
     across = Scale(0, 1, 8, RIGHT - 46)
-    caption = "refusal: share of replies by arm, of the instructions that were tested"
+    caption = "share of test instructions with such a reply, by row and arm"
     drawing = Drawing(WIDTH, 34 * len(arms) + 4, "Refusal rates by arm", caption)
-    for place, (name, arm, share) in enumerate(arms):
+    for place, (name, _, arm, share) in enumerate(arms):
         y = 34 * place
-        drawing.text(f"{name}: {arm}", 8, y + 13, longest=58)
+        drawing.text(f"{name}: {arm}", 8, y + 13)
         drawing.rect("rail", 8, y + 18, across(1) - 8, 10)
         drawing.rect("bar", 8, y + 18, across(share) - 8, 10)
         drawing.text(number(share), RIGHT, y + 27, "end")
-    lines = tuple((name, arm, number(share)) for name, arm, share in arms)
-    return Picture(drawing.markup(), caption, ("row", "arm", "share"), lines)
+    lines = tuple((name, what, arm, number(share)) for name, what, arm, share in arms)
+    return Picture(drawing.markup(), caption, ("row", "share of", "arm", "share"), lines)
 
 
-def _arms(row: Row, items: Sequence[Item]) -> Iterator[tuple[str, str, float]]:
-    """`(row, arm, share)`: the arms are what the unit of a difference names, `..., post minus base`."""
+def _arms(row: Row, items: Sequence[Item]) -> Iterator[tuple[str, str, str, float]]:
+    """`(row, what, arm, share)`: the arms are what the unit of a difference names, `..., post minus base`."""
     name, estimate = row["label"].removeprefix("refusal."), row["estimate"]
     if estimate is None or row["evidence"] is None:
         return
     if row["evidence"]["kind"] == "proportion":
-        yield name, row["unit"], estimate
+        yield name, row["unit"], "plain", estimate
         return
     what, _, arms = row["unit"].rpartition(", ")
     after, minus, before = arms.partition(" minus ")
@@ -238,5 +235,5 @@ def _arms(row: Row, items: Sequence[Item]) -> Iterator[tuple[str, str, float]]:
         return
     first, second = (sum(getattr(item, side) for item in items) / len(items) for side in ("base", "post"))
     if abs(second - first - estimate) < 1e-9:
-        yield name, f"{what}, {before}", first
-        yield name, f"{what}, {after}", second
+        yield name, what, before, first
+        yield name, what, after, second

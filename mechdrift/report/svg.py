@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 WIDTH = 360  # a phone's
 TICKS = 4
+NAMES = 80  # pixels below a picture for the names of its columns
+LONGEST = 58  # characters across a picture
 Bounds = Sequence[tuple[str, float]]
 
 
@@ -91,11 +93,19 @@ class Drawing:
         """A rectangle."""
         return self.shape("rect", kind, x=float(x), y=float(y), width=float(width), height=float(height), **more)
 
-    def text(self, words: str, x: float, y: float, anchor: str = "start", longest: int = 24, **more: float | str) -> None:
-        """Words, cut where they are too long."""
+    def text(self, words: str, x: float, y: float, anchor: str = "start", **more: float | str) -> None:
+        """Words, without their middle where they are too long."""
         written = visible(words)
-        cut = written if len(written) <= longest else f"{written[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
-        self.shape("text", "words", x=float(x), y=float(y), text_anchor=anchor, **more).text = cut
+        if len(written) > LONGEST:
+            written = f"{written[: LONGEST // 2]}\N{HORIZONTAL ELLIPSIS}{written[1 - LONGEST // 2 :]}"
+        self.shape("text", "words", x=float(x), y=float(y), text_anchor=anchor, **more).text = written
+
+    def below(self, words: str, x: float, y: float) -> None:
+        """The name of a column, slanted, of at most the room that NAMES is; names differ at their ends."""
+        written = visible(words)
+        if len(written) > 16:
+            written = f"\N{HORIZONTAL ELLIPSIS}{written[-15:]}"
+        self.text(written, x, y, "end", transform=f"rotate(-50 {x:.1f} {y:.1f})")
 
     def mark(self, kind: str, place: int, x: float, y: float) -> None:
         """A small mark whose form goes with its place among kinds: colour alone tells some readers nothing."""

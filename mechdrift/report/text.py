@@ -16,7 +16,7 @@ def printable(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Text whose control characters, line ends and lone surrogates are written out, as `\\x1b`: for files, where none may be lost."""
+    """Text whose control characters, line ends and lone surrogates are written out in ASCII: for files, where none is lost."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text))
 
 

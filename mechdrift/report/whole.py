@@ -102,6 +102,11 @@ def read_whole(path: Path) -> Whole:
     return Whole(path, told, maps, items, _matrices(path, told["rows"], missing), tuple(missing))
 
 
+def beside(whole: Whole) -> list[Path]:
+    """The files that its rows are shown from."""
+    return [items_path(whole.path), *(structure_path(whole.path, list(between)) for between in whole.matrices)]
+
+
 def _migrated(found: dict[str, Any]) -> dict[str, Any]:
     parts = {name: older | found[name] for name, older in OLDER_PARTS.items()}
     return OLDER_RECORD | found | parts | {"rows": [OLDER | row for row in found["rows"]]}
@@ -143,11 +148,11 @@ def _beside(path: Path, rows: list[Row], missing: list[str]) -> tuple[dict[str, 
 
     maps: dict[str, tuple[Map, ...]] = {}
     items: dict[str, tuple[Item, ...]] = {}
-    beside = items_path(path)
+    file_beside = items_path(path)
     if not any(row["items"] or row["maps"] for row in rows):
         return maps, items
     try:
-        with safe_open(beside, "np") as file:
+        with safe_open(file_beside, "np") as file:
             names = file.metadata() or {}
             for row in rows:
                 label = row["label"]
@@ -157,9 +162,9 @@ def _beside(path: Path, rows: list[Row], missing: list[str]) -> tuple[dict[str, 
                     if row["items"]:
                         items[label] = tuple(_items(file, row, names))
                 except (SafetensorError, KeyError, ValueError, TypeError) as error:
-                    missing.append(f"{beside.name}, {label}: {error}")
+                    missing.append(f"{file_beside.name}, {label}: {error}")
     except (OSError, SafetensorError) as error:
-        missing.append(_unread(beside.name, error))
+        missing.append(_unread(file_beside.name, error))
     return maps, items
 
 
@@ -185,8 +190,7 @@ def _matrices(path: Path, rows: list[Row], missing: list[str]) -> dict[tuple[str
     asked = {tuple(row["between"]) for row in rows if row["finding"].startswith("structure.") and row["estimate"] is not None}
     for between in sorted(asked):
         try:
-            beside = structure_path(path, list(between))
-            with safe_open(beside, "np") as file:
+            with safe_open(structure_path(path, list(between)), "np") as file:
                 kinds = tuple((file.metadata() or {})["kinds"].split(","))
                 numbers = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
             if any(values.ndim != 2 or values.shape[1] != len(kinds) for values in numbers.values()):

@@ -9,9 +9,9 @@ from mechdrift.report.junit import junit
 from mechdrift.report.markdown import markdown
 from mechdrift.report.model_card import model_card
 from mechdrift.report.outcome import ended
-from mechdrift.report.record import items_path, write_whole
+from mechdrift.report.record import write_whole
 from mechdrift.report.text import printable
-from mechdrift.report.whole import Whole, read_whole
+from mechdrift.report.whole import Whole, beside, read_whole
 
 WRITERS: dict[str, tuple[Callable[[Sequence[Whole]], str], str, str]] = {
     "html": (html, "FILE.html", "one file for a browser: pictures, no script, nothing from a network"),
@@ -33,7 +33,7 @@ def write_reports(records: Sequence[Whole], asked: Mapping[str, Path]) -> Iterat
     forms = " or ".join(f"--{form}" for form in WRITERS)
     if not asked:
         raise InputError("no report is asked for", forms, "say where it goes, as --html report.html")
-    taken = {path.resolve() for whole in records for path in (whole.path, items_path(whole.path))}
+    taken = {path.resolve() for whole in records for path in (whole.path, *beside(whole))}
     for form, path in asked.items():
         if path.resolve() in taken:
             raise InputError(f"--{form} {path}", "a file that is no record and no other report", "choose another name")
@@ -45,7 +45,6 @@ def write_reports(records: Sequence[Whole], asked: Mapping[str, Path]) -> Iterat
         try:
             write_whole(path, text.encode())
         except OSError as error:
-            raise InputError(
-                f"--{form} {path}: {error.strerror}", "a file that can be written", "choose another folder"
-            ) from error
+            why = f"--{form} {path}: {error.strerror}"
+            raise InputError(why, "a file that can be written", "choose another folder") from error
         yield printable(f"{path}: {ended(records[-1])}")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechdrift.rows import worse_of
-from mechdrift.verdict.failing import NOT_HELD, WORSE
 from mechdrift.run import ComparingRun
+from mechdrift.verdict.failing import NOT_HELD, WORSE
 
 ROWS = st.builds(
     lambda label, verdict, role, estimate: {

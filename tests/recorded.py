@@ -1,0 +1,119 @@
+"""Records made by hand, as whole as a run's, for readers of records."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mechdrift.report.record import write_record
+
+Row = dict[str, Any]
+HOSTILE = (
+    "<script>alert(1)</script>\"'&amp;]]>|`x`::error::\n\r\x1b[31m\x00\x85\ufffe\u202e @me #1 {{7*7}} {% x %} **b** [l](j:x)"
+)
+"""What a model, a file or a profile may say."""
+
+
+def row(label: str, estimate: float | None = 0.9, verdict: str | None = None, **more: Any) -> Row:
+    """A row as a run has it: with a number, an interval of 0.05 either way and a limit of 0.8; `text` is in all of its words."""
+    text = more.pop("text", "")
+    number = estimate is not None
+    judged = verdict or ("held" if number else "unmeasurable")
+    told: Row = {
+        "label": label,
+        "between": ["base", "post"],
+        "finding": label.partition("[")[0].partition(" ")[0],
+        "version": 1,
+        "claim": f"It stays. {text}",
+        "source": f"By hand. {text}",
+        "role": "gate",
+        "limit": {"at_least": 0.8, "at_most": None, "provenance": "by hand"},
+        "verdict": judged,
+        "reason": f"because {text}",
+        "waiver": None,
+        "baseline": None,
+        "key": {"measure": label, "site_rule": "r", "data": f"d{text}", "parameters": {}} if number else key_of_none(label),
+        "status": "ok" if number else "absent",
+        "estimate": estimate,
+        "low": estimate - 0.05 if estimate is not None else None,
+        "high": estimate + 0.05 if estimate is not None else None,
+        "confidence": 0.9,
+        "null": 1.0 if number else None,
+        "floor": {"low": 0.99, "high": 1.01} if number else None,
+        "n": 100 if number else None,
+        "evidence": {"kind": "normal", "estimate": estimate, "standard_error": 0.03, "n": 100} if number else None,
+        "unit": f"ratio{text}" if number else None,
+        "better": "higher" if number else None,
+        "site": f"here{text}" if number else None,
+        "note": text,
+        "p_value": 0.5 if number else None,
+        "needed_n": None,
+        "post_lacks": False,
+        "sibling": None,
+        "contributors": [],
+        "items": [],
+        "maps": [],
+        "curve": [],
+    }
+    return told | more
+
+
+def key_of_none(label: str) -> Row:
+    """The key of a row without a number."""
+    return {"measure": label, "site_rule": None, "data": None, "parameters": {}}
+
+
+def items(base: Sequence[float], post: Sequence[float], kind: str = "k") -> list[Row]:
+    """Items of a row; each adds its difference to the mean."""
+    return [
+        {"kind": kind, "name": f"item {place}", "base": b, "post": p, "contribution": (p - b) / len(base)}
+        for place, (b, p) in enumerate(zip(base, post, strict=True))
+    ]
+
+
+def waiver(expired: bool = False, text: str = "") -> Row:
+    """Leave for a row not to hold."""
+    return {"owner": f"me{text}", "reason": f"known{text}", "expires": "2027-01-31", "expired": expired}
+
+
+def against(status: str, text: str = "") -> Row:
+    """What a baseline has of a row."""
+    numbers = {
+        "was": 0.95,
+        "difference": -0.05,
+        "low": -0.06,
+        "high": -0.04,
+        "how": "paired",
+        "tolerance": 0.02,
+        "p_value": 0.001,
+    }
+    return {"name": f"v1{text}", "status": status, "reason": f"as stored{text}"} | numbers
+
+
+def record(*rows: Row, post: str = "runs/post", started: float = 1e9, text: str = "", **more: Any) -> dict[str, Any]:
+    """A record with these rows; `text` is in all of its words."""
+    point = {"spec": f"runs/base{text}", "model_type": "llama", "layers": 2, "width": 8, "parameters": 100}
+    point |= {"digests": {"weights": "a" * 64}, "source": "folder", "commit": None, "pinned": "runs/base", "quantised": ""}
+    settings = {
+        "profile": f"base-to-post{text}", "gated_as_shipped": 16, "tier": "commit", "dtype": "float32", "device": "cpu",
+        "fail_on": ["drifted", "undecided", "unmeasurable"], "batch_tokens": 4096, "seed": 0, "statements": f"shipped{text}",
+        "identity_shortcut": True, "hand_set": None,
+    }  # fmt: skip
+    told = {
+        "schema": "1.5",
+        "inputs": {"base": point, "post": point | {"spec": post, "pinned": post}, "stages": [], "posts": [], "identical": False},
+        "settings": settings,
+        "environment": {"torch": f"2.13{text}"},
+        "rows": list(rows),
+        "chain": [],
+        "not_selected": [f"a.other{text}"],
+        "exit_code": 0,
+        "extra": {},
+        "run": {"started": started, "seconds": 3.0, "work": {}, "phases": {}, "warnings": [f"slow{text}"]},
+    }
+    return told | more
+
+
+def written(path: Path, told: dict[str, Any]) -> Path:
+    """Write a record with what lies beside it; returns its path."""
+    write_record(path, told)
+    return path

@@ -1,0 +1,136 @@
+"""Records of any minor version, with what lies beside them, or one line that says what is wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from recorded import HOSTILE, items, record, row, written
+from safetensors.numpy import save_file
+
+from mechdrift.cli import main
+from mechdrift.errors import InputError
+from mechdrift.report.record import items_path, structure_path
+from mechdrift.report.whole import read_whole
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "mechdrift" / "report" / "record.schema.json").read_text())
+MAP = {"name": "base", "columns": ["subject[-1]", "last"], "values": [[0.1, None], [0.3, 0.4]]}
+
+
+def test_what_the_tests_of_reports_are_made_from_is_a_record(tmp_path: Path) -> None:
+    told = record(row("a.b", items=items([0, 1], [1, 1]), maps=[MAP], text=HOSTILE), row("a.c", None), text=HOSTILE)
+    path = written(tmp_path / "r.json", told)
+    jsonschema.validate(json.loads(path.read_text()), SCHEMA, jsonschema.Draft202012Validator)
+
+
+def test_a_record_is_read_with_its_maps_and_items(tmp_path: Path) -> None:
+    path = written(tmp_path / "r.json", record(row("a.b", items=items([0, 1], [1, 1], HOSTILE), maps=[MAP])))
+    whole = read_whole(path)
+    assert not whole.missing
+    (one,) = whole.maps["a.b"]
+    assert (one.name, one.columns) == ("base", ("subject[-1]", "last"))
+    np.testing.assert_array_equal(one.values, [[0.1, np.nan], [0.3, 0.4]])
+    assert [(item.kind, item.base, item.post) for item in whole.items["a.b"]] == [(HOSTILE, 0, 1), (HOSTILE, 1, 1)]
+
+
+@pytest.mark.parametrize("more", [[], ["sft", "post"]])
+def test_matrices_lie_beside_each_comparison(tmp_path: Path, more: list[str]) -> None:
+    between = more or ["base", "post"]
+    path = written(tmp_path / "r.json", record(row("structure.change", between=between)))
+    assert "no such file" in read_whole(path).missing[0]
+    save_file({"change": np.ones((3, 2))}, structure_path(path, between), {"kinds": "q,k"})
+    whole = read_whole(path)
+    assert not whole.missing
+    assert whole.matrices[tuple(between)].kinds == ("q", "k")
+    save_file({"change": np.ones((3, 5))}, structure_path(path, between), {"kinds": "q,k"})
+    assert "not 2 columns" in read_whole(path).missing[0]
+
+
+def test_a_record_of_the_first_minor_version_says_what_it_meant(tmp_path: Path) -> None:
+    path = written(tmp_path / "r.json", record(row("a.b"), row("a.c", None), schema="1.0"))
+    old = json.loads(path.read_text())
+    for one in old["rows"]:
+        for name in ("version", "between", "waiver", "baseline", "post_lacks", "sibling", "maps"):
+            del one[name]
+    for part, names in (("inputs", ("stages", "posts")), ("settings", ("fail_on", "tier")), ("run", ("warnings", "phases"))):
+        for name in names:
+            del old[part][name]
+    del old["chain"]
+    path.write_text(json.dumps(old))
+    whole = read_whole(path)
+    assert [one["between"] for one in whole.rows] == [["base", "post"]] * 2
+    assert whole.told["chain"] == whole.told["run"]["warnings"] == whole.told["inputs"]["stages"] == []
+    assert set(whole.told["settings"]["fail_on"]) == {"drifted", "undecided", "unmeasurable"}
+
+
+def test_a_newer_minor_version_may_say_more(tmp_path: Path) -> None:
+    path = written(tmp_path / "r.json", record(row("a.b"), schema="1.99"))
+    told = json.loads(path.read_text())
+    one = told["rows"][0]
+    for part in (told, told["inputs"], told["inputs"]["base"], told["settings"], told["run"], one, one["limit"], one["floor"]):
+        part["new"] = {"x": [1]}
+    path.write_text(json.dumps(told))
+    assert [each["label"] for each in read_whole(path).rows] == ["a.b"]
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    told = json.loads(path.read_text())
+    change(told)
+    path.write_text(json.dumps(told))
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-9]), "not whole, or no JSON"),
+    "NaN": (lambda path: edit(path, lambda told: told["run"].update(seconds=float("nan"))), "not whole, or no JSON"),
+    "infinite": (lambda path: path.write_text(path.read_text().replace("1000000000.0", "1e999")), "no finite number"),
+    "an integer beyond all floats": (lambda path: edit(path, lambda told: told.update(exit_code=10**400)), "no finite number"),
+    "another major version": (lambda path: edit(path, lambda told: told.update(schema="2.0")), r"schema '2\.0'; expected 1\."),
+    "a baseline": (lambda path: edit(path, lambda told: told.update(origins={})), "a baseline; expected the record of a run"),
+    "no inputs": (lambda path: edit(path, lambda told: told.pop("inputs")), "'inputs'"),
+    "inputs that are none": (lambda path: edit(path, lambda told: told.update(inputs=3)), "expected what schema '1.5' says"),
+    "a row that is none": (lambda path: edit(path, lambda told: told["rows"].append(3)), "expected what schema '1.5' says"),
+    "a row twice": (lambda path: edit(path, lambda told: told["rows"].append(told["rows"][0])), "row 'a.b' is there twice"),
+    "a verdict that is none": (lambda path: edit(path, lambda told: told["rows"][0].update(verdict="\x1b[2J")), r"\.verdict"),
+    "a number that is text": (lambda path: edit(path, lambda told: told["rows"][0].update(estimate="1")), r"\.estimate"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_read_is_one_line_and_exit_code_4(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path / "r.json", record(row("a.b")))
+    spoil, message = BAD[name]
+    spoil(path)
+    with pytest.raises(InputError, match=message):
+        read_whole(path)
+    assert main(["report", str(path), "--markdown", str(tmp_path / "o.md")]) == 4
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert shown.err.count("\n") == 1
+    assert "\x1b" not in shown.err
+    assert not (tmp_path / "o.md").exists()
+
+
+BESIDE: dict[str, Callable[[Path], object]] = {
+    "gone": lambda path: path.unlink(),
+    "broken": lambda path: path.write_bytes(b"x" * 99),
+    "of another record": lambda path: save_file({"x": np.zeros(1)}, path),
+    "another shape": lambda path: save_file({"a.b/map/base": np.zeros((2, 9))}, path),
+    "no names": lambda path: save_file({f"a.b/{field}": np.zeros(2) for field in ("base", "post", "contribution")}, path),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_is_missing_beside_a_record_is_named_and_the_rest_shown(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "r.json", record(row("a.b", items=items([0, 1], [1, 1]), maps=[MAP])))
+    BESIDE[name](items_path(path))
+    assert read_whole(path).missing
+    assert main(["report", str(path), "--html", str(tmp_path / "o.html")]) == 0
+    assert "r.items.safetensors" in capsys.readouterr().out
+    page = (tmp_path / "o.html").read_text()
+    assert "r.items.safetensors" in page
+    assert "0.900 [0.850, 0.950]" in page
