@@ -47,7 +47,7 @@ class Track:
 
 def names(records: Sequence[Whole]) -> list[str]:
     """What to call each run: by its post, where these differ and are told apart; else by its file."""
-    posts = [PurePath(str(whole.told["inputs"]["post"]["spec"])).name for whole in records]
+    posts = [PurePath(whole.told["inputs"]["post"]["spec"].removeprefix("organism:")).name for whole in records]
     return posts if len({*posts}) == len(posts) else [whole.path.stem for whole in records]
 
 

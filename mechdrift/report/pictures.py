@@ -125,8 +125,9 @@ def knowledge_maps(row: Row, maps: Sequence[Map]) -> Iterator[Picture]:
     """Each map, and where there are two of one shape, the second minus the first."""
     import numpy as np
 
+    known = np.concatenate([one.values[np.isfinite(one.values)] for one in maps])
     for one in maps:
-        yield heat_map(f"{row['label']}: map of {one.name}", one.columns, one.values, "block")
+        yield heat_map(f"{row['label']}: map of {one.name}", one.columns, one.values, "block", known)
     if len(maps) == 2 and maps[0].columns == maps[1].columns and maps[0].values.shape == maps[1].values.shape:
         first, second = maps
         title = f"{row['label']}: {second.name} minus {first.name}"
@@ -142,11 +143,14 @@ def matrices(found: Matrices, names: Sequence[str]) -> Iterator[Picture]:
             yield heat_map(f"structure: {name}", found.kinds, found.numbers[name], "block")
 
 
-def heat_map(title: str, columns: Sequence[str], values: Any, where: str) -> Picture:
-    """values: [layer, column]. Positive and negative differ in colour and sign; the strongest colour is the largest number."""
+def heat_map(title: str, columns: Sequence[str], values: Any, where: str, beside: Any = None) -> Picture:
+    """Positive and negative differ in colour and sign; the strongest colour is the largest number.
+
+    values: [layer, column]; beside: finite numbers of all pictures that have the same colours, those of this one if not given.
+    """
     import numpy as np
 
-    known = values[np.isfinite(values)]
+    known = values[np.isfinite(values)] if beside is None else beside
     largest = float(np.abs(known).max()) if known.size else 0.0
     from_zero = not known.size or float(known.min()) <= 0 or float(known.min()) < 0.5 * largest
     origin = 0.0 if from_zero else float(known.min())

@@ -56,6 +56,8 @@ def test_an_sdist_becomes_a_wheel_that_runs_the_packaged_suites(tmp_path: Path) 
     record = json.loads((empty / "record.json").read_text())
     assert record["exit_code"] == 0
     assert len(record["rows"]) == sum(finding.rows for finding in registered().values() if finding.family == "truth")
+    call(tmp_path / "venv" / "bin" / "mechdrift", "report", "record.json", "--html", "report.html", cwd=empty)
+    assert "<svg" in (empty / "report.html").read_text()
     everything = call(python, "-m", "pytest", "--collect-only", "-q", *pair, cwd=empty)
     assert everything.stdout.count("::") == ROWS
 
