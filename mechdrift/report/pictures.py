@@ -231,9 +231,9 @@ def _arms(row: Row, items: Sequence[Item]) -> Iterator[tuple[str, str, str, floa
     if estimate is None or row["evidence"] is None:
         return
     if row["evidence"]["kind"] == "proportion":
-        yield name, row["unit"], "plain", estimate
+        yield name, row["unit"] or "", "plain", estimate
         return
-    what, _, arms = row["unit"].rpartition(", ")
+    what, _, arms = (row["unit"] or "").rpartition(", ")
     after, minus, before = arms.partition(" minus ")
     if not minus or not items or not all(number in (0.0, 1.0) for item in items for number in (item.base, item.post)):
         return

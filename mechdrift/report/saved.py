@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def read_saved(path: Path) -> Saved:
         origins = found["origins"] if "origins" in found else {"": origin_of(found)}
         for origin in origins.values():
             _require_origin(origin)
-        rows = [_row(row, origins) for row in found["rows"]]
+        rows = [checked_row(row, origins) for row in found["rows"]]
         require_apart([row["label"] for row in rows])
         rows = _with_items(rows, path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -117,8 +117,8 @@ def _require_origin(origin: Any) -> None:
         origin[part].keys()
 
 
-def _row(row: Any, origins: dict[str, Origin]) -> Row:
-    """A row's fields, each of its type."""
+def checked_row(row: Any, origins: Collection[str]) -> Row:
+    """What a comparison needs of a row, each of its type. Raises ValueError."""
     known = OLDER | row
     for name, types in FIELDS.items():
         value = known.get(name, _refuse)

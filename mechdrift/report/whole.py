@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.errors import InputError
 from mechdrift.report.record import items_path, structure_path
-from mechdrift.report.saved import AGAIN, LARGEST, OLDER, Row, read_told, require_apart
+from mechdrift.report.saved import AGAIN, LARGEST, OLDER, Row, checked_row, read_told, require_apart
+from mechdrift.report.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +96,10 @@ def read_whole(path: Path) -> Whole:
         _require_schema(told)
         _require_finite(told)
         require_apart([row["label"] for row in told["rows"]])
-    except (KeyError, TypeError, ValueError) as error:
+        for row in told["rows"]:
+            checked_row(row, {row.get("origin", "")})
+            _require_difference(row["baseline"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}", f"what schema {schema!r} says", AGAIN) from error
     missing: list[str] = []
     maps, items = _beside(path, told["rows"], missing)
@@ -130,7 +134,13 @@ def _require_schema(told: dict[str, Any]) -> None:
     from jsonschema.exceptions import best_match
 
     if error := best_match(Draft202012Validator(_schema()).iter_errors(told)):
-        raise ValueError(f"{error.json_path}: {error.message[:200]!r}")
+        raise ValueError(printable(f"{error.json_path}: {error.message[:200]}"))
+
+
+def _require_difference(baseline: Row | None) -> None:
+    """Raise where a difference has no interval, or no number that it is from."""
+    if baseline and baseline["difference"] is not None and None in (baseline["was"], baseline["low"], baseline["high"]):
+        raise ValueError(f"baseline {baseline['name']!r}: a difference without an interval")
 
 
 def _require_finite(value: Any, where: str = "$") -> None:

@@ -12,12 +12,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from junitparser import Error, Failure, JUnitXml, Skipped
 from markdown_it import MarkdownIt
 from recorded import HOSTILE, against, items, record, row, waiver, written
 from safetensors.numpy import save_file
 
 from mechdrift.cli import main
+from mechdrift.errors import InputError
 from mechdrift.report.html import html
 from mechdrift.report.junit import junit
 from mechdrift.report.markdown import markdown
@@ -292,6 +295,38 @@ def test_a_model_card_names_each_of_several_posts(tmp_path: Path) -> None:
     told["inputs"]["posts"] = [{"name": name} | told["inputs"]["post"] | {"pinned": f"org/{name}"} for name in ("dpo", "kto")]
     text = model_card([read_whole(written(tmp_path / "r.json", told))])
     assert re.findall(r"- name: (org/\w+)", text) == ["org/dpo", "org/kto"]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of everything in a record."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for name, each in inner for place in places(each, (*path, name)))]
+
+
+SPOILED = st.sampled_from([None, "", "\x1b[2J\n", 0, -1, True, 0.5, 1e308, 10**30, [], {}, [None], {"x": 1}])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(data=st.data())
+def test_a_record_with_a_wrong_value_is_shown_or_refused_in_one_line(plain: Whole, data: st.DataObject) -> None:
+    told = json.loads(plain.path.read_text())
+    *way, last = data.draw(st.sampled_from([place for place in places(told) if place]))
+    part = told
+    for name in way:
+        part = part[name]
+    part[last] = data.draw(SPOILED)
+    path = plain.path.with_name("spoiled.json")
+    path.write_text(json.dumps(told))
+    said = ""
+    try:
+        whole = read_whole(path)
+    except InputError as error:
+        said = str(error)
+    else:
+        for render in (html, markdown, junit, model_card):
+            assert render([whole, plain])
+            assert render([plain, whole])
+    assert said.isprintable()
 
 
 BAD = {

@@ -49,6 +49,15 @@ def test_matrices_lie_beside_each_comparison(tmp_path: Path, more: list[str]) ->
     assert "not 2 columns" in read_whole(path).missing[0]
 
 
+def test_the_names_of_checkpoints_lead_to_no_other_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    path = written(tmp_path / "out" / "r.json", record(row("structure.change", between=["x", "/../../r"])))
+    save_file({"change": np.ones((3, 2))}, tmp_path / "r.structure.safetensors", {"kinds": "q,k"})
+    whole = read_whole(path)
+    assert not whole.matrices
+    assert len(whole.missing) == 1
+
+
 def test_a_record_of_the_first_minor_version_says_what_it_meant(tmp_path: Path) -> None:
     path = written(tmp_path / "r.json", record(row("a.b"), row("a.c", None), schema="1.0"))
     old = json.loads(path.read_text())
