@@ -194,15 +194,18 @@ def tokens(text: str) -> list[tuple[str, str]]:
     return [each for each in found if each != ("html_inline", "<!-- -->")]
 
 
+def read(text: str) -> str:
+    """The words that a reader of markdown sees."""
+    return "".join(Page(MarkdownIt("commonmark").enable("table").render(text).replace("<!-- -->", "")).words)
+
+
 def test_no_text_of_a_record_changes_what_markdown_is_made_of(tmp_path: Path) -> None:
-    tame = markdown([full(tmp_path / "r.json", "x")])
+    tame = markdown([full(tmp_path / "r.json", "TAME")])
     text = markdown([full(tmp_path / "r.json", HOSTILE)])
     assert tokens(text) == tokens(tame)
-    assert not [line for line in text.splitlines() if "::" in line]
+    assert "::" not in text
     assert not [character for character in text if not character.isprintable() and character != "\n"]
-    shown = MarkdownIt("commonmark").enable("table").render(text).replace("<!-- -->", "")
-    words = "".join(Page(shown).words)
-    assert words.count(visible(HOSTILE)) > 10
+    assert read(text).count(visible(HOSTILE)) == read(tame).count("TAME") > 20
 
 
 def test_markdown_has_30_rows_the_worst_first(tmp_path: Path) -> None:
@@ -306,7 +309,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 SPOILED = st.sampled_from([None, "", "\x1b[2J\n", 0, -1, True, 0.5, 1e308, 10**30, [], {}, [None], {"x": 1}])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 @given(data=st.data())
 def test_a_record_with_a_wrong_value_is_shown_or_refused_in_one_line(plain: Whole, data: st.DataObject) -> None:
     told = json.loads(plain.path.read_text())
