@@ -7,7 +7,8 @@ export OMP_NUM_THREADS := 1
 .PHONY: demo test lint types tests-only test-vllm nightly error-rates clean
 
 demo: .venv/ready
-	$(BIN)/pytest --base organism:base --post organism:instruct --mechdrift-record demo.json
+	$(BIN)/pytest --base organism:base --post organism:instruct --mechdrift-record demo.json; verdict=$$?; \
+	$(BIN)/mechdrift report demo.json --html demo.html && exit $$verdict
 
 test: .venv/ready lint types tests-only
 

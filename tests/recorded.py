@@ -4,13 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mechdrift.report.record import write_record
+import numpy as np
+from safetensors.numpy import save_file
+
+from mechdrift.report.record import structure_path, write_record
+from mechdrift.report.whole import Whole, read_whole
 
 Row = dict[str, Any]
 HOSTILE = (
     "<script>alert(1)</script>\"'&amp;]]>|`x`::error::\n\r\x1b[31m\x00\x85\ufffe\u202e @me #1 {{7*7}} {% x %} **b** [l](j:x)"
 )
 """What a model, a file or a profile may say."""
+STEPS = [
+    {"between": ["base", "sft"], "estimate": 0.9, "low": 0.8, "high": 1.0, "verdict": "held"},
+    {"between": ["sft", "post"], "estimate": 0.5, "low": 0.4, "high": 0.6, "verdict": "drifted"},
+]
+"""Of a chain: a row's way from base to post."""
 
 
 def row(label: str, estimate: float | None = 0.9, verdict: str | None = None, **more: Any) -> Row:
@@ -117,3 +126,36 @@ def written(path: Path, told: dict[str, Any]) -> Path:
     """Write a record with what lies beside it; returns its path."""
     write_record(path, told)
     return path
+
+
+def full(path: Path, text: str) -> Whole:
+    """A record with everything that a report shows, with a text in all its words."""
+    columns = ["subject[-1]", f"last{text}"]
+    corners = {"b": 0.4, "p": 0.1}
+    maps = [
+        {"name": f"{side}{text}", "columns": columns, "values": [[0.1, 0.2], [0.3, corner]]} for side, corner in corners.items()
+    ]
+    curve = [{"site": f"{place}{text}", "estimate": 0.9, "low": 0.8, "high": 1.0} for place in range(3)]
+    neurons = items([-0.1, -0.2, -0.3], [-0.1, -0.25, -0.3], f"shared{text}")
+    most = [{"name": f"w{text}", "kind": f"k{text}", "base": 0.1, "post": 0.2, "contribution": -0.1}]
+    rows = [
+        row("knowledge.location", 0.5, "drifted", maps=maps, curve=curve, contributors=most, text=text),
+        row("confidence.overlap", items=neurons, role="report", text=text),
+        row("refusal.ablation", 0.5, unit=f"c{text}, own minus plain", items=items([0, 0, 1, 0], [1, 1, 1, 0])),
+        row("structure.change", role="report", limit=None, verdict="reported", text=text),
+        row("truth.none", None, text=text),
+        row("truth.told", None, role="report", text=text),
+        row("truth.waived", 0.7, "undecided", waiver=waiver(text=text), baseline=against("worse", text), text=text),
+        row("knowledge.location sft -> post", 0.5, "drifted", between=["sft", "post"], role="report", text=text),
+        row(f"own.{text or 'row'}", text=text),
+    ]
+    chain = [{"label": "knowledge.location", "role": "gate", "verdict": "drifted", "steps": STEPS, "told": f"it drifted{text}"}]
+    told = record(*rows, text=text, chain=chain, exit_code=1)
+    told["inputs"]["stages"] = [{"name": "sft"} | told["inputs"]["base"]]
+    written(path, told)
+    save_file(
+        {"change": np.full((2, 2), 0.1), "scale": np.ones((2, 2))}, structure_path(path, ["base", "post"]), {"kinds": "q,k"}
+    )
+    whole = read_whole(path)
+    assert not whole.missing
+    return whole

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mechdrift.report.whole import Map, Whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 Row = dict[str, Any]
 TEMPLATES = Path(__file__).with_name("templates")
@@ -91,8 +93,15 @@ def _environment() -> "Environment":
         finalize=lambda value: visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )  # fmt: skip
     told = (interval, limit, number, visible, waiver, was, pictures.strip, outcome.sentence, outcome.started, outcome.ended)
-    environment.globals |= {each.__name__: each for each in (*told, outcome.compared, _settings)}
+    environment.globals |= {each.__name__: each for each in (*told, outcome.compared, folded, _settings)}
     return environment
+
+
+def folded(label: str) -> "Markup":
+    """A label that may be broken at its joints, where a column is narrow."""
+    from markupsafe import Markup
+
+    return Markup("<wbr>").join(re.split(r"(?<=[.,])|(?=[\[_])", visible(label)))
 
 
 def _settings(parts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from junitparser import Error, Failure, JUnitXml, Skipped
 from markdown_it import MarkdownIt
-from recorded import HOSTILE, against, items, record, row, waiver, written
+from recorded import HOSTILE, against, full, record, row, waiver, written
 from safetensors.numpy import save_file
 
 from mechdrift.cli import main
@@ -30,43 +30,6 @@ from mechdrift.report.text import visible
 from mechdrift.report.whole import Whole, read_whole
 
 FORMS = {"html": "o.html", "markdown": "o.md", "junit": "o.xml", "model-card": "o.yml"}
-STEPS = [
-    {"between": ["base", "sft"], "estimate": 0.9, "low": 0.8, "high": 1.0, "verdict": "held"},
-    {"between": ["sft", "post"], "estimate": 0.5, "low": 0.4, "high": 0.6, "verdict": "drifted"},
-]
-
-
-def full(path: Path, text: str) -> Whole:
-    """A record with everything that a report shows, with a text in all its words."""
-    columns = ["subject[-1]", f"last{text}"]
-    corners = {"b": 0.4, "p": 0.1}
-    maps = [
-        {"name": f"{side}{text}", "columns": columns, "values": [[0.1, 0.2], [0.3, corner]]} for side, corner in corners.items()
-    ]
-    curve = [{"site": f"{place}{text}", "estimate": 0.9, "low": 0.8, "high": 1.0} for place in range(3)]
-    neurons = items([-0.1, -0.2, -0.3], [-0.1, -0.25, -0.3], f"shared{text}")
-    most = [{"name": f"w{text}", "kind": f"k{text}", "base": 0.1, "post": 0.2, "contribution": -0.1}]
-    rows = [
-        row("knowledge.location", 0.5, "drifted", maps=maps, curve=curve, contributors=most, text=text),
-        row("confidence.overlap", items=neurons, role="report", text=text),
-        row("refusal.ablation", 0.5, unit=f"c{text}, own minus plain", items=items([0, 0, 1, 0], [1, 1, 1, 0])),
-        row("structure.change", role="report", limit=None, verdict="reported", text=text),
-        row("truth.none", None, text=text),
-        row("truth.told", None, role="report", text=text),
-        row("truth.waived", 0.7, "undecided", waiver=waiver(text=text), baseline=against("worse", text), text=text),
-        row("knowledge.location sft -> post", 0.5, "drifted", between=["sft", "post"], role="report", text=text),
-        row(f"own.{text or 'row'}", text=text),
-    ]
-    chain = [{"label": "knowledge.location", "role": "gate", "verdict": "drifted", "steps": STEPS, "told": f"it drifted{text}"}]
-    told = record(*rows, text=text, chain=chain, exit_code=1)
-    told["inputs"]["stages"] = [{"name": "sft"} | told["inputs"]["base"]]
-    written(path, told)
-    save_file(
-        {"change": np.full((2, 2), 0.1), "scale": np.ones((2, 2))}, structure_path(path, ["base", "post"]), {"kinds": "q,k"}
-    )
-    whole = read_whole(path)
-    assert not whole.missing
-    return whole
 
 
 @pytest.fixture
@@ -95,7 +58,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Keep it."""
-        self.elements.append((tag, tuple(name for name, _ in attrs)))
+        if tag != "wbr":  # where a label may be broken: it depends on the label
+            self.elements.append((tag, tuple(name for name, _ in attrs)))
         self.values += [(tag, name, value or "") for name, value in attrs]
 
     def handle_data(self, data: str) -> None:
