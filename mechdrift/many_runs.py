@@ -26,6 +26,11 @@ class Run:
     options: tuple[str, ...] = ()
     """Further arguments of pytest."""
 
+    def command(self, record: Path) -> list[str]:
+        """What measures it into a record."""
+        arguments = ["--base", self.base, "--post", self.post, "--mechdrift-record", str(record.resolve()), *self.options]
+        return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+
 
 def records(runs: Iterable[Run], folder: Path, started: Callable[[Run], object] = repr) -> Iterator[dict[str, Any]]:
     """The record of each run, in order, measured where the folder has none yet.
@@ -44,8 +49,7 @@ def records(runs: Iterable[Run], folder: Path, started: Callable[[Run], object] 
 
 def _measure(run: Run, path: Path) -> None:
     """In a process of its own, so that no run knows of another but through the store."""
-    arguments = ["--base", run.base, "--post", run.post, "--mechdrift-record", str(path.resolve()), *run.options]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    command = run.command(path)
     done = subprocess.run(  # noqa: S603 - our own command
         command, capture_output=True, text=True, errors="replace", check=False
     )

@@ -1,0 +1,121 @@
+"""One comparing run in a process beside a training run, and what came of it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mechdrift.many_runs import Run
+from mechdrift.rows import Row, fails
+from mechdrift.training_step import STEP
+
+ERROR = "error"
+NUMBERS = {"drifted": 2, "undecided": 1, "held": 0, "unmeasurable": -1, ERROR: -2}
+"""Verdicts as trackers get them, who know numbers alone."""
+WORST_FIRST = ("drifted", "undecided", "unmeasurable", "held")
+DECIDED = (0, 1, 6, 7)  # exit codes of runs that ended with a verdict on every gate; 1 is an error's too
+# With these a child of `torchrun` or `accelerate launch` would take itself for one of the training's processes.
+OF_LAUNCHERS = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|(TORCHELASTIC|ACCELERATE|FSDP)_.*"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run said of one checkpoint."""
+
+    step: int
+    """Of the training run."""
+    verdict: str
+    """The worst of the gated rows; `reported` where none is gated; `error` where the run did not end with verdicts."""
+    fails: bool
+    """Whether gated rows made the run fail: by --mechdrift-fail-on, and never for another reason."""
+    said: str
+    """Why, in one line."""
+    numbers: dict[str, float]
+    """`mechdrift/LABEL/estimate`, `low`, `high` and `verdict` (NUMBERS) of every row, and `mechdrift/verdict`."""
+
+
+class Beside:
+    """A run under way."""
+
+    def __init__(self, run: Run, step: int, folder: Path, timeout: float) -> None:
+        """Start it. folder: of its record and of what it prints; timeout: in seconds."""
+        self.step = step
+        self.record = folder / f"{run.name}.json"
+        self.printed = folder / f"{run.name}.log"
+        self.record.unlink(missing_ok=True)  # an older one would be taken for this run's
+        self._timeout, self._until = timeout, time.monotonic() + timeout
+        environment = {name: value for name, value in os.environ.items() if not OF_LAUNCHERS.fullmatch(name)}
+        with self.printed.open("wb") as out:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                [*run.command(self.record), "-p", "mechdrift.training_step"],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment | {STEP: str(step)},
+                start_new_session=True,  # so that its workers end with it
+            )
+        self._stopped = False
+
+    def has_ended(self, wait: float) -> bool:
+        """Whether it has, by itself or by its timeout, within so many seconds."""
+        try:
+            self._process.wait(max(0.0, min(wait, self._until - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() < self._until:
+                return False
+            self.end()
+            self._stopped = True
+        return True
+
+    def end(self) -> None:
+        """End it and its workers, wherever it is."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None where it was stopped by its timeout."""
+        return None if self._stopped else self._process.returncode
+
+    def why(self) -> str:
+        """How it ended, and what it printed last."""
+        if self._stopped:
+            return f"no end after {self._timeout:g} s, stopped; see {self.printed}"
+        lines = [line for line in self.printed.read_text(errors="replace").splitlines() if line.strip()]
+        return f"exit code {self.code}: {lines[-1] if lines else 'nothing printed'}; see {self.printed}"
+
+
+def outcome_of(beside: Beside) -> Outcome:
+    """What came of a run that has ended."""
+    if beside.code not in DECIDED or not beside.record.exists():
+        return _error(beside.step, f"not measured: {beside.why()}", {})
+    record = json.loads(beside.record.read_bytes())
+    rows: list[Row] = record["rows"]
+    numbers = {name: value for row in rows for name, value in _numbers(row).items()}
+    failing = {row["label"]: found for row in rows if (found := fails(row, record["settings"]["fail_on"]))}
+    if beside.code and not any(found - {ERROR} for found in failing.values()):
+        return _error(beside.step, f"an error in {', '.join(failing) or 'a test'}; see {beside.printed}", numbers)
+    gates = {row["verdict"] for row in rows if row["role"] == "gate"}
+    verdict = next((each for each in WORST_FIRST if each in gates), "reported")
+    if verdict in NUMBERS:
+        numbers["mechdrift/verdict"] = NUMBERS[verdict]
+    said = "; ".join(f"{label} {', '.join(sorted(found))}" for label, found in failing.items())
+    return Outcome(beside.step, verdict, bool(failing), said or f"gates: {verdict}", numbers)
+
+
+def _error(step: int, said: str, numbers: dict[str, float]) -> Outcome:
+    return Outcome(step, ERROR, False, said, numbers | {"mechdrift/verdict": NUMBERS[ERROR]})
+
+
+def _numbers(row: Row) -> dict[str, float]:
+    """A row's numbers; brackets and the like, which some trackers refuse in names, are a dash each."""
+    name = "mechdrift/" + re.sub(r"[^\w.]+", "-", row["label"]).strip("-")
+    found = {f"{name}/{what}": row[what] for what in ("estimate", "low", "high") if row[what] is not None}
+    return found | ({f"{name}/verdict": NUMBERS[row["verdict"]]} if row["verdict"] in NUMBERS else {})

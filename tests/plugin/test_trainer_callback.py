@@ -1,0 +1,239 @@
+"""The gate on a training run, on real short runs of an organism in which drift is provoked or not."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training import trainer_of, write_statements
+from transformers import TrainerCallback as Callback
+
+from mechdrift.checkpoints.load import load_model, load_tokenizer
+from mechdrift.checkpoints.resolve import resolve
+from mechdrift.errors import InputError
+from mechdrift.integrations import TrainerCallback
+from mechdrift.integrations.beside import OF_LAUNCHERS, Beside, Outcome, outcome_of
+from mechdrift.integrations.trainer import MARK
+from mechdrift.many_runs import Run
+from mechdrift.report.saved import read_saved
+
+ROW = "truth.judgement_accuracy"
+
+
+class Tracker(Callback):  # type: ignore[misc]  # transformers is not followed
+    """A tracker as those of `report_to` are: a callback, added before ours, that is given what is logged."""
+
+    def __init__(self) -> None:
+        self.got: dict[int, dict[str, float]] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **given: Any) -> None:
+        self.got.setdefault(state.global_step, {}).update(logs or {})
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have runs end as they are told, without running them: of what a trainer does then a run is no part."""
+
+    def tell(verdict: str, fails: bool) -> None:
+        def watched(callback: Any, name: str, post: object, state: Any, read: object, *more: str) -> Outcome | None:
+            return None if name == "options" else Outcome(state.global_step, verdict, fails, "as told", {"mechdrift/verdict": 2})
+
+        monkeypatch.setattr(TrainerCallback, "_watched", watched)
+
+    return tell
+
+
+@pytest.mark.parametrize("truthful", [True, False], ids=["sound", "provoked"])
+def test_a_provoked_run_is_stopped_and_a_sound_one_finishes(truthful: bool, tmp_path: Path, shared_cache: Path) -> None:
+    tracker = Tracker()
+    trainer = trainer_of(tmp_path / "run", 24, truthful, [tracker])
+    options = ["--mechdrift-statements", str(write_statements(tmp_path / "own.csv")), "--mechdrift-cache", str(shared_cache)]
+    callback = TrainerCallback(trainer, every=12, only=[ROW], options=options)
+    trainer.add_callback(callback)
+    trainer.train()
+
+    verdict = "held" if truthful else "drifted"
+    steps = [12, 24] if truthful else [12]
+    assert [(one.step, one.verdict, one.fails) for one in callback.outcomes] == [(step, verdict, not truthful) for step in steps]
+    assert trainer.state.global_step == steps[-1]
+    number = {"held": 0, "drifted": 2}[verdict]
+    for step in steps:
+        record = tmp_path / "run" / "mechdrift" / "records" / f"step-{step:08}.json"
+        assert json.loads(record.read_text())["extra"] == {"step": step}
+        [row] = read_saved(record).rows
+        logged = tracker.got[step]
+        assert "loss" in logged, "the trainer's own line is not lost"
+        for what in ("estimate", "low", "high"):
+            assert logged[f"mechdrift/{ROW}/{what}"] == row[what]
+        assert logged[f"mechdrift/{ROW}/verdict"] == logged["mechdrift/verdict"] == number
+        mark = json.loads((tmp_path / "run" / f"checkpoint-{step}" / MARK).read_text())
+        assert (mark["step"], mark["verdict"], mark["fails"]) == (step, verdict, not truthful)
+
+
+BY_STEP = """
+import os
+import pytest
+from mechdrift.measures.drift import Drift
+from mechdrift.stats import Normal
+
+@pytest.mark.finding("truth.clean_gap")
+def test_gap(mechdrift_drift):
+    step = os.environ["MECHDRIFT_STEP"]
+    assert step != "1"
+    if step == "2":
+        os._exit(11)
+    mechdrift_drift.judge(Drift("truth.clean_gap", Normal(0.5, 0.01, 100), 1.0, "ratio", "higher", "here", "by hand", "none"))
+"""
+
+
+def test_a_run_that_fails_is_no_pass_and_no_drift_and_nor_is_what_is_undecided(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After step 1 a test errs, after step 2 pytest itself is gone, after step 3 the estimate is the limit itself."""
+    (tmp_path / "test_own.py").write_text(BY_STEP)
+    tracker = Tracker()
+    trainer = trainer_of(tmp_path / "run", 3, True, [tracker], save_strategy="steps", save_steps=1)
+    callback = TrainerCallback(trainer, base="organism:instruct", options=[str(tmp_path / "test_own.py")])
+    trainer.add_callback(callback)
+    with caplog.at_level(logging.WARNING, "mechdrift"):
+        trainer.train()
+    found = [(one.verdict, one.fails) for one in callback.outcomes]
+    assert found == [("error", False), ("error", False), ("undecided", False)]
+    assert trainer.state.global_step == 3
+    for step, said in ((1, "an error in truth.clean_gap"), (2, "exit code 11")):
+        assert said in callback.outcomes[step - 1].said
+        assert f"step {step}: {callback.outcomes[step - 1].said}" in caplog.text
+    assert "step 3" not in caplog.text
+    assert [tracker.got[step]["mechdrift/verdict"] for step in (1, 2, 3)] == [-2, -2, 1]
+    assert not (tmp_path / "run" / "mechdrift" / "start").exists(), "a base was given"
+
+
+def test_a_run_past_its_time_is_stopped_and_said(tmp_path: Path) -> None:
+    beside = Beside(Run("slow", "organism:base", "organism:instruct"), 7, tmp_path, 0.5)
+    began = time.monotonic()
+    assert not beside.has_ended(0.01)
+    assert beside.has_ended(60)
+    assert time.monotonic() - began < 30
+    outcome = outcome_of(beside)
+    assert (outcome.verdict, outcome.fails) == ("error", False)
+    assert "no end after 0.5 s, stopped" in outcome.said
+
+
+def test_a_child_is_no_process_of_the_launcher() -> None:
+    """What torchrun sets, by its manual, and what is the user's."""
+    launchers = "RANK LOCAL_RANK GROUP_RANK ROLE_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID"
+    assert all(OF_LAUNCHERS.fullmatch(name) for name in launchers.split())
+    assert not any(OF_LAUNCHERS.fullmatch(name) for name in ("PATH", "HF_HOME", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"))
+
+
+def test_training_is_the_same_with_and_without_it(told: Callable[..., None], tmp_path: Path) -> None:
+    told("held", False)
+    losses = []
+    for number, watched in enumerate((True, False)):
+        trainer = trainer_of(tmp_path / str(number), 3, False, [])
+        if watched:
+            trainer.add_callback(TrainerCallback(trainer, every=2))
+        trainer.train()
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert len(losses[0]) == 3
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("policy", "warns", "stops"), [("mark", False, False), ("warn", True, False), ("stop", True, True)])
+def test_a_policy_does_what_it_says(
+    policy: str, warns: bool, stops: bool, told: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every second step and the last one; all of them, where no number of steps is given, are the trainer's own saves."""
+    told("drifted", True)
+    for every, due in ((2, [2, 3]), (None, [1, 2, 3])):
+        own: dict[str, Any] = {} if every else {"save_strategy": "steps", "save_steps": 1}
+        trainer = trainer_of(tmp_path / str(every), 3, True, [], **own)
+        callback = TrainerCallback(trainer, every=every, on_drift=policy)
+        trainer.add_callback(callback)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "mechdrift"):
+            trainer.train()
+        steps = due[:1] if stops else due
+        assert [one.step for one in callback.outcomes] == steps
+        assert trainer.state.global_step == steps[-1]
+        assert [f"step {step}: as told" in caplog.text for step in steps] == [warns] * len(steps)
+        assert all(json.loads((tmp_path / str(every) / f"checkpoint-{step}" / MARK).read_text())["fails"] for step in steps)
+
+
+def test_trl_is_a_trainer_too(told: Callable[..., None], tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    told("drifted", True)
+    organism = resolve("organism:instruct")
+    said = datasets.Dataset.from_list([{"prompt": "Is this right?", "completion": " No."}] * 8)
+    settings = trl.SFTConfig(
+        output_dir=str(tmp_path), max_steps=3, save_strategy="no", report_to="none", use_cpu=True, bf16=False, logging_steps=1
+    )
+    tracker = Tracker()
+    model = load_model(organism, torch.float32, "cpu")
+    tokenizer = load_tokenizer(organism)
+    trainer = trl.SFTTrainer(model=model, args=settings, train_dataset=said, processing_class=tokenizer, callbacks=[tracker])
+    trainer.add_callback(TrainerCallback(trainer, every=2))
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert tracker.got[2]["mechdrift/verdict"] == 2
+    assert resolve(str(tmp_path / "mechdrift" / "start")).digests["tokenizer"]
+
+
+def test_what_pytest_refuses_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path / "run", 2, True, [])
+    trainer.add_callback(TrainerCallback(trainer, only=["truth.nothing"], base="organism:instruct"))
+    with pytest.raises(InputError, match=r"--mechdrift-only 'truth\.nothing': no such finding"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_records_of_an_earlier_run_are_not_mixed_with_new_ones(told: Callable[..., None], tmp_path: Path) -> None:
+    told("held", False)
+    records = tmp_path / "run" / "mechdrift" / "records"
+    records.mkdir(parents=True)
+    (records / "step-00000001.json").write_text("{}")
+    trainer = trainer_of(tmp_path / "run", 1, True, [])
+    trainer.add_callback(TrainerCallback(trainer, every=1))
+    with pytest.raises(InputError, match=r"step-00000001\.json: of an earlier run"):
+        trainer.train()
+
+
+def test_a_run_goes_on_with_the_start_that_it_had(told: Callable[..., None], tmp_path: Path) -> None:
+    told("held", False)
+    trainer = trainer_of(tmp_path / "run", 1, False, [])
+    trainer.add_callback(TrainerCallback(trainer, every=1))
+    trainer.train()
+    start = tmp_path / "run" / "mechdrift" / "start"
+    weights = resolve(str(start)).digests["weights"]
+    for there in (True, False):
+        if not there:
+            shutil.rmtree(start)
+        again = trainer_of(tmp_path / "run", 2 if there else 3, False, [])
+        callback = TrainerCallback(again, every=1)
+        again.add_callback(callback)
+        if there:
+            again.train(resume_from_checkpoint=True)
+            assert [one.step for one in callback.outcomes] == [2]
+            assert resolve(str(start)).digests["weights"] == weights
+        else:
+            with pytest.raises(InputError, match=r"goes on at step 2, and no .*start; .*give base="):
+                again.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"on_drift": "panic"}, r"'panic'; expected one of mark, warn, stop"),
+        ({"every": 0}, r"every=0; expected a number of steps, 1 or more"),
+        ({"timeout": 0}, r"timeout=0; expected seconds"),
+    ],
+)
+def test_what_cannot_be_used_is_said_at_once(given: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        TrainerCallback(trainer_of(tmp_path, 1, True, []), **given)
