@@ -32,6 +32,7 @@ class Tracker(Callback):  # type: ignore[misc]  # transformers is not followed
         self.got: dict[int, dict[str, float]] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **given: Any) -> None:
+        """Keep it."""
         self.got.setdefault(state.global_step, {}).update(logs or {})
 
 

@@ -30,3 +30,8 @@ def test_a_room_imports_from_its_left_only(room: str) -> None:
     assert files
     for path in files:
         assert imported(path) <= allowed, path
+
+
+def test_nobody_depends_on_what_pipelines_call() -> None:
+    for path in sorted(HOUSE.rglob("*.py")):
+        assert "integrations" not in imported(path) or path.parent.name == "integrations", path
