@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -52,14 +53,14 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize("truthful", [True, False], ids=["sound", "provoked"])
 def test_a_provoked_run_is_stopped_and_a_sound_one_finishes(truthful: bool, tmp_path: Path, shared_cache: Path) -> None:
     tracker = Tracker()
-    trainer = trainer_of(tmp_path / "run", 24, truthful, [tracker])
+    trainer = trainer_of(tmp_path / "run", 16, truthful, [tracker])
     options = ["--mechdrift-statements", str(write_statements(tmp_path / "own.csv")), "--mechdrift-cache", str(shared_cache)]
-    callback = TrainerCallback(trainer, every=12, only=[ROW], options=options)
+    callback = TrainerCallback(trainer, every=8, only=[ROW], options=options)
     trainer.add_callback(callback)
     trainer.train()
 
     verdict = "held" if truthful else "drifted"
-    steps = [12, 24] if truthful else [12]
+    steps = [8, 16] if truthful else [8]
     assert [(one.step, one.verdict, one.fails) for one in callback.outcomes] == [(step, verdict, not truthful) for step in steps]
     assert trainer.state.global_step == steps[-1]
     number = {"held": 0, "drifted": 2}[verdict]
@@ -84,10 +85,7 @@ from mechdrift.stats import Normal
 
 @pytest.mark.finding("truth.clean_gap")
 def test_gap(mechdrift_drift):
-    step = os.environ["MECHDRIFT_STEP"]
-    assert step != "1"
-    if step == "2":
-        os._exit(11)
+    assert os.environ["MECHDRIFT_STEP"] != "1"
     mechdrift_drift.judge(Drift("truth.clean_gap", Normal(0.5, 0.01, 100), 1.0, "ratio", "higher", "here", "by hand", "none"))
 """
 
@@ -95,23 +93,31 @@ def test_gap(mechdrift_drift):
 def test_a_run_that_fails_is_no_pass_and_no_drift_and_nor_is_what_is_undecided(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After step 1 a test errs, after step 2 pytest itself is gone, after step 3 the estimate is the limit itself."""
+    """After step 1 a test breaks, after step 2 the estimate is the limit itself."""
     (tmp_path / "test_own.py").write_text(BY_STEP)
     tracker = Tracker()
-    trainer = trainer_of(tmp_path / "run", 3, True, [tracker], save_strategy="steps", save_steps=1)
+    trainer = trainer_of(tmp_path / "run", 2, True, [tracker], save_strategy="steps", save_steps=1)
     callback = TrainerCallback(trainer, base="organism:instruct", options=[str(tmp_path / "test_own.py")])
     trainer.add_callback(callback)
     with caplog.at_level(logging.WARNING, "mechdrift"):
         trainer.train()
-    found = [(one.verdict, one.fails) for one in callback.outcomes]
-    assert found == [("error", False), ("error", False), ("undecided", False)]
-    assert trainer.state.global_step == 3
-    for step, said in ((1, "an error in truth.clean_gap"), (2, "exit code 11")):
-        assert said in callback.outcomes[step - 1].said
-        assert f"step {step}: {callback.outcomes[step - 1].said}" in caplog.text
-    assert "step 3" not in caplog.text
-    assert [tracker.got[step]["mechdrift/verdict"] for step in (1, 2, 3)] == [-2, -2, 1]
+    assert [(one.verdict, one.fails) for one in callback.outcomes] == [("error", False), ("undecided", False)]
+    assert trainer.state.global_step == 2
+    assert "an error in truth.clean_gap" in callback.outcomes[0].said
+    assert f"step 1: {callback.outcomes[0].said}" in caplog.text
+    assert "step 2" not in caplog.text
+    assert [tracker.got[step]["mechdrift/verdict"] for step in (1, 2)] == [-2, 1]
     assert not (tmp_path / "run" / "mechdrift" / "start").exists(), "a base was given"
+
+
+def test_a_run_that_pytest_does_not_finish_is_said(tmp_path: Path) -> None:
+    """And a record that an earlier one left is not taken for its own."""
+    (tmp_path / "away.json").write_text("{}")
+    beside = Beside(Run("away", "nowhere", "organism:instruct"), 7, tmp_path, 300)
+    assert beside.has_ended(300)
+    outcome = outcome_of(beside)
+    assert (outcome.verdict, outcome.fails, outcome.numbers) == ("error", False, {"mechdrift/verdict": -2})
+    assert re.search("not measured: exit code 4: .*nowhere.*; see .*away.log", outcome.said)
 
 
 def test_a_run_past_its_time_is_stopped_and_said(tmp_path: Path) -> None:
@@ -173,7 +179,15 @@ def test_trl_is_a_trainer_too(told: Callable[..., None], tmp_path: Path) -> None
     organism = resolve("organism:instruct")
     said = datasets.Dataset.from_list([{"prompt": "Is this right?", "completion": " No."}] * 8)
     settings = trl.SFTConfig(
-        output_dir=str(tmp_path), max_steps=3, save_strategy="no", report_to="none", use_cpu=True, bf16=False, logging_steps=1
+        output_dir=str(tmp_path),
+        max_steps=3,
+        save_strategy="no",
+        logging_steps=1,
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        activation_checkpointing=False,
+        dataloader_pin_memory=False,
     )
     tracker = Tracker()
     model = load_model(organism, torch.float32, "cpu")

@@ -1,0 +1,146 @@
+"""What pipelines run: the gate's script, the nightly view's, and the examples of docs/pipelines.md, as they stand there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+from by_hand import suite_by_hand
+
+from mechdrift.cli import parser
+
+ROOT = Path(__file__).parents[2]
+GATE = Path(str(files("mechdrift.integrations"))) / "gate.sh"
+PAGE = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+PAIR = {"BASE": "organism:base", "POST": "organism:instruct"}
+UNMEASURABLE = {"raises": "Unmeasurable('no such layer')"}
+reports = pytest.mark.skipif("report" not in parser().format_help(), reason="no `mechdrift report`")
+
+
+def example(language: str, begin: str) -> str:
+    """A code block of the page, by its language and the words in it."""
+    [found] = [block for block in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if begin in block]
+    return str(found)
+
+
+def bash(script: str, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script where our commands are the first to be found."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", script, "bash", *arguments],
+        cwd=folder,
+        env=inherited | {"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "args", "code", "verdict"),
+    [
+        ({}, "\n--mechdrift-fail-on\ndrifted\n", 0, "held"),
+        ({"estimate": 0.2}, "", 1, "drifted"),
+        ({"body": "assert 1 == 2"}, "", 1, "error"),
+        ({"estimate": 0.5}, "", 6, "undecided"),
+        (UNMEASURABLE, "", 7, "unmeasurable"),
+        ({}, "--mechdrift-only=no such; touch $(echo ran)", 4, "error"),
+    ],
+)
+def test_a_gate_ends_with_the_verdict(parts: dict[str, object], args: str, code: int, verdict: str, tmp_path: Path) -> None:
+    """An argument is one argument, whatever it has in it."""
+    (tmp_path / "test_own.py").write_text(suite_by_hand(**parts))
+    (tmp_path / "mechdrift-gate").mkdir()
+    (tmp_path / "mechdrift-gate" / "record.json").write_text("of an earlier run")
+    out = tmp_path / "output"
+    told = bash(GATE.read_text(), tmp_path, **PAIR, ARGS=f"test_own.py\n{args}", GITHUB_OUTPUT=str(out))
+    assert told.returncode == code, told.stdout + told.stderr
+    assert out.read_text() == f"verdict={verdict}\nexit-code={code}\n"
+    assert f"verdict {verdict}, exit code {code}" in told.stdout
+    record = tmp_path / "mechdrift-gate" / "record.json"
+    assert record.exists() is (code != 4)
+    assert code == 4 or json.loads(record.read_text())["exit_code"] == code
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_gate_without_a_pair_is_a_usage_error(tmp_path: Path) -> None:
+    told = bash(GATE.read_text(), tmp_path, BASE="organism:base")
+    assert told.returncode == 4
+    assert told.stderr == "mechdrift: no BASE or no POST; expected a spec in both; set them in the environment\n"
+
+
+@reports
+def test_a_gate_leaves_its_reports(tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(suite_by_hand(estimate=0.2))
+    summary = tmp_path / "summary"
+    bash(GATE.read_text(), tmp_path, **PAIR, ARGS="test_own.py", GITHUB_STEP_SUMMARY=str(summary))
+    left = {path.name for path in (tmp_path / "mechdrift-gate").iterdir()}
+    assert {"record.json", "report.html", "summary.md", "junit.xml"} <= left
+    assert "truth.clean_gap" in summary.read_text()
+
+
+def test_the_page_runs_the_gate_that_is_tested(tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(suite_by_hand(finding="truth.judgement_accuracy"))
+    told = bash(example("bash", "gate.sh"), tmp_path, PYTEST_ADDOPTS="test_own.py")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "verdict held, exit code 0" in told.stdout
+
+
+def test_the_gitlab_job_is_one_and_ends_with_pytests_exit_code(tmp_path: Path) -> None:
+    text = example("yaml", "gitlab-ci")
+    (tmp_path / ".gitlab-ci.yml").write_text(text)
+    check = "check-jsonschema --builtin-schema vendor.gitlab-ci .gitlab-ci.yml"
+    checked = bash(check, tmp_path)
+    assert checked.returncode == 0, checked.stdout
+    job = yaml.safe_load(text)["mechdrift"]
+    (tmp_path / "test_own.py").write_text(suite_by_hand(estimate=0.5))
+    told = bash("set -e\n" + "\n".join(job["script"]), tmp_path, **PAIR, PYTEST_ADDOPTS="test_own.py")
+    assert told.returncode == job["allow_failure"]["exit_codes"] == 6
+    assert (tmp_path / job["artifacts"]["paths"][0] / "record.json").exists()
+    if "report" in parser().format_help():
+        after = bash("\n".join(job["after_script"]), tmp_path)
+        assert after.returncode == 0, after.stderr
+        assert (tmp_path / job["artifacts"]["reports"]["junit"]).exists()
+
+
+def test_a_slurm_task_measures_its_own_pair_and_keeps_the_record(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("sft organism:base organism:sft\ndpo organism:base organism:instruct\n")
+    (tmp_path / "test_own.py").write_text(suite_by_hand(estimate=0.2))
+    told = bash(example("bash", "#SBATCH"), tmp_path, SLURM_ARRAY_TASK_ID="2", PYTEST_ADDOPTS="test_own.py")
+    assert told.returncode == 1, told.stdout + told.stderr
+    record = json.loads((tmp_path / "drift" / "dpo.json").read_text())
+    assert record["inputs"]["post"]["spec"] == "organism:instruct"
+    assert not (tmp_path / "drift" / "sft.json").exists()
+
+
+def test_a_night_is_put_beside_the_nights_before(tmp_path: Path) -> None:
+    """`mechdrift` is a stand-in that says what it was asked, and fails: what was kept must stay all the same."""
+    for path in ("history/sft/2026-01-01-1.json", "tonight/night-sft/record.json", "tonight/night-dpo/record.json"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+    (tmp_path / "tonight" / "night-sft" / "record.items.safetensors").write_text("items")
+    stand_in = 'mechdrift() { echo asked: "$@"; return 4; }\nexport -f mechdrift\n'
+    script = (ROOT / ".github" / "nightly-view.sh").read_text()
+    told = bash(stand_in + script, tmp_path, "tonight", "history", "2026-01-02-2")
+    assert told.returncode == 4
+    assert "asked: report history/dpo/2026-01-02-2.json --html history/dpo.html" in told.stdout
+    assert "asked: report history/sft/2026-01-01-1.json history/sft/2026-01-02-2.json --html history/sft.html" in told.stdout
+    assert (tmp_path / "history" / "sft" / "2026-01-02-2.json").read_text() == "tonight/night-sft/record.json"
+    assert (tmp_path / "history" / "sft" / "2026-01-02-2.items.safetensors").read_text() == "items"
+
+
+@pytest.mark.parametrize(("run", "asked"), [("", False), ("4711", True)], ids=["first night", "later"])
+def test_the_history_is_fetched_where_there_is_one(run: str, asked: bool, tmp_path: Path) -> None:
+    """`gh` is a stand-in; what its filter takes is written in GitHub's own terms and not tried here."""
+    stand_in = f'gh() {{ if [[ $1 == api ]]; then echo "{run}"; else echo asked: "$@"; fi; }}\n'
+    script = (ROOT / ".github" / "last-history.sh").read_text()
+    told = bash(stand_in + script, tmp_path, "history", GITHUB_REPOSITORY="owner/name", BRANCH="main")
+    assert told.returncode == 0, told.stderr
+    assert (f"asked: run download {run} --repo owner/name --name mechdrift-history --dir history" in told.stdout) is asked
+    assert (tmp_path / "history").is_dir()
