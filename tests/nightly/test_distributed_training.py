@@ -18,7 +18,8 @@ trainer = trainer_of(folder / "run", 4, True, [], ddp_backend="gloo")
 callback = TrainerCallback(trainer, every=2, options=[str(folder / "test_own.py")])
 trainer.add_callback(callback)
 trainer.train()
-told = {"step": trainer.state.global_step, "verdicts": [one.verdict for one in callback.outcomes], "world": trainer.args.world_size}
+verdicts = [one.verdict for one in callback.outcomes]
+told = {"step": trainer.state.global_step, "verdicts": verdicts, "world": trainer.args.world_size}
 (folder / f"told-{os.environ['RANK']}.json").write_text(json.dumps(told))
 """
 
