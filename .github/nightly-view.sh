@@ -9,9 +9,9 @@ for record in "$tonight"/night-*/record.json; do
     pair=$(basename "$(dirname "$record")")
     pair=${pair#night-}
     mkdir -p "$history/$pair"
-    cp "$record" "$history/$pair/$stamp.json"
-    items=${record%.json}.items.safetensors
-    [[ ! -e $items ]] || cp "$items" "$history/$pair/$stamp.items.safetensors"
+    for file in "${record%.json}".*; do # the record, and what lies beside it
+        cp "$file" "$history/$pair/$stamp.${file#"${record%.json}".}"
+    done
 done
 for folder in "$history"/*/; do
     [[ -e $folder ]] || continue

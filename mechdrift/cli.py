@@ -136,7 +136,11 @@ def _add_report(command: argparse.ArgumentParser) -> None:
     )
     for form, (_, metavar, what) in WRITERS.items():
         command.add_argument(f"--{form}", metavar=metavar, type=Path, help=what)
-    command.add_argument("--by-time", action="store_true", help="order records by when their runs started, not as given")
+    command.add_argument(
+        "--by-time",
+        action="store_true",
+        help="order records by their steps of training, or by when their runs started, not as given",
+    )
 
 
 def _add_cache(cache: argparse.ArgumentParser) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechdrift.many_runs import Run
-from mechdrift.rows import Row, fails
+from mechdrift.rows import Row
 from mechdrift.training_step import STEP
+from mechdrift.verdict.failing import fails
 
 ERROR = "error"
 NUMBERS = {"drifted": 2, "undecided": 1, "held": 0, "unmeasurable": -1, ERROR: -2}

@@ -26,7 +26,7 @@ python -m pytest "${arguments[@]}" || code=$?
 
 # pytest ends with 1 for a drift, and for a test that broke.
 drifted='import json, sys
-from mechdrift.rows import fails
+from mechdrift.verdict.failing import fails
 record = json.load(open(sys.argv[1]))
 sys.exit(not any("drifted" in fails(row, record["settings"]["fail_on"]) for row in record["rows"]))'
 case $code in

@@ -46,9 +46,17 @@ class Track:
 
 
 def names(records: Sequence[Whole]) -> list[str]:
-    """What to call each run: by its post, where these differ and are told apart; else by its file."""
+    """What to call each run: by its step of training, where all have one; by its post, where these differ; else by its file."""
+    if all(step_of(whole) is not None for whole in records):
+        return [f"step {step_of(whole)}" for whole in records]
     posts = [PurePath(whole.told["inputs"]["post"]["spec"].removeprefix("organism:")).name for whole in records]
     return posts if len({*posts}) == len(posts) else [whole.path.stem for whole in records]
+
+
+def step_of(whole: Whole) -> int | None:
+    """After which step of a training run it was, where its callback has said so."""
+    step = whole.told["extra"].get("step")
+    return step if isinstance(step, int) else None
 
 
 def tracks(records: Sequence[Whole]) -> list[Track]:

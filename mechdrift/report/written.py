@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mechdrift.errors import InputError
+from mechdrift.report.history import step_of
 from mechdrift.report.html import html
 from mechdrift.report.junit import junit
 from mechdrift.report.markdown import markdown
@@ -23,9 +24,14 @@ WRITERS: dict[str, tuple[Callable[[Sequence[Whole]], str], str, str]] = {
 
 
 def read_records(paths: Sequence[Path], by_time: bool) -> list[Whole]:
-    """All of them, in the order given or in that of their runs. Raises InputError."""
+    """All of them, in the order given, or in that of their training steps or their runs. Raises InputError."""
     records = [read_whole(path) for path in paths]
-    return sorted(records, key=lambda whole: float(whole.told["run"]["started"])) if by_time else records
+    if not by_time:
+        return records
+    steps = {id(whole): step_of(whole) for whole in records}
+    if None in steps.values():
+        return sorted(records, key=lambda whole: float(whole.told["run"]["started"]))
+    return sorted(records, key=lambda whole: steps[id(whole)] or 0)
 
 
 def write_reports(records: Sequence[Whole], asked: Mapping[str, Path]) -> Iterator[str]:

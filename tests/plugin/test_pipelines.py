@@ -12,14 +12,11 @@ import pytest
 import yaml
 from by_hand import suite_by_hand
 
-from mechdrift.cli import parser
-
 ROOT = Path(__file__).parents[2]
 GATE = Path(str(files("mechdrift.integrations"))) / "gate.sh"
 PAGE = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
 PAIR = {"BASE": "organism:base", "POST": "organism:instruct"}
 UNMEASURABLE = {"raises": "Unmeasurable('no such layer')"}
-reports = pytest.mark.skipif("report" not in parser().format_help(), reason="no `mechdrift report`")
 
 
 def example(language: str, begin: str) -> str:
@@ -75,7 +72,6 @@ def test_a_gate_without_a_pair_is_a_usage_error(tmp_path: Path) -> None:
     assert told.stderr == "mechdrift: no BASE or no POST; expected a spec in both; set them in the environment\n"
 
 
-@reports
 def test_a_gate_leaves_its_reports(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(suite_by_hand(estimate=0.2))
     summary = tmp_path / "summary"
@@ -103,10 +99,9 @@ def test_the_gitlab_job_is_one_and_ends_with_pytests_exit_code(tmp_path: Path) -
     told = bash("set -e\n" + "\n".join(job["script"]), tmp_path, **PAIR, PYTEST_ADDOPTS="test_own.py")
     assert told.returncode == job["allow_failure"]["exit_codes"] == 6
     assert (tmp_path / job["artifacts"]["paths"][0] / "record.json").exists()
-    if "report" in parser().format_help():
-        after = bash("\n".join(job["after_script"]), tmp_path)
-        assert after.returncode == 0, after.stderr
-        assert (tmp_path / job["artifacts"]["reports"]["junit"]).exists()
+    after = bash("\n".join(job["after_script"]), tmp_path)
+    assert after.returncode == 0, after.stderr
+    assert (tmp_path / job["artifacts"]["reports"]["junit"]).exists()
 
 
 def test_a_slurm_task_measures_its_own_pair_and_keeps_the_record(tmp_path: Path) -> None:

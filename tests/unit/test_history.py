@@ -90,3 +90,12 @@ def test_records_come_in_the_order_given_or_by_time(run: Callable[..., Whole], t
         (line,) = [line for line in (tmp_path / "o.md").read_text().splitlines() if "drifted first" in line]
         assert line.replace("\\", "").endswith(told)
         assert [int(part[0]) for part in (tmp_path / "o.xml").read_text().split('name="mechdrift r')[1:]] == order
+
+
+def test_records_of_a_training_run_come_by_their_steps(run: Callable[..., Whole], tmp_path: Path) -> None:
+    """Not by when they were measured, and not as a shell sorts them."""
+    paths = [str(run(10 - step, row("a.b"), extra={"step": step}).path) for step in (10, 2, 9)]
+    assert names([read_whole(Path(path)) for path in paths]) == ["step 10", "step 2", "step 9"]
+    assert main(["report", *paths, "--by-time", "--junit", str(tmp_path / "o.xml")]) == 0
+    found = [int(part[0]) for part in (tmp_path / "o.xml").read_text().split('name="mechdrift r')[1:]]
+    assert found == [8, 1, 0]
