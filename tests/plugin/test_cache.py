@@ -34,13 +34,16 @@ def undisturbed(whole: Job) -> Ran:
     return ran
 
 
-@pytest.mark.parametrize("phase", ["keep", "record post", "write record"])
+@pytest.mark.parametrize(
+    "phase", [*(pytest.param(late, marks=pytest.mark.nightly) for late in ("keep", "write record")), "record post"]
+)
 def test_a_killed_run_is_run_again_as_if_it_had_not_been(folder: Path, whole: Job, undisturbed: Ran, phase: str) -> None:
     (moment,) = (one for one in moments(whole.noted(), len(PHASES)) if one.phase == phase)
     job = Job(folder / phase, folder / "statements.csv", folder / f"{phase}-cache")
     check_kill(job, moment, undisturbed)
 
 
+@pytest.mark.nightly
 def test_two_runs_at_once_record_everything_once(folder: Path, undisturbed: Ran) -> None:
     jobs = [Job(folder / f"at-once-{n}", folder / "statements.csv", folder / "shared-cache") for n in range(2)]
     processes = [job.start() for job in jobs]
@@ -71,6 +74,7 @@ def test_a_flipped_byte_is_found_and_recorded_again(folder: Path, whole: Job, un
     assert verify(whole.cache)[0] == []
 
 
+@pytest.mark.nightly
 def test_a_cache_that_cannot_be_written_costs_one_line_whatever_the_workers(folder: Path, undisturbed: Ran) -> None:
     """What would be a folder is a file."""
     (folder / "file").write_text("no folder")

@@ -315,7 +315,9 @@ def test_a_profile_names_rows_and_not_steps(compare: Callable[..., Any], pyteste
 
 
 @MODES
-@pytest.mark.parametrize("post", ["organism:drift-knowledge-forgotten", "organism:forgotten"])
+@pytest.mark.parametrize(
+    "post", [pytest.param("organism:drift-knowledge-forgotten", marks=pytest.mark.nightly), "organism:forgotten"]
+)
 def test_facts_that_the_last_step_forgot_drift_there_and_nowhere_else(
     compare: Callable[..., Any], tmp_path: Path, post: str, mode: tuple[str, ...]
 ) -> None:

@@ -66,6 +66,7 @@ def test_list_shows_roles_and_limits(pytester: pytest.Pytester) -> None:
     )
 
 
+@pytest.mark.nightly
 def test_in_a_strangers_project_with_errors_for_warnings(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     """Its conftest, its ini file and its tests stay out of the way."""
     pytester.makeini("[pytest]\nfilterwarnings = error\naddopts = --strict-markers\ntestpaths = tests\nxfail_strict = true\n")

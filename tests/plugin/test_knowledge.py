@@ -66,6 +66,7 @@ def test_knowledge_that_was_moved_drifts_and_is_still_there(compare: Callable[..
     assert run.rows["knowledge.published[form=judged]"]["estimate"] > 0.99
 
 
+@pytest.mark.nightly
 def test_knowledge_that_is_gone_has_drifted_and_is_not_unmeasurable(compare: Callable[..., Any]) -> None:
     run = compare("organism:instruct", "organism:drift-knowledge-forgotten", *KNOWLEDGE)
     assert run.code == 1
@@ -73,12 +74,16 @@ def test_knowledge_that_is_gone_has_drifted_and_is_not_unmeasurable(compare: Cal
     assert set(gates(run).values()) == {"drifted", "held"}
 
 
+@pytest.mark.nightly
 def test_models_of_which_nothing_can_be_said_are_told_by_name(compare: Callable[..., Any], tmp_path: Path) -> None:
-    """Random weights know nothing, and a tokenizer of bytes gives other pairs."""
+    """Random weights know nothing."""
     blank = write_tiny(tmp_path / "blank")
     run = compare(blank, blank, *KNOWLEDGE, "--mechdrift-no-identity-shortcut")
     assert run.code == 7
     assert {row["verdict"] for row in run.rows.values()} == {"unmeasurable"}
-    run = compare("organism:base", blank, *KNOWLEDGE)
+
+
+def test_a_tokenizer_of_bytes_gives_other_pairs(compare: Callable[..., Any], tmp_path: Path) -> None:
+    run = compare("organism:base", write_tiny(tmp_path / "blank"), *KNOWLEDGE)
     assert run.code == 7
     assert "base and post read the pairs as other tokens: compare checkpoints of one tokenizer" in run.out

@@ -35,7 +35,7 @@ def judged(run: Any) -> dict[str, Any]:
     return {key: value for key, value in run.record.items() if key != "run"}
 
 
-@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("mode", ["n2", *(pytest.param(one, marks=pytest.mark.nightly) for one in ("n0", "plain"))])
 def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: Path, mode: str) -> None:
     plain = compare(*PAIR, *ONLY, "-p", "no:xdist")
     # A cache of its own, so that workers record, wait for each other and read.

@@ -61,6 +61,7 @@ def test_choices_by_hand_that_the_model_cannot_follow_are_refused(compare: Calla
     assert "block 8; expected 0 to 5 for this model" in run.err
 
 
+@pytest.mark.nightly
 def test_a_copy_that_forgot_its_facts_has_drifted_and_every_row_is_measured(compare: Callable[..., Any]) -> None:
     """Its language and its refusals are kept, as its card says: what is lost is what it knew.
 

@@ -68,7 +68,7 @@ def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
     assert f"mechdrift: {GATED} gated rows: {GATED} held" in run.out
 
 
-@pytest.mark.parametrize(("degrees", "verdict"), [(30, "held"), (60, "drifted")])
+@pytest.mark.parametrize(("degrees", "verdict"), [pytest.param(30, "held", marks=pytest.mark.nightly), (60, "drifted")])
 def test_a_turned_copy_shows_the_cosine_of_its_angle(
     compare: Callable[..., Any], turned: Callable[[int], Path], degrees: int, verdict: str
 ) -> None:
@@ -138,6 +138,7 @@ def test_without_the_short_cut_identical_checkpoints_are_within_a_millionth(comp
         assert "identical" not in row["note"]
 
 
+@pytest.mark.nightly
 def test_a_post_that_lost_its_facts_has_drifted(compare: Callable[..., Any], tmp_path: Path) -> None:
     """Random weights under base's own tokenizer: nothing is left, and that is drift, not unmeasurable."""
     write_blank(tmp_path / "lost")
@@ -151,7 +152,7 @@ def test_a_post_that_lost_its_facts_has_drifted(compare: Callable[..., Any], tmp
 
 def test_a_base_without_the_effect_is_unmeasurable_and_not_green(compare: Callable[..., Any], tmp_path: Path) -> None:
     write_blank(tmp_path / "blank")
-    run = compare(tmp_path / "blank", "organism:base", *NEEDS_BASE)
+    run = compare(tmp_path / "blank", "organism:base", "--mechdrift-only", "truth")
     assert run.code == 7
     assert set(gates(run)) == {"unmeasurable"}
     assert "base's TRUE/FALSE judgement is right on" in run.out

@@ -27,7 +27,7 @@ def test_the_card_shows_the_stored_scores() -> None:
     assert card_text(STORED) in CARD
 
 
-@pytest.mark.parametrize("name", ["base", "drift-refusal-ablated"])
+@pytest.mark.parametrize("name", ["base", pytest.param("drift-refusal-ablated", marks=pytest.mark.nightly)])
 def test_the_stored_scores_are_those_of_the_stored_weights(name: str) -> None:
     """The others are measured again by `make nightly`."""
     found = measured(name)
