@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_map(command: argparse.ArgumentParser) -> None:
     """`mechdrift map SPEC`; what pytest has too has pytest's name and default."""
-    from mechdrift.options import DEFAULTS, parse_batch, parse_device, parse_dtype, parse_seed
+    from mechdrift.option_values import parse_batch, parse_device, parse_dtype, parse_seed
+    from mechdrift.options import DEFAULTS
     from mechdrift.prompts.pairs import FORMS
 
     command.set_defaults(run=_map)
@@ -80,7 +81,7 @@ def _add_map(command: argparse.ArgumentParser) -> None:
 
 def _add_bake(command: argparse.ArgumentParser) -> None:
     """`mechdrift bake SPEC --direction FILE --out DIR`."""
-    from mechdrift.options import parse_dtype
+    from mechdrift.option_values import parse_dtype
 
     command.set_defaults(run=_bake)
     command.add_argument("spec", metavar="SPEC", help="the checkpoint, as after pytest's --base")
@@ -98,7 +99,8 @@ def _add_bake(command: argparse.ArgumentParser) -> None:
 
 def _add_calibrate(command: argparse.ArgumentParser) -> None:
     """`mechdrift calibrate --base X --runs DIR`."""
-    from mechdrift.options import DEFAULTS, parse_seed
+    from mechdrift.option_values import parse_seed
+    from mechdrift.options import DEFAULTS
     from mechdrift.profile_file import parse_target
     from mechdrift.verdict.calibrated import MARGIN
 

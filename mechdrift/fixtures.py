@@ -175,12 +175,13 @@ class Judge:
         A gate that is worse than its baseline fails too. One that does not hold and yet lets the run pass, by a waiver or by
         --mechdrift-fail-on, is an expected failure.
         """
+        from mechdrift.marks import asked_by
         from mechdrift.rows import judged_row
-        from mechdrift.run import ROW, asked_by
+        from mechdrift.run import ROW
         from mechdrift.verdict.failing import fails, holds
 
         run = _run(self._request.config)
-        asked = asked_by(self._request.node)
+        asked = asked_by(self._request.node, run.profile)
         if asked is None or asked.finding.name != drift.measure:
             raise ValueError(f"the test is not marked finding({drift.measure!r}), which it judges")
         if self._pair.identical and run.settings.identity_shortcut:

@@ -25,7 +25,7 @@ from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.measures.knowledge import ACCURACY_MINIMUM
 from mechdrift.measures.knowledge_depth import centre_of_mass
 from mechdrift.measures.knowledge_maps import Kept, Maps, Patched, answered, kept_pairs, maps_of, mean_gap, share_right
-from mechdrift.options import OFF
+from mechdrift.option_values import OFF
 from mechdrift.prompts.pairs import LAST, OBJECT, SUBJECT, Form, Found, PromptPair, part_of
 from mechdrift.prompts.statements import FactTable, fact_tables
 from mechdrift.prompts.table_pairs import table_pairs

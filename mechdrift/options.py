@@ -1,10 +1,9 @@
-"""Command-line options: one pure parse function each. Imports nothing but the standard library, pytest and our errors."""
+"""Command-line options, and the settings that they make. Imports nothing but the standard library, pytest and our errors."""
 
 import json
 import os
-import re
 import shlex
-from argparse import ArgumentError, ArgumentTypeError
+from argparse import ArgumentError
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,115 +11,23 @@ from typing import Any
 
 import pytest
 
-DEVICES = ("auto", "cpu", "cuda", "map", "tp")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-GENERATORS = ("auto", "transformers", "vllm")
-TIER_NAMES = ("smoke", "commit", "nightly")
-OFF = "off"
-VLLM_EXAMPLE = '{"tensor_parallel_size": 2}'
-BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)")
-STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-ENDS = ("base", "post")
-
-
-def parse_device(text: str) -> str:
-    """auto, cpu, cuda, cuda:N, map or tp."""
-    kind, _, number = text.partition(":")
-    if kind not in DEVICES or (number and (kind != "cuda" or not number.isdecimal())):
-        raise ArgumentTypeError(f"{text!r}: expected auto, cpu, cuda, cuda:N, map or tp")
-    return text
-
-
-def parse_dtype(text: str) -> str:
-    """One of DTYPES."""
-    if text not in DTYPES:
-        raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(DTYPES)}")
-    return text
-
-
-def parse_batch(text: str) -> int:
-    """A positive number of tokens."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}: expected a positive number of tokens")
-    return int(text)
-
-
-def parse_seed(text: str) -> int:
-    """A whole number, 0 or more."""
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r}: expected 0 or a positive whole number")
-    return int(text)
-
-
-def parse_generator(text: str) -> str:
-    """One of GENERATORS."""
-    if text not in GENERATORS:
-        raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(GENERATORS)}")
-    return text
-
-
-def parse_tier(text: str) -> str:
-    """One of TIER_NAMES."""
-    if text not in TIER_NAMES:
-        raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(TIER_NAMES)}")
-    return text
-
-
-def parse_vllm_args(text: str) -> dict[str, Any]:
-    """A JSON object; NaN and half characters, which are none, could not be written into the record."""
-    try:
-        found = json.loads(text)
-        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise ArgumentTypeError(f"{text[:60]!r}: {error}; expected a JSON object, as in {VLLM_EXAMPLE}") from error
-    if not isinstance(found, dict):
-        raise ArgumentTypeError(f"{text[:60]!r}: expected a JSON object, as in {VLLM_EXAMPLE}")
-    return found
-
-
-def parse_fail_on(text: str) -> tuple[str, ...]:
-    """Verdicts, separated by commas; `drifted` is always one of them, or nothing would be a gate."""
-    usual = DEFAULTS["--mechdrift-fail-on"]
-    named = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in named if name not in usual]:
-        raise ArgumentTypeError(f"{unknown[0]!r}: expected some of {', '.join(usual)}, separated by commas")
-    if "drifted" not in named:
-        raise ArgumentTypeError(f"{text!r}: expected drifted among them; to gate nothing type --mechdrift-profile report")
-    return tuple(name for name in usual if name in named)
-
-
-def parse_stage(text: str) -> tuple[str, str]:
-    """NAME=SPEC: a checkpoint between base and post, and what to call it."""
-    name, equals, spec = text.partition("=")
-    if not equals or not spec or not STAGE_NAME.fullmatch(name):
-        raise ArgumentTypeError(f"{text!r}: expected NAME=SPEC, as in sft=runs/sft; NAME of letters, digits, '.', '-' and '_'")
-    if name in ENDS:
-        raise ArgumentTypeError(f"{text!r}: {name} is given with --{name}; expected another name")
-    return name, spec
-
-
-def parse_post(text: str) -> tuple[str | None, str]:
-    """SPEC, or NAME=SPEC: what to call one of several posts; a SPEC may have a '=' in it, and a path that exists is one."""
-    name, equals, _ = text.partition("=")
-    return parse_stage(text) if equals and STAGE_NAME.fullmatch(name) and not os.path.exists(text) else (None, text)
-
-
-def post_name(spec: str) -> str:
-    """What to call one of several posts that was given no name: its last part; empty where that is none."""
-    last = re.split(r"[/:+]", spec.rstrip("/"))[-1].replace("@", "-")
-    return last if STAGE_NAME.fullmatch(last) and last not in ENDS else ""
-
-
-def parse_baseline_name(text: str) -> str:
-    """The name of a baseline in the project's folder."""
-    if not BASELINE_NAME.fullmatch(text):
-        raise ArgumentTypeError(f"{text!r}: expected a name of letters, digits, '.', '-' and '_', without .json")
-    return text
-
-
-def parse_baseline(text: str) -> str:
-    """The name of a baseline, or a file: FILE.json."""
-    return text if text.endswith(".json") else parse_baseline_name(text)
+from mechdrift.option_values import (
+    FAIL_ON,
+    VLLM_EXAMPLE,
+    parse_baseline,
+    parse_baseline_name,
+    parse_batch,
+    parse_device,
+    parse_dtype,
+    parse_fail_on,
+    parse_generator,
+    parse_post,
+    parse_seed,
+    parse_stage,
+    parse_tier,
+    parse_vllm_args,
+    post_name,
+)
 
 
 @dataclass(frozen=True)
@@ -197,7 +104,7 @@ NOT_AGAIN = ("--mechdrift-plan", "--mechdrift-only", "--mechdrift-record", "--me
 """What one finding measured again needs not, or has of its own."""
 DEFAULTS: dict[str, Any] = {
     "--mechdrift-profile": "base-to-post",
-    "--mechdrift-fail-on": ("drifted", "undecided", "unmeasurable"),
+    "--mechdrift-fail-on": FAIL_ON,
     "--mechdrift-tier": "commit",
     "--mechdrift-plan": False,
     "--mechdrift-only": None,

@@ -1,9 +1,8 @@
-"""One comparing run: what it compares, the rows that come in, the exit code that goes out."""
+"""One comparing run: what it compares, and the rows that come in."""
 
 import time
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +13,19 @@ from mechdrift import fixtures
 from mechdrift.baselines import Baselines
 from mechdrift.chains import BASE, BASE_TO_POST, Between, compared, moves
 from mechdrift.errors import InputError, Unmeasurable
-from mechdrift.findings import Finding, registered
+from mechdrift.findings import Finding
 from mechdrift.hand_set import HandSet, load_hand_set
-from mechdrift.options import OFF, Settings
+from mechdrift.marks import asked_by, asked_from, between_of, told_of
+from mechdrift.option_values import OFF
+from mechdrift.options import Settings
 from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
 from mechdrift.rows import Asked, Row, unmeasured_row, worse_of
-from mechdrift.run_record import record_of
-from mechdrift.tiers import TIERS, Tier
+from mechdrift.run_end import finish
+from mechdrift.tiers import TIERS, Tier, selected
 from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.failing import fails
-from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule, row_of
+from mechdrift.verdict.limits import Profile, row_of
 from mechdrift.verdict.profiles import load_profile, project_at
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 RUN = pytest.StashKey["ComparingRun"]()
 ROW = pytest.StashKey[Row]()
-NOT_FINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
-MILDER = {"undecided": 6, "unmeasurable": 7}  # exit codes where nothing worse makes a run fail, the first of them first
 
 
 def start(config: pytest.Config, settings: Settings) -> None:
@@ -52,7 +51,9 @@ def start(config: pytest.Config, settings: Settings) -> None:
         project = project_at(config.invocation_params.dir)
         profile = load_profile(settings.profile, project)
         baselines = Baselines(settings, project, profile)
-        run = ComparingRun(config, settings, profile, baselines, _selected(settings), load_hand_set(settings.hand_set))
+        run = ComparingRun(
+            config, settings, profile, baselines, selected(settings.only, TIERS[settings.tier]), load_hand_set(settings.hand_set)
+        )
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
     config.stash[RUN] = run
@@ -64,24 +65,6 @@ def start(config: pytest.Config, settings: Settings) -> None:
         from mechdrift import xdist
 
         config.pluginmanager.register(xdist.Workers(run), "mechdrift-xdist")
-
-
-def _selected(settings: Settings) -> dict[str, Finding]:
-    """The findings that --mechdrift-only names, or all; of them those that the tier asks."""
-    findings, tier = registered(), TIERS[settings.tier]
-    known = set(findings) | {finding.family for finding in findings.values()}
-    if unknown := sorted(set(settings.only) - known):
-        raise InputError(
-            f"--mechdrift-only {unknown[0]!r}: no such finding", f"one of {', '.join(sorted(known))}", "try --mechdrift-list"
-        )
-    if left_out := sorted(tier.left_out & set(settings.only)):
-        raise InputError(
-            f"--mechdrift-only {left_out[0]}, which tier {tier.name} does not ask", "one that it asks", "try another tier"
-        )
-    wanted = set(settings.only)
-    return {
-        name: finding for name, finding in findings.items() if tier.asks(name) and (not wanted or wanted & {name, finding.family})
-    }
 
 
 @dataclass(eq=False)  # pytest keeps plugins in sets
@@ -281,7 +264,8 @@ class ComparingRun:
         dropped = [
             item
             for item in items
-            if ((asked := asked_by(item)) and asked.finding.name not in self.findings) or (not asked and between_of(item).step)
+            if ((asked := asked_by(item, self.profile)) and asked.finding.name not in self.findings)
+            or (not asked and between_of(item).step)
         ]
         if dropped:
             config.hook.pytest_deselected(items=dropped)
@@ -290,7 +274,7 @@ class ComparingRun:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which rows must come."""
         if not self.config.option.collectonly:
-            self.expected = {asked for item in session.items if (asked := asked_by(item))}
+            self.expected = {asked for item in session.items if (asked := asked_by(item, self.profile))}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
@@ -307,7 +291,7 @@ class ComparingRun:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
         """A test, with the fixtures that it is the first to need, is part of its family's phase."""
-        asked = asked_by(item)
+        asked = asked_by(item, self.profile)
         with self._phase(asked.finding.family) if asked else nullcontext():
             return (yield)
 
@@ -315,7 +299,7 @@ class ComparingRun:
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         """Attach the row to the report, and turn what stopped it into one."""
         report: pytest.TestReport = yield
-        asked = asked_by(item)
+        asked = asked_by(item, self.profile)
         if asked is None or call.when == "teardown":
             return report
         error = call.excinfo.value if call.excinfo else None
@@ -332,7 +316,7 @@ class ComparingRun:
                 if error is None or isinstance(error, Unmeasurable | InputError):
                     report.longrepr = text.missing(row, again)
         if row is not None:
-            told = {"row": row, "bad_input": isinstance(error, InputError), "expected": [_told(one) for one in self.expected]}
+            told = {"row": row, "bad_input": isinstance(error, InputError), "expected": [told_of(one) for one in self.expected]}
             report.mechdrift = told  # type: ignore[attr-defined]
             item.user_properties += row_properties(row)  # JUnit takes them from the teardown report
         return report
@@ -346,13 +330,14 @@ class ComparingRun:
     def _row_without_number(self, asked: Asked, error: BaseException | None) -> Row:
         """A row for a test that gave none."""
         if error is None:
-            return self._unmeasured(asked, "error", "the test ended without a verdict")
+            return self.unmeasured(asked, "error", "the test ended without a verdict")
         if isinstance(error, Unmeasurable | pytest.skip.Exception):
-            return self._unmeasured(asked, "unmeasurable", str(error))
+            return self.unmeasured(asked, "unmeasurable", str(error))
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        return self._unmeasured(asked, "error", reason)
+        return self.unmeasured(asked, "error", reason)
 
-    def _unmeasured(self, asked: Asked, verdict: Verdict, reason: str) -> Row:
+    def unmeasured(self, asked: Asked, verdict: Verdict, reason: str) -> Row:
+        """The row of a test that gave no number."""
         return self.against_baseline(asked, unmeasured_row(asked, self.profile, verdict, reason))
 
     def against_baseline(self, asked: Asked, row: Row) -> Row:
@@ -370,7 +355,7 @@ class ComparingRun:
                 self.config.hook.pytest_mechdrift_row(config=self.config, row=row)
         self.bad_input |= told["bad_input"]
         # The controller of workers collects no tests; it learns from their reports what was to come.
-        self.expected |= {_asked(*one) for one in told["expected"]}
+        self.expected |= {asked_from(*one) for one in told["expected"]}
         if report.failed and (row is None or row["verdict"] == "error"):
             self.unexpected = True
 
@@ -387,84 +372,12 @@ class ComparingRun:
 
             xdist.hand_over(self)
             return
-        if self.settings.plan:
-            return
-        for asked in self.expected:
-            if asked.label not in self.rows:
-                self.rows[asked.label] = self._unmeasured(asked, "unmeasurable", "its test never ran")
-        if self.config.option.collectonly:
-            return
-        for between in self.ends:
-            there = [row for row in self.rows.values() if row["between"] == between.names]
-            for row in self.baselines.forgotten(there, between):
-                if self._is_selected(row["finding"]):
-                    self.rows[row["label"]] = row
-        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            session.exitstatus = self.exit_code()
-        if not self.points:
-            return
-        self.warnings += self.baselines.warnings(record_of(self, int(session.exitstatus)))
-        if session.exitstatus not in NOT_FINISHED:
-            self._write_baselines(session)
-        if self.settings.record:
-            self._write_record(session)
-
-    def _is_selected(self, finding: str) -> bool:
-        """Whether this run should have asked about a finding that a baseline has.
-
-        Paths choose the findings of their tests. Whoever chooses tests one by one has chosen what is not asked.
-        """
-        if not self.tier.asks(finding):
-            return False
-        option, only = self.config.option, set(self.settings.only)
-        one_by_one = ("keyword", "markexpr", "deselect", "lf", "stepwise")
-        if any("::" in argument for argument in self.config.args) or any(getattr(option, name, None) for name in one_by_one):
-            return False
-        if self.config.args_source == pytest.Config.ArgsSource.ARGS:
-            return finding in {asked.finding.name for asked in self.expected}
-        return not only or bool(only & {finding, finding.partition(".")[0]})
+        if not self.settings.plan:
+            finish(self, session, exitstatus)
 
     def moves(self) -> list[Row]:
         """What each step of the chain did to each row."""
         return moves(self.rows.values(), [between for between in self.betweens if between.step])
-
-    def exit_code(self) -> int:
-        """Exit code of a run that pytest itself finished."""
-        if self.bad_input:
-            return int(pytest.ExitCode.USAGE_ERROR)
-        if self.unexpected:
-            return int(pytest.ExitCode.TESTS_FAILED)
-        if not self.rows:
-            return int(pytest.ExitCode.NO_TESTS_COLLECTED)
-        failing = set().union(*(fails(row, self.settings.fail_on) for row in self.rows.values()))
-        if not failing:
-            return int(pytest.ExitCode.TESTS_FAILED) if self.settings.update else 0
-        milder = [code for verdict, code in MILDER.items() if verdict in failing]
-        return milder[0] if failing <= MILDER.keys() else 1
-
-    def _write_record(self, session: pytest.Session) -> None:
-        """Write the record; what cannot be written is said and is a usage error, never a green run without its record."""
-        from mechdrift.report.record import write_record
-
-        record = record_of(self, int(session.exitstatus))
-        self.config.hook.pytest_mechdrift_record(config=self.config, record=record)
-        try:
-            write_record(Path(str(self.settings.record)), record)
-            self.said.append(f"record: {self.settings.record}")
-        except OSError as error:
-            self.said.append(f"record {self.settings.record} not written: {error.strerror}; make room or name another place")
-            session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
-
-    def _write_baselines(self, session: pytest.Session) -> None:
-        """Write them; what cannot be written is said and is a usage error."""
-        try:
-            self.said += self.baselines.write(record_of(self, int(session.exitstatus)))
-        except OSError as error:
-            self.said.append(f"baseline not written: {error.strerror}; make room, or make its folder writable")
-            session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
-        except InputError as error:
-            self.said.append(str(error))
-            session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""
@@ -481,58 +394,6 @@ class ComparingRun:
             terminalreporter.write_line(f"mechdrift: warning: {text.printable(warning)}", yellow=True)
         for line in self.said:
             terminalreporter.write_line(text.printable(line))
-
-
-def asked_by(item: pytest.Item) -> Asked | None:
-    """What a test is marked to ask: `@pytest.mark.finding("family.row", kind="cities")`, and `@pytest.mark.limit(at_least=0.9)`.
-
-    Raises UsageError for an unknown finding, and for a limit that is none.
-    """
-    marker = item.get_closest_marker("finding")
-    if marker is None:
-        return None
-    if len(marker.args) != 1 or marker.args[0] not in registered():
-        expected = f"one of {', '.join(sorted(registered()))}"
-        raise pytest.UsageError(
-            f"mechdrift: {item.nodeid} is marked finding{marker.args!r}; expected {expected}; mend the marker"
-        )
-    asked = replace(_asked(marker.args[0], marker.kwargs.items()), between=between_of(item))
-    limit = item.get_closest_marker("limit")
-    if limit is None:
-        return asked
-    try:
-        usual = asked.rule(item.config.stash[RUN].profile)
-        where = f"{item.nodeid}, marked limit{limit.args or ''}"
-        if limit.args:
-            raise InputError(where, "at_least=, at_most= or role=", "mend the marker")
-        return replace(asked, marked=parse_rule(where, limit.kwargs, usual, "marker"))
-    except InputError as error:
-        raise pytest.UsageError(f"mechdrift: {error}") from error
-
-
-def between_of(item: pytest.Item) -> Between:
-    """Of which two checkpoints a test asks."""
-    asked: dict[str, Any] = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    between: Between = asked.get("mechdrift_pair", BASE_TO_POST)
-    return between
-
-
-def _asked(
-    name: str,
-    parameters: Iterable[Iterable[object]],
-    marked: dict[str, Any] | None = None,
-    between: tuple[str, str, bool] = astuple(BASE_TO_POST),
-) -> Asked:
-    """From plain data."""
-    pairs = ((str(key), str(value)) for key, value in parameters)
-    rule = Rule(marked["role"], marked["limit"] and Limit(**marked["limit"]), marked["tolerance"]) if marked else None
-    return Asked(registered()[name], tuple(sorted(pairs)), rule, Between(*between))
-
-
-def _told(asked: Asked) -> list[Any]:
-    """To plain data, which alone can leave a worker."""
-    parameters = [list(pair) for pair in asked.parameters]
-    return [asked.finding.name, parameters, asked.marked and asdict(asked.marked), list(astuple(asked.between))]
 
 
 def row_properties(row: Row) -> list[tuple[str, object]]:

@@ -6,6 +6,8 @@ What a lower tier asks is among what a higher one asks: items are drawn by their
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mechdrift.errors import InputError
+from mechdrift.findings import Finding, registered
 from mechdrift.prompts.statements import Split, Statement
 from mechdrift.prompts.texts import drawn
 
@@ -93,3 +95,21 @@ TIERS = {
         ),
     )
 }
+
+
+def selected(only: Sequence[str], tier: Tier) -> dict[str, Finding]:
+    """The findings that --mechdrift-only names, or all; of them those that the tier asks. Raises InputError."""
+    findings = registered()
+    known = set(findings) | {finding.family for finding in findings.values()}
+    if unknown := sorted(set(only) - known):
+        raise InputError(
+            f"--mechdrift-only {unknown[0]!r}: no such finding", f"one of {', '.join(sorted(known))}", "try --mechdrift-list"
+        )
+    if left_out := sorted(tier.left_out & set(only)):
+        raise InputError(
+            f"--mechdrift-only {left_out[0]}, which tier {tier.name} does not ask", "one that it asks", "try another tier"
+        )
+    wanted = set(only)
+    return {
+        name: finding for name, finding in findings.items() if tier.asks(name) and (not wanted or wanted & {name, finding.family})
+    }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mechdrift.data.organisms.recipe.families import LLAMA, QWEN
 from mechdrift.findings import registered
-from mechdrift.options import TIER_NAMES
+from mechdrift.option_values import TIER_NAMES
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import Statement, shipped_statements
 from mechdrift.prompts.texts import sample

@@ -1,0 +1,96 @@
+"""How a run ends: the rows that did not come, the exit code, what is written."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mechdrift.errors import InputError
+from mechdrift.run_record import record_of
+from mechdrift.verdict.failing import fails
+
+if TYPE_CHECKING:
+    from mechdrift.run import ComparingRun
+
+NOT_FINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
+MILDER = {"undecided": 6, "unmeasurable": 7}  # exit codes where nothing worse makes a run fail, the first of them first
+
+
+def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> None:
+    """Complete the rows, set the exit code, write record and baselines."""
+    for asked in run.expected:
+        if asked.label not in run.rows:
+            run.rows[asked.label] = run.unmeasured(asked, "unmeasurable", "its test never ran")
+    if run.config.option.collectonly:
+        return
+    for between in run.ends:
+        there = [row for row in run.rows.values() if row["between"] == between.names]
+        for row in run.baselines.forgotten(there, between):
+            if _is_selected(run, row["finding"]):
+                run.rows[row["label"]] = row
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        session.exitstatus = exit_code(run)
+    if not run.points:
+        return
+    run.warnings += run.baselines.warnings(record_of(run, int(session.exitstatus)))
+    if session.exitstatus not in NOT_FINISHED:
+        _write_baselines(run, session)
+    if run.settings.record:
+        _write_record(run, session)
+
+
+def _is_selected(run: "ComparingRun", finding: str) -> bool:
+    """Whether this run should have asked about a finding that a baseline has.
+
+    Paths choose the findings of their tests. Whoever chooses tests one by one has chosen what is not asked.
+    """
+    if not run.tier.asks(finding):
+        return False
+    option, only = run.config.option, set(run.settings.only)
+    one_by_one = ("keyword", "markexpr", "deselect", "lf", "stepwise")
+    if any("::" in argument for argument in run.config.args) or any(getattr(option, name, None) for name in one_by_one):
+        return False
+    if run.config.args_source == pytest.Config.ArgsSource.ARGS:
+        return finding in {asked.finding.name for asked in run.expected}
+    return not only or bool(only & {finding, finding.partition(".")[0]})
+
+
+def exit_code(run: "ComparingRun") -> int:
+    """Exit code of a run that pytest itrun finished."""
+    if run.bad_input:
+        return int(pytest.ExitCode.USAGE_ERROR)
+    if run.unexpected:
+        return int(pytest.ExitCode.TESTS_FAILED)
+    if not run.rows:
+        return int(pytest.ExitCode.NO_TESTS_COLLECTED)
+    failing = set().union(*(fails(row, run.settings.fail_on) for row in run.rows.values()))
+    if not failing:
+        return int(pytest.ExitCode.TESTS_FAILED) if run.settings.update else 0
+    milder = [code for verdict, code in MILDER.items() if verdict in failing]
+    return milder[0] if failing <= MILDER.keys() else 1
+
+
+def _write_record(run: "ComparingRun", session: pytest.Session) -> None:
+    """Write the record; what cannot be written is said and is a usage error, never a green run without its record."""
+    from mechdrift.report.record import write_record
+
+    record = record_of(run, int(session.exitstatus))
+    run.config.hook.pytest_mechdrift_record(config=run.config, record=record)
+    try:
+        write_record(Path(str(run.settings.record)), record)
+        run.said.append(f"record: {run.settings.record}")
+    except OSError as error:
+        run.said.append(f"record {run.settings.record} not written: {error.strerror}; make room or name another place")
+        session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
+
+
+def _write_baselines(run: "ComparingRun", session: pytest.Session) -> None:
+    """Write them; what cannot be written is said and is a usage error."""
+    try:
+        run.said += run.baselines.write(record_of(run, int(session.exitstatus)))
+    except OSError as error:
+        run.said.append(f"baseline not written: {error.strerror}; make room, or make its folder writable")
+        session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
+    except InputError as error:
+        run.said.append(str(error))
+        session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
