@@ -9,6 +9,7 @@ from mechdrift.verdict.limits import row_of
 
 Row = dict[str, Any]
 BASE, POST = "base", "post"
+WITHOUT = "~"  # no name of a checkpoint has it: `post~sft` is post without the stage that ended at sft
 NOT_MEASURED = {"unmeasurable", "error"}
 
 
@@ -45,10 +46,21 @@ class Between:
 BASE_TO_POST = Between()
 
 
-def compared(stages: Sequence[str], posts: Sequence[str]) -> tuple[Between, ...]:
-    """What a run of these names compares, end to end first."""
+def compared(stages: Sequence[str], posts: Sequence[str], lineage: bool = False) -> tuple[Between, ...]:
+    """What a run of these names compares: ends, then neighbours, and for a lineage base with post without each stage."""
     ends = tuple(Between(BASE, post) for post in posts)
-    return (*ends, *(Between(*names, step=True) for names in pairwise([BASE, *stages, *posts]))) if stages else ends
+    others = [Between(BASE, name, step=True) for name in without(stages, posts[-1]).values()] if lineage else []
+    return tuple(dict.fromkeys([*ends, *neighbours(stages, posts), *others]))
+
+
+def without(stages: Sequence[str], post: str) -> dict[str, str]:
+    """By the checkpoint at a stage's end: what post without that stage is called; without the last it is the one before."""
+    return {stage: f"{post}{WITHOUT}{stage}" for stage in stages} | {post: stages[-1]}
+
+
+def neighbours(stages: Sequence[str], posts: Sequence[str]) -> list[Between]:
+    """The steps of a chain."""
+    return [Between(*names, step=True) for names in pairwise([BASE, *stages, *posts])] if stages else []
 
 
 def moves(rows: Iterable[Row], steps: Sequence[Between]) -> list[Row]:

@@ -1,13 +1,11 @@
 """Copies of a checkpoint that are as good as the checkpoint: null pairs that are not equal bit for bit."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mechdrift.checkpoint_copies import copied
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import weight_files
-from mechdrift.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -25,27 +23,12 @@ def jittered(point: Checkpoint, folder: Path, seed: int) -> Path:
     stored or loaded in, something moved, and as little as in a copy of another dtype. One file of weights is in memory at a
     time. A copy that is there is kept. Raises InputError for weights that are not floats of at least 16 bits in safetensors.
     """
-    out = folder / f"{point.short}-jittered-{seed}"
-    if out.is_dir():
-        return out
-    if point.adapter or point.gguf or point.quantised:
-        kind = "an adapter" if point.adapter else "a GGUF file" if point.gguf else "rounded weights"
-        raise InputError(f"{point.spec}: {kind}", "a folder of exact safetensors", "give --rerun without copies: --copies 0")
-    temporary = folder / f".{out.name}.{os.getpid()}.tmp"
-    try:
-        temporary.mkdir(parents=True)
-        weights = weight_files(point.spec, point.folder)
-        for number, path in enumerate(weights):
-            _write_jittered(path, temporary / path.name, seed * 10**6 + number)
-        for path in point.folder.iterdir():
-            if path.is_file() and path.suffix in (".json", ".jinja", ".model", ".txt"):
-                shutil.copyfile(path, temporary / path.name)
-        temporary.rename(out)
-    except OSError as error:
-        raise InputError(f"{out}: {error.strerror or error}", "a place to write to", "make room, or name another") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return out
+    weights = weight_files(point.spec, point.folder)
+
+    def write(path: Path, changed: Path) -> None:
+        _write_jittered(path, changed, seed * 10**6 + weights.index(path))
+
+    return copied(point, folder / f"{point.short}-jittered-{seed}", write, "give --rerun without copies: --copies 0")
 
 
 def _write_jittered(path: Path, out: Path, seed: int) -> None:

@@ -86,6 +86,8 @@ class Settings:
     """Name of the baseline to write."""
     baseline: str | None
     """Name or file of the baseline to compare with."""
+    lineage: bool
+    """Whether each stage's part in what drifted is measured."""
     update: bool
     """Whether what ran is written over that baseline."""
     identity_shortcut: bool
@@ -100,7 +102,14 @@ class Settings:
         return shlex.join([*parts, "--mechdrift-only", finding])
 
 
-NOT_AGAIN = ("--mechdrift-plan", "--mechdrift-only", "--mechdrift-record", "--mechdrift-save", "--mechdrift-update")
+NOT_AGAIN = (
+    "--mechdrift-plan",
+    "--mechdrift-lineage",
+    "--mechdrift-only",
+    "--mechdrift-record",
+    "--mechdrift-save",
+    "--mechdrift-update",
+)
 """What one finding measured again needs not, or has of its own."""
 DEFAULTS: dict[str, Any] = {
     "--mechdrift-profile": "base-to-post",
@@ -127,6 +136,7 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-save": None,
     "--mechdrift-baseline": None,
     "--mechdrift-update": False,
+    "--mechdrift-lineage": False,
     "--mechdrift-no-identity-shortcut": False,
 }
 
@@ -259,6 +269,11 @@ def add_options(parser: pytest.Parser) -> None:
     )
     add("--mechdrift-update", action="store_true", help="write the rows that ran over that baseline's; such a run fails")
     add(
+        "--mechdrift-lineage",
+        action="store_true",
+        help="with --stage: what each stage did to the rows that drifted, measured on post without it",
+    )
+    add(
         "--mechdrift-no-identity-shortcut",
         action="store_true",
         help="measure a checkpoint against itself instead of knowing the answer",
@@ -307,6 +322,10 @@ def settings_of(config: pytest.Config) -> Settings | None:
             raise pytest.UsageError(f"mechdrift: {option} {twice[0]} is given twice; expected one of each name; rename one")
     if len(posts) > 1:
         _require_no_chain(get, stages)
+    if get("--mechdrift-lineage") and not stages:
+        raise pytest.UsageError(
+            "mechdrift: --mechdrift-lineage without --stage; expected checkpoints between base and post; add --stage NAME=SPEC"
+        )
     record = get("--mechdrift-record")
     # What is there is replaced, so it may not be a folder, nor a device.
     taken = record is not None and os.path.exists(record) and not os.path.isfile(record)
@@ -351,5 +370,6 @@ def settings_of(config: pytest.Config) -> Settings | None:
         save=get("--mechdrift-save"),
         baseline=get("--mechdrift-baseline"),
         update=get("--mechdrift-update"),
+        lineage=get("--mechdrift-lineage"),
         identity_shortcut=not get("--mechdrift-no-identity-shortcut"),
     )

@@ -121,6 +121,8 @@ def planned(run: "ComparingRun") -> dict[str, Work | str]:
     recorder = CountingRecorder(Pool(device, pick_dtype(settings.dtype, device)), store, settings.batch)
     found: dict[str, Work | str] = {}
     for between in run.betweens:
+        if between.later in run.absent:
+            continue
         pair = run.pair(between)
         asked = Asked(
             pair,

@@ -11,10 +11,11 @@ import pytest
 
 from mechdrift import fixtures
 from mechdrift.baselines import Baselines
-from mechdrift.chains import BASE, BASE_TO_POST, Between, compared, moves
+from mechdrift.chains import BASE, BASE_TO_POST, POST, WITHOUT, Between, compared, moves, neighbours
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.hand_set import HandSet, load_hand_set
+from mechdrift.lineage import lineage, points_without
 from mechdrift.marks import asked_by, asked_from, between_of, told_of
 from mechdrift.option_values import OFF
 from mechdrift.options import Settings
@@ -80,7 +81,9 @@ class ComparingRun:
     hand_set: HandSet
     """Choices that are not left to their rules."""
     points: "dict[str, Checkpoint]" = field(default_factory=dict)
-    """All checkpoints by name: base, stages, posts; none before they are resolved."""
+    """All checkpoints by name: base, stages, posts, post without a stage; none before they are resolved."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """Why post without a stage cannot be had, by its name."""
     statements: "tuple[Statement, ...]" = ()
     pairs: "tuple[WrittenPair, ...]" = ()
     """The user's; none where the shipped tables' are asked."""
@@ -114,7 +117,12 @@ class ComparingRun:
     @cached_property
     def betweens(self) -> tuple[Between, ...]:
         """What is compared with what, in order."""
-        return compared([name for name, _ in self.settings.stages], [name for name, _ in self.settings.posts])
+        return compared(self.stages, [name for name, _ in self.settings.posts], self.settings.lineage)
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the checkpoints between base and post."""
+        return [name for name, _ in self.settings.stages]
 
     @property
     def ends(self) -> list[Between]:
@@ -122,7 +130,9 @@ class ComparingRun:
         return [between for between in self.betweens if not between.step]
 
     def pair(self, between: Between) -> fixtures.Pair:
-        """The two checkpoints."""
+        """The two checkpoints. Raises Unmeasurable where post without a stage cannot be had."""
+        if why := self.absent.get(between.later):
+            raise Unmeasurable(why)
         return fixtures.Pair(self.points[between.earlier], self.points[between.later], between=between)
 
     @property
@@ -165,10 +175,15 @@ class ComparingRun:
             with self._open_terminal():
                 for name, spec in ((BASE, self.settings.base), *self.settings.stages, *self.settings.posts):
                     self.points[name] = resolver.resolve(spec)
+            if self.settings.lineage:
+                made, self.absent = points_without(self.points, self.stages, POST, self._temporary(), resolver.resolve)
+                self.points |= made
             self.backend()
             for point in {point.short: point for point in self.points.values()}.values():
                 check_tokenizer(point)
             for between in self.betweens:
+                if between.later in self.absent:
+                    continue
                 if note := vocabulary_note(*self.pair(between).points):
                     self.warnings.append(note if between == BASE_TO_POST else f"{between}: {note}")
             self.hand_set.require_layers(min(point.layers for point in self.points.values()))
@@ -216,14 +231,18 @@ class ComparingRun:
         Processes that run one model together may not share a store: one would wait for another that waits for it.
         """
         if self.settings.cache == OFF or self.settings.device == "tp" or self.settings.plan:
-            from tempfile import TemporaryDirectory
-
-            temporary = TemporaryDirectory(prefix="mechdrift-")
-            self.config.add_cleanup(temporary.cleanup)
-            return Path(temporary.name)
+            return self._temporary()
         from mechdrift.engine.store import folder_of
 
         return folder_of(self.settings.cache)
+
+    def _temporary(self) -> Path:
+        """A folder that lives as long as the run."""
+        from tempfile import TemporaryDirectory
+
+        folder = TemporaryDirectory(prefix="mechdrift-")
+        self.config.add_cleanup(folder.cleanup)
+        return Path(folder.name)
 
     def pytest_report_header(self) -> list[str]:
         """What is compared, and how."""
@@ -323,8 +342,9 @@ class ComparingRun:
 
     def again(self, asked: Asked) -> str:
         """The command that measures one finding again, on the same commits of the two checkpoints."""
-        base, post = (point.pinned for point in self.pair(asked.between).points)
-        baseline = None if asked.between.step else self.settings.baseline
+        between = BASE_TO_POST if WITHOUT in asked.between.later else asked.between  # post without a stage ends with its run
+        base, post = (point.pinned for point in self.pair(between).points)
+        baseline = None if between.step else self.settings.baseline
         return replace(self.settings, base=base, posts=(("post", post),), baseline=baseline).command(asked.finding.name)
 
     def _row_without_number(self, asked: Asked, error: BaseException | None) -> Row:
@@ -375,13 +395,17 @@ class ComparingRun:
         if not self.settings.plan:
             finish(self, session, exitstatus)
 
+    def lineage(self) -> list[Row]:
+        """What each stage did to what drifted; none where it was not asked for."""
+        return lineage(self.rows.values(), self.stages, POST) if self.settings.lineage else []
+
     def moves(self) -> list[Row]:
         """What each step of the chain did to each row."""
-        return moves(self.rows.values(), [between for between in self.betweens if between.step])
+        return moves(self.rows.values(), neighbours(self.stages, [between.later for between in self.ends]))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""
-        from mechdrift.report.terminal import chain, seconds_by_phase, summary, table
+        from mechdrift.report.terminal import chain, parts, seconds_by_phase, summary, table
 
         ends = [between.names for between in self.ends]  # of a step where -k leaves nothing else, the table has the row
         rows = [row for row in self.rows.values() if row["between"] in ends or row_of(row["label"]) not in self.rows]
@@ -389,6 +413,7 @@ class ComparingRun:
             terminalreporter.section(f"mechdrift: {summary(rows)}")
             table(rows, terminalreporter.write)
             chain(self.moves(), terminalreporter.write)
+            parts(self.lineage(), terminalreporter.write)
             terminalreporter.write_line(f"mechdrift: time: {seconds_by_phase(self.phases)}")
         for warning in dict.fromkeys(self.warnings):
             terminalreporter.write_line(f"mechdrift: warning: {text.printable(warning)}", yellow=True)

@@ -57,6 +57,7 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
         "environment": {package: version(package) for package in packages},
         "rows": [run.rows[label] for label in sorted(run.rows)],
         "chain": run.moves(),
+        "lineage": run.lineage(),
         "not_selected": sorted(registered().keys() - {asked.finding.name for asked in run.expected}),
         "exit_code": exit_code,
         "extra": {},

@@ -41,6 +41,7 @@ class Workers:
         classifier = self.run.reply_classifier
         node.workerinput[KEY] = {
             "checkpoints": points,
+            "absent": self.run.absent,
             "store": str(self.run.store_folder),
             "classifier": classifier and asdict(classifier) | {"folder": str(classifier.folder)},
         }
@@ -85,6 +86,7 @@ def take_over(run: "ComparingRun") -> None:
     """On a worker: take the checkpoints and the store from the controller."""
     told = run.config.workerinput[KEY]  # type: ignore[attr-defined]
     run.points = {name: Checkpoint(**point | {"folder": Path(point["folder"])}) for name, point in told["checkpoints"].items()}
+    run.absent = told["absent"]
     run.store_folder = Path(told["store"])
     if classifier := told["classifier"]:
         run.reply_classifier = ReplyClassifier(**classifier | {"folder": Path(classifier["folder"])})

@@ -86,12 +86,16 @@ class Tensor(NamedTuple):
     name: str
     dtype: str
     """As safetensors writes it, for example `BF16`."""
-    elements: int
-    """Their number."""
+    shape: tuple[int, ...]
     begin: int
     """First byte of its data in the file."""
     end: int
     """The byte after its last."""
+
+    @property
+    def elements(self) -> int:
+        """Their number."""
+        return prod(self.shape)
 
 
 def tensors(path: Path) -> list[Tensor]:
@@ -101,7 +105,7 @@ def tensors(path: Path) -> list[Tensor]:
     header.pop("__metadata__", None)
     try:
         placed = [
-            Tensor(name, str(entry["dtype"]), prod(entry["shape"]), *(start + offset for offset in entry["data_offsets"]))
+            Tensor(name, str(entry["dtype"]), tuple(entry["shape"]), *(start + offset for offset in entry["data_offsets"]))
             for name, entry in header.items()
         ]
         odd = [tensor for tensor in placed if tensor.elements * BITS[tensor.dtype] != 8 * (tensor.end - tensor.begin)]

@@ -58,6 +58,7 @@ def _lines(whole: Whole) -> Iterator[str]:
         yield ""
         yield f"{len(ordered) - ROWS} more rows are in the record, none worse than these."
     yield from _list("Where the chain moved", [move["told"] for move in whole.told["chain"] if move["told"]])
+    yield from _list("Which stage", [row["told"] for row in whole.told["lineage"]])
     yield from _list(
         "Why",
         [

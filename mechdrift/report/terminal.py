@@ -50,6 +50,25 @@ def chain(moves: list[Row], write: Callable[..., None]) -> None:
             write(f"{printable(row['told'])}\n", red=True)
 
 
+def parts(told: list[Row], write: Callable[..., None]) -> None:
+    """What each stage did to the rows that drifted."""
+    if not told:
+        return
+    write("\nby stage: base to post, less the same without the stage (parts do not add up)\n", bold=True)
+    for label, *cells in aligned([[row["label"], *map(_part, row["parts"])] for row in told]):
+        write(f"  {printable(label)}{'| '.join(map(printable, cells)).rstrip()}\n")
+    for row in told:
+        write(f"{printable(row['told'])}\n", red=True)
+
+
+def _part(part: Row) -> str:
+    """`sft -0.310 [-0.340, -0.280] 64%`."""
+    if part["difference"] is None:
+        return f"{part['stage']} not told"
+    share = "" if part["share"] is None else f" {part['share']:.0%}"
+    return f"{part['stage']} {number(part['difference'])} [{number(part['low'])}, {number(part['high'])}]{share}"
+
+
 def _step(step: Row) -> str:
     """`sft -> post 0.310 drifted`."""
     return f"{' -> '.join(step['between'])} {number(step['estimate'])} {step['verdict']}"

@@ -15,7 +15,7 @@ from mechdrift.report.text import printable
 if TYPE_CHECKING:
     import numpy as np
 
-OLDER_RECORD: dict[str, Any] = {"chain": [], "extra": {}}
+OLDER_RECORD: dict[str, Any] = {"chain": [], "lineage": [], "extra": {}}
 OLDER_PARTS: dict[str, dict[str, Any]] = {
     "inputs": {"stages": [], "posts": []},
     "settings": {"fail_on": ["drifted", "undecided", "unmeasurable"]},

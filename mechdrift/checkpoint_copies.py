@@ -1,0 +1,39 @@
+"""Writes a checkpoint whose weights are another's, changed: all that goes with them is copied."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.shards import weight_files
+from mechdrift.errors import InputError
+
+BESIDE = (".json", ".jinja", ".model", ".txt")  # of config, tokenizer, chat template, index of shards
+
+
+def copied(point: Checkpoint, out: Path, write: Callable[[Path, Path], None], instead: str) -> Path:
+    """Write a copy into a folder, whole or not at all, a file of weights at a time; one that is there is kept. Gives the folder.
+
+    write: is given a file of weights and where the changed one goes; may raise OSError. instead: what to do where weights are
+    not floats in safetensors. Raises InputError.
+    """
+    if out.is_dir():
+        return out
+    if point.adapter or point.gguf or point.quantised:
+        kind = "an adapter" if point.adapter else "a GGUF file" if point.gguf else "rounded weights"
+        raise InputError(f"{point.spec}: {kind}", "a folder of exact safetensors", instead)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        for path in weight_files(point.spec, point.folder):
+            write(path, temporary / path.name)
+        for path in point.folder.iterdir():
+            if path.is_file() and path.suffix in BESIDE:
+                shutil.copyfile(path, temporary / path.name)
+        temporary.rename(out)
+    except OSError as error:
+        raise InputError(f"{out}: {error.strerror or error}", "a place to write to", "make room, or name another") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out

@@ -1,0 +1,93 @@
+"""Which stage did it: a whole run on checkpoints in which one number was planted, stage by stage."""
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from safetensors.torch import load_file, save_file
+from tiny import write_tiny
+
+from mechdrift.cli import main
+
+SUITE = """
+import pytest
+from safetensors.torch import load_file
+from mechdrift.measures.drift import Drift
+from mechdrift.stats import Normal
+
+@pytest.mark.finding("truth.clean_gap")
+def test_gap(mechdrift_pair, mechdrift_drift):
+    there = [load_file(point.folder / "model.safetensors")["model.norm.weight"][0].item() for point in mechdrift_pair.points]
+    estimate = there[1] / there[0]
+    mechdrift_drift.judge(Drift("truth.clean_gap", Normal(estimate, 0.01, 100), 1.0, "ratio", "higher", "here", "rule", "d"))
+"""
+PLANTED = {"base": 1.0, "sft": 0.9, "dpo": 0.3, "post": 0.28}
+
+
+@pytest.fixture
+def chain(tmp_path: Path, tiny_checkpoint: Callable[..., Path]) -> dict[str, Path]:
+    """One model whose first gain of the last norm falls from stage to stage, most in dpo."""
+    told = {}
+    for name, value in PLANTED.items():
+        told[name] = tmp_path / name
+        shutil.copytree(tiny_checkpoint(), told[name])
+        weights = load_file(told[name] / "model.safetensors")
+        weights["model.norm.weight"][0] = value
+        save_file(weights, told[name] / "model.safetensors", {"format": "pt"})
+    return told
+
+
+def asked(chain: dict[str, Path]) -> tuple[str, ...]:
+    stages = tuple(word for name in ("sft", "dpo") for word in ("--stage", f"{name}={chain[name]}"))
+    return (*stages, "--mechdrift-lineage")
+
+
+@pytest.mark.parametrize("mode", [(), ("-n1",)], ids=["no xdist", "-n1"])
+def test_the_stage_in_which_it_fell_is_named(
+    compare: Callable[..., Any], pytester: pytest.Pytester, chain: dict[str, Path], mode: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(test_own=SUITE)
+    run = compare(chain["base"], chain["post"], *asked(chain), "test_own.py", *mode, process=bool(mode))
+    assert run.code == 1, run.out
+    (told,) = run.record["lineage"]
+    assert told["estimator"] == "task vector"
+    parts = {part["stage"]: part for part in told["parts"]}
+    # What is linear in the weights has parts that add up.
+    fell = {"sft": -0.1, "dpo": -0.6, "post": -0.02}
+    assert {stage: part["difference"] for stage, part in parts.items()} == pytest.approx(fell, abs=1e-5)
+    assert {stage: part["without"] for stage, part in parts.items()} == pytest.approx(
+        {stage: PLANTED["post"] - part for stage, part in fell.items()}, abs=1e-5
+    )
+    assert parts["dpo"]["share"] == pytest.approx(0.6 / 0.72, abs=1e-4)
+    assert told["told"] == "truth.clean_gap moved in dpo and sft"
+    assert "truth.clean_gap moved in dpo and sft" in run.out
+    assert "1 gated rows: 1 drifted" in run.out, "rows without a stage gate nothing"
+    jsonschema.validate(run.record, json.loads((files("mechdrift.report") / "record.schema.json").read_text()))
+    page, text = Path(pytester.path) / "o.html", Path(pytester.path) / "o.md"
+    assert main(["report", str(Path(pytester.path) / "record.json"), "--html", str(page), "--markdown", str(text)]) == 0
+    assert page.read_text().count("moved in dpo and sft") == 1
+    assert "moved in dpo and sft" in text.read_text()
+
+
+def test_a_stage_of_another_width_is_named_and_the_rest_goes_on(
+    compare: Callable[..., Any], pytester: pytest.Pytester, chain: dict[str, Path], tmp_path: Path
+) -> None:
+    write_tiny(tmp_path / "wide", hidden_size=48)
+    pytester.makepyfile(test_own=SUITE)
+    run = compare(chain["base"], chain["post"], *asked(chain | {"sft": tmp_path / "wide"}), "test_own.py")
+    assert run.code == 1, run.out
+    (told,) = run.record["lineage"]
+    assert told["told"] == "truth.clean_gap moved in no stage alone; not told for sft and dpo"
+    assert "expected one architecture" in told["parts"][0]["reason"]
+    assert told["parts"][2]["difference"] == pytest.approx(-0.02, abs=1e-5)
+
+
+def test_it_needs_stages(compare: Callable[..., Any]) -> None:
+    run = compare("organism:base", "organism:instruct", "--mechdrift-lineage")
+    assert run.code == 4
+    assert "--mechdrift-lineage without --stage" in run.out + run.err
