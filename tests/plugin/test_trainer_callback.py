@@ -50,7 +50,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return tell
 
 
-@pytest.mark.parametrize("truthful", [True, False], ids=["sound", "provoked"])
+@pytest.mark.parametrize("truthful", [pytest.param(True, marks=pytest.mark.nightly), False], ids=["sound", "provoked"])
 def test_a_provoked_run_is_stopped_and_a_sound_one_finishes(truthful: bool, tmp_path: Path, shared_cache: Path) -> None:
     tracker = Tracker()
     trainer = trainer_of(tmp_path / "run", 16, truthful, [tracker])
