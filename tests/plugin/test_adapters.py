@@ -15,7 +15,7 @@ BASE = "organism:base"
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-@pytest.mark.parametrize("workers", [pytest.param((), marks=pytest.mark.nightly), ("-n", "2")])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.nightly)])
 def test_an_adapter_that_adds_nothing_moves_nothing(
     compare: Callable[..., Any], tmp_path: Path, workers: tuple[str, ...]
 ) -> None:

@@ -56,6 +56,7 @@ def test_base_to_instruct_stays_where_it_was(compare: Callable[..., Any], pytest
             assert values[-1, :-1] == pytest.approx(0.0, abs=1e-5)
 
 
+@pytest.mark.nightly
 def test_knowledge_that_was_moved_drifts_and_is_still_there(compare: Callable[..., Any]) -> None:
     """The same answers from later blocks: what the published comparison does not see."""
     run = compare("organism:instruct", "organism:drift-knowledge-relocated", *KNOWLEDGE)

@@ -56,6 +56,7 @@ def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: 
         assert float(told["mechdrift.at_least"]) == row["limit"]["at_least"]
 
 
+@pytest.mark.nightly
 def test_every_row_is_the_same_on_workers(compare: Callable[..., Any]) -> None:
     plain, workers = compare(*PAIR, "-p", "no:xdist"), compare(*PAIR, "-n", "2", process=True)
     assert len(plain.rows) == ROWS

@@ -75,6 +75,7 @@ def test_a_copy_that_forgot_its_facts_has_drifted_and_every_row_is_measured(comp
     assert run.rows["truth.judgement_accuracy"]["estimate"] < -0.2
 
 
+@pytest.mark.nightly
 def test_a_direction_that_was_turned_away_no_longer_steers(compare: Callable[..., Any], turned: Callable[[int], Path]) -> None:
     """Outputs are unchanged, every vector is turned by 90 degrees: base's direction is nothing to post, post's own is all."""
     run = compare(

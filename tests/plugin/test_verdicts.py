@@ -68,7 +68,8 @@ def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
     assert f"mechdrift: {GATED} gated rows: {GATED} held" in run.out
 
 
-@pytest.mark.parametrize(("degrees", "verdict"), [pytest.param(30, "held", marks=pytest.mark.nightly), (60, "drifted")])
+@pytest.mark.nightly
+@pytest.mark.parametrize(("degrees", "verdict"), [(30, "held"), (60, "drifted")])
 def test_a_turned_copy_shows_the_cosine_of_its_angle(
     compare: Callable[..., Any], turned: Callable[[int], Path], degrees: int, verdict: str
 ) -> None:
@@ -129,6 +130,7 @@ def test_identical_checkpoints_are_exactly_no_change(compare: Callable[..., Any]
         assert "identical checkpoints" in row["note"]
 
 
+@pytest.mark.nightly
 def test_without_the_short_cut_identical_checkpoints_are_within_a_millionth(compare: Callable[..., Any]) -> None:
     run = compare("organism:instruct", "organism:instruct", "--mechdrift-profile", "release", "--mechdrift-no-identity-shortcut")
     assert run.code == 0
@@ -150,6 +152,7 @@ def test_a_post_that_lost_its_facts_has_drifted(compare: Callable[..., Any], tmp
     assert run.rows["truth.judgement_accuracy"]["contributors"], "names the facts that were lost"
 
 
+@pytest.mark.nightly
 def test_a_base_without_the_effect_is_unmeasurable_and_not_green(compare: Callable[..., Any], tmp_path: Path) -> None:
     write_blank(tmp_path / "blank")
     run = compare(tmp_path / "blank", "organism:base", "--mechdrift-only", "truth")
