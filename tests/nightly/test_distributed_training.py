@@ -11,6 +11,7 @@ from by_hand import suite_by_hand
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
+import torch
 from training import trainer_of
 from mechdrift.integrations import TrainerCallback
 folder = Path(sys.argv[1])
@@ -21,6 +22,7 @@ trainer.train()
 verdicts = [one.verdict for one in callback.outcomes]
 told = {"step": trainer.state.global_step, "verdicts": verdicts, "world": trainer.args.world_size}
 (folder / f"told-{os.environ['RANK']}.json").write_text(json.dumps(told))
+torch.distributed.destroy_process_group()  # or gloo's threads may abort a process that ends
 """
 
 
