@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "first", metavar="A.json", type=Path, help="a record (--mechdrift-record) or a baseline (--mechdrift-save)"
     )
     compare.add_argument("second", metavar="B.json", type=Path, help="another")
+    _add_bisect(commands.add_parser("bisect", help="find the checkpoint at which a row drifted", description=_bisect.__doc__))
     _add_report(commands.add_parser("report", help="show records as HTML, markdown, JUnit", description=_report.__doc__))
     _add_cache(commands.add_parser("cache", help="show, verify or prune what runs keep", description="Recordings on disk."))
     return top
@@ -97,6 +99,9 @@ def _add_bake(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dtype", "--mechdrift-dtype", metavar="DTYPE", type=parse_dtype, default="auto", help=how)
 
 
+_OPTION = "a further argument of pytest, one each, as --option=--mechdrift-tier=smoke; repeatable"
+
+
 def _add_calibrate(command: argparse.ArgumentParser) -> None:
     """`mechdrift calibrate --base X --runs DIR`."""
     from mechdrift.option_values import parse_seed
@@ -126,6 +131,20 @@ def _add_calibrate(command: argparse.ArgumentParser) -> None:
         "--margin", metavar="SHARE", type=parse_amount, default=MARGIN, help=f"beyond the worst null run; default: {MARGIN}"
     )
     command.add_argument("options", metavar="-- OPTION", nargs="*", help="further arguments of pytest, after --")
+
+
+def _add_bisect(command: argparse.ArgumentParser) -> None:
+    """`mechdrift bisect ROW --base X --runs DIR CHECKPOINT...`."""
+    command.set_defaults(run=_bisect)
+    command.add_argument("row", metavar="ROW", help="label of a row, as a run's table has it: truth.clean_gap")
+    command.add_argument("checkpoints", metavar="CHECKPOINT", nargs="+", help="of one training run, in its order")
+    command.add_argument("--base", metavar="SPEC", required=True, help="what all are compared with, as after pytest's --base")
+    command.add_argument(
+        "--runs", metavar="DIR", type=Path, required=True, help="where records are kept; a killed search goes on"
+    )
+    command.add_argument("--by-step", action="store_true", help="order checkpoints by the numbers at the ends of their names")
+    command.add_argument("--all", dest="everything", action="store_true", help="measure all, where a row may go back and forth")
+    command.add_argument("--option", dest="options", metavar="OPTION", action="append", default=[], help=_OPTION)
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:
@@ -234,6 +253,15 @@ def _compare(options: argparse.Namespace) -> int:
 
     for line in compared(read_saved(options.first), read_saved(options.second)):
         print(line)
+    return 0
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    """Find the first checkpoint at which a row drifted, by halving; each is measured once, and recordings are shared."""
+    from mechdrift.bisect import Request, bisect
+
+    given = {field.name: getattr(options, field.name) for field in fields(Request)}
+    bisect(Request(**given | {name: tuple(given[name]) for name in ("checkpoints", "options")}), partial(print, flush=True))
     return 0
 
 

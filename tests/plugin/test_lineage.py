@@ -29,17 +29,19 @@ def test_gap(mechdrift_pair, mechdrift_drift):
 PLANTED = {"base": 1.0, "sft": 0.9, "dpo": 0.3, "post": 0.28}
 
 
+def gained(folder: Path, of: Path, value: float) -> Path:
+    """A copy whose first gain of the last norm has this value."""
+    shutil.copytree(of, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
 @pytest.fixture
 def chain(tmp_path: Path, tiny_checkpoint: Callable[..., Path]) -> dict[str, Path]:
     """One model whose first gain of the last norm falls from stage to stage, most in dpo."""
-    told = {}
-    for name, value in PLANTED.items():
-        told[name] = tmp_path / name
-        shutil.copytree(tiny_checkpoint(), told[name])
-        weights = load_file(told[name] / "model.safetensors")
-        weights["model.norm.weight"][0] = value
-        save_file(weights, told[name] / "model.safetensors", {"format": "pt"})
-    return told
+    return {name: gained(tmp_path / name, tiny_checkpoint(), value) for name, value in PLANTED.items()}
 
 
 def asked(chain: dict[str, Path]) -> tuple[str, ...]:
@@ -91,3 +93,20 @@ def test_it_needs_stages(compare: Callable[..., Any]) -> None:
     run = compare("organism:base", "organism:instruct", "--mechdrift-lineage")
     assert run.code == 4
     assert "--mechdrift-lineage without --stage" in run.out + run.err
+
+
+def test_the_step_at_which_it_fell_is_found_by_halving(
+    tmp_path: Path, tiny_checkpoint: Callable[..., Path], shared_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real runs; asked again, nothing is measured."""
+    steps = []
+    for step, value in ((1, 1.0), (2, 0.9), (3, 0.2), (4, 0.1)):
+        steps.append(str(gained(tmp_path / f"step-{step}", tiny_checkpoint(), value)))
+    (tmp_path / "test_own.py").write_text(SUITE)
+    more = [f"--option={tmp_path / 'test_own.py'}", "--option=--mechdrift-cache", f"--option={shared_cache}"]
+    search = ["bisect", "truth.clean_gap", "--base", steps[0], "--runs", str(tmp_path / "runs"), *more, *steps[1:]]
+    for _ in range(2):
+        assert main(search) == 0
+        *_, answer = capsys.readouterr().out.splitlines()
+        assert f"drifted first at {steps[2]}; it had not at {steps[1]}; 3 of 3 checkpoints measured" in answer
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 3
