@@ -2,7 +2,8 @@
 
 organism:base is trained in three short stages, by the organisms' own loop: AdamW, a new optimizer each stage, clipped gradients.
 For each stage: exact is the difference to a run without it. Items are judged statements, the metric their gap between TRUE and
-FALSE. r is over items, one a seed; its mean and the interval of the paired difference to the task vector are over seeds (t).
+FALSE. r is over items, one a seed. The last column is over seeds: Fisher's z of r less that of the task vector's, with the
+interval of its mean (t); r itself is too skewed near 1 for one.
 """
 
 import argparse
@@ -172,7 +173,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16, help="of each stage; default: %(default)s")
     parser.add_argument("--statements", type=int, default=60, help="default: %(default)s")
     parser.add_argument("--out", type=Path, help="also keep all numbers, .npz")
+    parser.add_argument("--read", type=Path, help="print the table of numbers that --out kept, and measure nothing")
     options = parser.parse_args()
+    if options.read:
+        print_table(kept(options.read), options.optimizer)
+        return
     bench = Bench.of(options.optimizer, options.steps, options.rate)
     costs: dict[str, list[float]] = {"a step of training": [], "a step of training with its tangent": []}
     found = []
@@ -180,18 +185,43 @@ def main() -> None:
         found.append(of_seed(bench, seed, options.statements, costs))
         print(f"seed {seed} of {options.seeds}", flush=True)
     if options.out:
-        numbers = {f"{seed}/{stage}/{what}": values for seed, by_stage in enumerate(found) for stage, one in by_stage.items()
-                   for what, values in ({"exact": one.exact} | one.estimates).items()}  # fmt: skip
-        np.savez(options.out, **numbers)  # type: ignore[arg-type]
+        keep(found, options.out)
     print_table(found, options.optimizer)
     one, both = (float(np.median(each)) for each in costs.values())
     print(f"\na step with its tangent takes {both / one:.1f} times a step of training")
 
 
+def keep(found: list[dict[str, Told]], path: Path) -> None:
+    """All numbers of every seed and stage."""
+    numbers: dict[str, Any] = {}
+    for seed, by_stage in enumerate(found):
+        for stage, one in by_stage.items():
+            all_of = {"exact": one.exact, "gap": np.array(one.gap)} | one.estimates
+            numbers |= {f"{seed}/{stage}/{what}": values for what, values in all_of.items()}
+    np.savez(path, **numbers)
+
+
+def kept(path: Path) -> list[dict[str, Told]]:
+    """What `keep` wrote."""
+    numbers = np.load(path)
+    seeds = 1 + max(int(name.partition("/")[0]) for name in numbers)
+    return [
+        {
+            stage: Told(
+                numbers[f"{seed}/{stage}/exact"],
+                {what: numbers[f"{seed}/{stage}/{what}"] for what in ESTIMATORS},
+                float(numbers.get(f"{seed}/{stage}/gap", np.nan)),
+            )
+            for stage in DIETS
+        }
+        for seed in range(seeds)
+    ]
+
+
 def print_table(found: list[dict[str, Told]], optimizer: str) -> None:
     """Per stage and estimator."""
     print(f"\n{optimizer}, seeds 0 to {len(found) - 1}\n")
-    print("| stage | estimator | Pearson r, mean | Spearman r, mean | relative error | r less the task vector's [95%] |")
+    print("| stage | estimator | Pearson r, mean | Spearman r, mean | relative error | z less the task vector's [95%] |")
     print("| --- | --- | --- | --- | --- | --- |")
     for stage in found[0]:
         told = [one[stage] for one in found]
@@ -201,13 +231,20 @@ def print_table(found: list[dict[str, Told]], optimizer: str) -> None:
             error = np.median([np.linalg.norm(each.estimates[what] - each.exact) / np.linalg.norm(each.exact) for each in told])
             versus = ""
             if what.startswith("propagated"):
-                apart = r[what] - r[what.replace("propagated", "task vector")]
-                half = stats.t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / len(apart) ** 0.5 if len(apart) > 1 else np.nan
-                versus = f"{apart.mean():.3f} [{apart.mean() - half:.3f}, {apart.mean() + half:.3f}]"
+                versus = paired(r[what], r[what.replace("propagated", "task vector")])
             print(f"| {stage} | {what} | {r[what].mean():.3f} | {ranks:.3f} | {error:.2f} | {versus} |")
         gaps = [each.gap for each in told]
         if np.isfinite(gaps).all():
             print(f"| {stage} | first-order gap over 3 steps | | | {np.median(gaps):.2f} | |")
+
+
+def paired(r: np.ndarray, other: np.ndarray) -> str:
+    """Mean difference of Fisher's z over seeds, with its 95% interval."""
+    if np.allclose(r, other) or len(r) < 2:
+        return ""
+    apart = np.arctanh(r) - np.arctanh(other)
+    half = stats.t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / len(apart) ** 0.5
+    return f"{apart.mean():.2f} [{apart.mean() - half:.2f}, {apart.mean() + half:.2f}]"
 
 
 if __name__ == "__main__":
