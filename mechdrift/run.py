@@ -23,6 +23,7 @@ from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
 from mechdrift.rows import Asked, Row, unmeasured_row, worse_of
 from mechdrift.run_end import finish
+from mechdrift.run_header import header
 from mechdrift.tiers import TIERS, Tier, selected
 from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.failing import fails
@@ -246,31 +247,7 @@ class ComparingRun:
 
     def pytest_report_header(self) -> list[str]:
         """What is compared, and how."""
-        from mechdrift.engine.pool import pick_device, pick_dtype
-
-        device = pick_device(self.settings.device)
-        kinds = dict.fromkeys(dict(self.settings.stages), "stage ")
-        if len(self.ends) > 1:
-            kinds |= dict.fromkeys(dict(self.settings.posts), "post ")
-        lines = [f"mechdrift: {kinds.get(name, '')}{name} {text.described(point)}" for name, point in self.points.items()]
-        cache = "off" if self.settings.cache == OFF or self.settings.device == "tp" else self.store_folder
-        how = f"device {device}, dtype {pick_dtype(self.settings.dtype, device)}, cache {cache}"
-        assert self.instructions
-        for side, given in (("harmful", self.settings.harmful), ("harmless", self.settings.harmless)):
-            if given is not None:
-                lines.append(text.printable(f"mechdrift: {side} instructions: {getattr(self.instructions, side)}"))
-        if self.reply_classifier:
-            lines.append(text.printable(f"mechdrift: replies told by {self.reply_classifier}"))
-        if self.settings.texts is not None:
-            lines.append(text.printable(f"mechdrift: texts: {self.texts}"))
-        if self.hand_set.name:
-            lines.append(f"mechdrift: hand-set {self.hand_set.name}: {self.hand_set.told()}")
-        lines.append(f"mechdrift: {how}, profile {self.profile.name} ({self.profile.gated_as_shipped} gated rows)")
-        unasked = len(self.tier.left_out)
-        lines.append(f"mechdrift: tier {self.tier.name}" + (f", which leaves {unasked} findings out" if unasked else ""))
-        if self.settings.baseline:
-            lines.append(text.printable(f"mechdrift: compared with baseline {self.settings.baseline}"))
-        return lines
+        return header(self)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Ask every test that looks at base and post of everything that is compared."""

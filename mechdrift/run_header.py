@@ -1,0 +1,38 @@
+"""What a run says of itself before its tests."""
+
+from typing import TYPE_CHECKING
+
+from mechdrift.option_values import OFF
+from mechdrift.report import text
+
+if TYPE_CHECKING:
+    from mechdrift.run import ComparingRun
+
+
+def header(run: "ComparingRun") -> list[str]:
+    """What is compared, and how: lines at the head of pytest's output."""
+    from mechdrift.engine.pool import pick_device, pick_dtype
+
+    device = pick_device(run.settings.device)
+    kinds = dict.fromkeys(dict(run.settings.stages), "stage ")
+    if len(run.ends) > 1:
+        kinds |= dict.fromkeys(dict(run.settings.posts), "post ")
+    lines = [f"mechdrift: {kinds.get(name, '')}{name} {text.described(point)}" for name, point in run.points.items()]
+    cache = "off" if run.settings.cache == OFF or run.settings.device == "tp" else run.store_folder
+    how = f"device {device}, dtype {pick_dtype(run.settings.dtype, device)}, cache {cache}"
+    assert run.instructions
+    for side, given in (("harmful", run.settings.harmful), ("harmless", run.settings.harmless)):
+        if given is not None:
+            lines.append(text.printable(f"mechdrift: {side} instructions: {getattr(run.instructions, side)}"))
+    if run.reply_classifier:
+        lines.append(text.printable(f"mechdrift: replies told by {run.reply_classifier}"))
+    if run.settings.texts is not None:
+        lines.append(text.printable(f"mechdrift: texts: {run.texts}"))
+    if run.hand_set.name:
+        lines.append(f"mechdrift: hand-set {run.hand_set.name}: {run.hand_set.told()}")
+    lines.append(f"mechdrift: {how}, profile {run.profile.name} ({run.profile.gated_as_shipped} gated rows)")
+    unasked = len(run.tier.left_out)
+    lines.append(f"mechdrift: tier {run.tier.name}" + (f", which leaves {unasked} findings out" if unasked else ""))
+    if run.settings.baseline:
+        lines.append(text.printable(f"mechdrift: compared with baseline {run.settings.baseline}"))
+    return lines
