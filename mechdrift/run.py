@@ -1,6 +1,7 @@
 """One comparing run: what it compares, and the rows that come in."""
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ import pytest
 
 from mechdrift import fixtures
 from mechdrift.baselines import Baselines
-from mechdrift.chains import BASE, BASE_TO_POST, POST, WITHOUT, Between, compared, moves, neighbours
+from mechdrift.chains import BASE, BASE_TO_POST, POST, WITHOUT, Between, compared, moves, neighbours, without
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.hand_set import HandSet, load_hand_set
@@ -177,8 +178,7 @@ class ComparingRun:
                 for name, spec in ((BASE, self.settings.base), *self.settings.stages, *self.settings.posts):
                     self.points[name] = resolver.resolve(spec)
             if self.settings.lineage:
-                made, self.absent = points_without(self.points, self.stages, POST, self._temporary(), resolver.resolve)
-                self.points |= made
+                self._take_off_stages(resolver.resolve)
             self.backend()
             for point in {point.short: point for point in self.points.values()}.values():
                 check_tokenizer(point)
@@ -193,6 +193,14 @@ class ComparingRun:
                 self.reply_classifier = read_classifier(told_by)
         except InputError as error:
             raise pytest.UsageError(f"mechdrift: {error}") from error
+
+    def _take_off_stages(self, resolve: "Callable[[str], Checkpoint]") -> None:
+        """Make post without each stage; a plan, which writes nothing, takes post for it: it asks as much of either."""
+        if self.settings.plan:
+            made = dict.fromkeys(set(without(self.stages, POST).values()) - self.points.keys(), self.points[POST])
+        else:
+            made, self.absent = points_without(self.points, self.stages, POST, self._temporary(), resolve)
+        self.points |= made
 
     def _open_terminal(self) -> AbstractContextManager[None]:
         """On a terminal lets the hub's own progress bars through; elsewhere they are captured as all else is."""

@@ -89,6 +89,15 @@ def test_a_stage_of_another_width_is_named_and_the_rest_goes_on(
     assert told["parts"][2]["difference"] == pytest.approx(-0.02, abs=1e-5)
 
 
+def test_a_plan_counts_it_and_writes_nothing(compare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mechdrift.run.points_without", None)
+    chain = ("--stage", "sft=organism:sft", "--mechdrift-plan", "--mechdrift-only", "structure")
+    plain, lineage = (compare("organism:base", "organism:instruct", *chain, *more) for more in ((), ("--mechdrift-lineage",)))
+    assert plain.code == lineage.code == 0, lineage.out
+    rows, more = (int(run.out.partition("\nstructure ")[2].split()[0]) for run in (plain, lineage))
+    assert more * 3 == rows * 4, "three pairs, and base with post without sft"
+
+
 def test_it_needs_stages(compare: Callable[..., Any]) -> None:
     run = compare("organism:base", "organism:instruct", "--mechdrift-lineage")
     assert run.code == 4
