@@ -16,6 +16,7 @@ from mechdrift.prompts.replies import opener_tokens
 
 DEEPEST = 0.8  # share of the blocks among which a direction is chosen (Arditi et al. 2024)
 KL_AT_MOST = 0.1  # nats, of the first token on harmless instructions under ablation (as there)
+CERTAIN = 1.645  # standard errors: the lower end of a 90% interval
 SHOWN = 3  # candidates in the note
 SIDES: tuple[On, ...] = ("harmful", "harmless")
 
@@ -104,11 +105,12 @@ def choose(recordings: Recorder, point: Checkpoint, fitted: Fitted, prompts: dic
     """The place whose direction, taken out, makes refusal least likely on harmful instructions; and the runners-up in words.
 
     Of the first 80% of the blocks and all end-of-instruction tokens; a candidate must induce refusal where it is added to
-    harmless instructions (log-odds over 0) and move their first token by less than 0.1 nats where it is taken out (Arditi et al.
-    2024). Where all that induce move it more, that bound is doubled until one passes, and the words say so: a benign retrain may
-    go beyond, and what the direction does is judged by its own rows. Raises Unmeasurable, with the figures, where none induces.
+    harmless instructions (log-odds over 0) and may not move their first token by more than 0.1 nats where it is taken out (Arditi
+    et al. 2024): beyond the error of that mean, or two models that are nearly one would be read at two places. Where all that
+    induce move it more, that bound is doubled until one passes, and the words say so: a benign retrain may go beyond, and what
+    the direction does is judged by its own rows. Raises Unmeasurable, with the figures, where none induces.
     """
-    sites, bypass, kl, induce = tried(recordings, point, fitted, prompts)
+    sites, bypass, kl, error, induce = tried(recordings, point, fitted, prompts)
 
     def told(number: int) -> str:
         return f"{sites[number]} bypass {bypass[number]:.2f}, induce {induce[number]:.2f}, kl {kl[number]:.3f}"
@@ -120,7 +122,7 @@ def choose(recordings: Recorder, point: Checkpoint, fitted: Fitted, prompts: dic
             f"{told(int(induce.argmax()))}"
         )
     bound = KL_AT_MOST
-    while not (passing := inducing & (kl < bound)).any():
+    while not (passing := inducing & (kl - CERTAIN * error < bound)).any():
         bound *= 2
     order = np.lexsort((bypass, ~passing))
     best = "; ".join(told(int(number)) for number in order[: min(SHOWN, int(passing.sum()))])
@@ -130,8 +132,8 @@ def choose(recordings: Recorder, point: Checkpoint, fitted: Fitted, prompts: dic
 
 def tried(
     recordings: Recorder, point: Checkpoint, fitted: Fitted, prompts: dict[On, ChatPrompts]
-) -> tuple[list[Site], np.ndarray, np.ndarray, np.ndarray]:
-    """The candidates with their bypass, kl and induce (Arditi et al. 2024)."""
+) -> tuple[list[Site], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The candidates with their bypass, kl, its standard error, and induce (Arditi et al. 2024)."""
     layers = [layer for layer in range(point.layers) if layer < DEEPEST * point.layers]
     sites = [Site(layer, back) for layer in layers for back in range(fitted.places)]
     sites = [site for site in sites if np.linalg.norm(fitted.difference(site)) > 0]
@@ -142,10 +144,12 @@ def tried(
         for site in sites
     ]
 
-    def means(on: On, arms: Sequence[Arm]) -> np.ndarray:
-        return np.asarray(first_token_under(recordings, point, prompts[on].ids, openers, arms).mean(1))
+    def asked(on: On, arms: Sequence[Arm]) -> np.ndarray:
+        return first_token_under(recordings, point, prompts[on].ids, openers, arms)
 
-    return sites, means("harmful", ablated)[:, 0], means("harmless", ablated)[:, 1], means("harmless", added)[:, 0]
+    bypass, kl = asked("harmful", ablated)[..., 0].mean(1), asked("harmless", ablated)[..., 1]
+    error = kl.std(1) / max(kl.shape[1] - 1, 1) ** 0.5
+    return sites, bypass, kl.mean(1), error, asked("harmless", added)[..., 0].mean(1)
 
 
 def arms_of(fitted: Fitted, other: Fitted, site: Site, harmful: int, harmless: int) -> list[Arm]:

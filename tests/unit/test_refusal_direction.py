@@ -49,8 +49,8 @@ class Point:
     spec, layers = "a model", LAYERS
 
 
-def chosen(monkeypatch: pytest.MonkeyPatch, scores: Any) -> Any:
-    """The choice where scores(layer, place, on, ablated or added) gives log-odds and divergence."""
+def chosen(monkeypatch: pytest.MonkeyPatch, scores: Any, spread: float = 0.0) -> Any:
+    """The choice where scores(layer, place, on, ablated or added) gives log-odds and divergence, half of it so much more or less."""
     of = fitted()
     places = {of.direction(Site(layer, back)).tobytes(): (layer, back) for layer in range(LAYERS) for back in range(PLACES)}
     sides = iter(["harmful", "harmless", "harmless"])
@@ -58,7 +58,8 @@ def chosen(monkeypatch: pytest.MonkeyPatch, scores: Any) -> Any:
     def first_token(_recorder: Any, _point: Any, ids: Any, _tokens: Any, arms: Any) -> np.ndarray:
         on = next(sides)
         rows = [scores(*places[arm.does.direction.tobytes()], on, isinstance(arm.does, Ablated)) for arm in arms]
-        return np.repeat(np.array(rows, dtype=np.float32)[:, None], len(ids), 1)
+        apart = np.where(np.arange(len(ids)) % 2, spread, -spread)[:, None] * [0, 1]
+        return np.asarray(np.repeat(np.array(rows)[:, None], len(ids), 1) + apart, dtype=np.float32)
 
     monkeypatch.setattr(refusal_direction, "first_token_under", first_token)
     monkeypatch.setattr(refusal_direction, "openers_of", lambda *_: (1,))
@@ -77,6 +78,20 @@ def test_the_least_refusal_under_ablation_wins_among_those_that_pass(monkeypatch
     site, note = chosen(monkeypatch, scores)
     assert site == Site(2, 1)  # block 4 is beyond the first 80% of five
     assert note.startswith("6 of 12 places pass; resid_post[2] @ end-1 bypass -21.00")
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(0.0, Site(0, 1)), (0.05, Site(0, 0))])
+def test_a_divergence_is_over_its_bound_where_it_is_so_for_certain(
+    monkeypatch: pytest.MonkeyPatch, spread: float, expected: Site
+) -> None:
+    """At .05 apart the error of the mean of 20 is .05 / 19 ** .5 = .011, and .11 less 1.645 times that is under .1."""
+
+    def scores(layer: int, back: int, on: str, ablated: bool) -> tuple[float, float]:
+        if ablated and on == "harmful":
+            return (-1.0 if back else -10.0), 0.0  # the last token is better
+        return (1.0 if layer == 0 and back < 2 else -1.0), 0.05 if back else 0.11
+
+    assert chosen(monkeypatch, scores, spread)[0] == expected
 
 
 def test_where_no_place_passes_the_nearest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
