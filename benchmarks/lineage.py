@@ -22,7 +22,9 @@ from mechdrift.checkpoints.resolve import resolve
 from mechdrift.data.organisms.recipe.corpus import World
 from mechdrift.data.organisms.recipe.families import QWEN, SEED
 from mechdrift.data.organisms.recipe.train import BETAS, WEIGHT_DECAY, Batches, Stage
-from mechdrift.measures.stage_embedding import (
+from mechdrift.prompts.judgement import judgement_prompts
+from mechdrift.prompts.statements import shipped_statements
+from mechdrift.stages.embedding import (
     SGD,
     AdamW,
     Optimizer,
@@ -36,8 +38,6 @@ from mechdrift.measures.stage_embedding import (
     nonlinear,
     trained,
 )
-from mechdrift.prompts.judgement import judgement_prompts
-from mechdrift.prompts.statements import shipped_statements
 
 DIETS = {
     "judging": {"judging": 0.7, "telling": 0.3},

@@ -15,12 +15,14 @@ from filelock import FileLock, Timeout
 from mechdrift.engine.store import FORMAT, BadEntry, clear_foreign_lock, read_metadata, read_part
 from mechdrift.errors import InputError
 from mechdrift.report.text import printable
+from mechdrift.stages.without_stage import KEPT
 
 MEGABYTE, GIGABYTE, DAY = 10**6, 10**9, 86400
 # Nothing else in the folder is looked at or removed, whatever folder is named.
 FORMATS, BUCKET, FILE = re.compile(r"v\d+"), re.compile(r"[0-9a-f]{2}"), re.compile(r"([0-9a-f]{64})\.(.+)")
 ORGANISMS, IDENTITIES, ANY = re.compile("organisms"), re.compile("identities"), re.compile(".+")
 DERIVED, UNFINISHED = re.compile(r"(drift-.+|retrained@\d+)-[0-9a-f]{16}"), re.compile(r"tmp\w{8}|.+\.gone")
+REPLAYED, REPLAYING = re.compile(r"[^.].*-without-.+-[0-9a-f]{16}"), re.compile(r"\..+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Contents:
     recordings: tuple[Kept, ...]
     derived: tuple[Kept, ...]
     """Planted drifts and benign retrains, derived again in seconds or a minute."""
+    replayed: tuple[Kept, ...]
+    """Ends of training without one of its stages, by a replay."""
     built: tuple[Path, ...]
     """Organisms that took a longer training: never pruned."""
     identities: tuple[Path, ...]
@@ -84,6 +88,7 @@ def contents(folder: Path) -> Contents:
                 elif lock in paths and not unfinished:
                     idle.append(lock)
     derived: list[Kept] = []
+    replayed: list[Kept] = []
     built: list[Path] = []
     for path in _folders(folder, ORGANISMS):
         derived = [
@@ -93,9 +98,16 @@ def contents(folder: Path) -> Contents:
         known = {one.name for one in derived} | {one.name for one, _ in temporary}
         built = [one for one in _folders(path, ANY) if one.name not in known]
     buckets = [bucket for inner in _folders(folder, IDENTITIES) for bucket in _folders(inner, FORMATS)]
+    for path in _folders(folder, re.compile(KEPT)):
+        replayed = [
+            Kept(one.name, "", (one,), one.with_suffix(".lock"), _size(one), _last_read(one)) for one in _folders(path, REPLAYED)
+        ]
+        temporary += [(one, None) for one in _folders(path, REPLAYING)]
     identities = [path for bucket in buckets for path in sorted(bucket.glob("*.json"))]
     temporary += [(path, None) for bucket in buckets for path in sorted(bucket.glob("*.tmp"))]
-    return Contents(folder, tuple(recordings), tuple(derived), tuple(built), tuple(identities), tuple(temporary), tuple(idle))
+    return Contents(
+        folder, tuple(recordings), tuple(derived), tuple(replayed), tuple(built), tuple(identities), tuple(temporary), tuple(idle)
+    )
 
 
 def info(folder: Path) -> str:
@@ -108,6 +120,7 @@ def info(folder: Path) -> str:
     lines += [_line(f"  {label}", kept) for label, kept in sorted(by_label.items())]
     lines.append(_line("derived organisms", found.derived))
     lines += [_line(f"  organism:{kept.name.rpartition('-')[0]}", (kept,)) for kept in found.derived]
+    lines.append(_line("replayed without a stage", found.replayed))
     built, temporary = sum(map(_size, found.built)), sum(_size(path) for path, _ in found.temporary)
     lines.append(("built organisms", str(len(found.built)), _megabytes(built), "never pruned" if found.built else ""))
     lines.append(("identities", str(len(found.identities)), _megabytes(sum(map(_size, found.identities))), "of weight files"))
@@ -139,7 +152,7 @@ def prune(folder: Path, older_than: float | None = None, max_size: float | None 
     What a live run holds stays. Raises InputError where something cannot be removed.
     """
     found = contents(folder)
-    kept = sorted(found.recordings + found.derived, key=lambda one: one.used)
+    kept = sorted(found.recordings + found.derived + found.replayed, key=lambda one: one.used)
     unused_since = -math.inf if older_than is None else time.time() - older_than * DAY
     room = math.inf if max_size is None else max_size * GIGABYTE
     going, left = [], sum(one.size for one in kept)
@@ -147,7 +160,8 @@ def prune(folder: Path, older_than: float | None = None, max_size: float | None 
         if one.used < unused_since or left > room:
             going.append(one)
             left -= one.size
-    removed: dict[str, list[int]] = {"recordings": [], "derived organisms": [], "identities": [], "leftovers of killed runs": []}
+    kinds = {"recordings": found.recordings, "derived organisms": found.derived, "replayed without a stage": found.replayed}
+    removed: dict[str, list[int]] = {what: [] for what in (*kinds, "identities", "leftovers of killed runs")}
     in_use = 0
     try:
         for path, lock in found.temporary:
@@ -164,7 +178,7 @@ def prune(folder: Path, older_than: float | None = None, max_size: float | None 
                 if held:
                     for path in one.paths:
                         _remove(path)
-                    removed["recordings" if one in found.recordings else "derived organisms"].append(one.size)
+                    removed[next(what for what, of_kind in kinds.items() if one in of_kind)].append(one.size)
                     one.lock.unlink(missing_ok=True)
                 in_use += not held
         for lock in contents(folder).idle_locks:
@@ -177,7 +191,7 @@ def prune(folder: Path, older_than: float | None = None, max_size: float | None 
     if in_use:
         lines.append(f"left, in use: {in_use}")
     after = contents(folder)
-    amount = _megabytes(sum(one.size for one in after.recordings + after.derived))
+    amount = _megabytes(sum(one.size for one in after.recordings + after.derived + after.replayed))
     return "\n".join([*lines, f"kept: {len(after.recordings)} recordings, {len(after.derived)} derived organisms, {amount}"])
 
 

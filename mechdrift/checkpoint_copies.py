@@ -33,6 +33,8 @@ def copied(point: Checkpoint, out: Path, write: Callable[[Path, Path], None], in
                 shutil.copyfile(path, temporary / path.name)
         temporary.rename(out)
     except OSError as error:
+        if out.is_dir():  # another run wrote the same meanwhile
+            return out
         raise InputError(f"{out}: {error.strerror or error}", "a place to write to", "make room, or name another") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

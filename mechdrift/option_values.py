@@ -16,6 +16,7 @@ VLLM_EXAMPLE = '{"tensor_parallel_size": 2}'
 BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)")
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ENDS = ("base", "post")
+ESTIMATORS = ("task-vector", "stage-embedding", "rerun")
 
 
 def parse_device(text: str) -> str:
@@ -92,6 +93,21 @@ def parse_stage(text: str) -> tuple[str, str]:
     if name in ENDS:
         raise ArgumentTypeError(f"{text!r}: {name} is given with --{name}; expected another name")
     return name, spec
+
+
+def parse_stage_log(text: str) -> tuple[str, str]:
+    """NAME=DIR: of a stage, by the name of the checkpoint at its end, and the folder of its training log."""
+    name, equals, folder = text.partition("=")
+    if not equals or not folder or not STAGE_NAME.fullmatch(name):
+        raise ArgumentTypeError(f"{text!r}: expected NAME=DIR, as in dpo=runs/dpo/log; NAME of a --stage, or post")
+    return name, folder
+
+
+def parse_estimator(text: str) -> str:
+    """One of ESTIMATORS."""
+    if text not in ESTIMATORS:
+        raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(ESTIMATORS)}")
+    return text
 
 
 def parse_post(text: str) -> tuple[str | None, str]:

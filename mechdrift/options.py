@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mechdrift.option_values import (
+    ESTIMATORS,
     FAIL_ON,
     VLLM_EXAMPLE,
     parse_baseline,
@@ -19,11 +20,13 @@ from mechdrift.option_values import (
     parse_batch,
     parse_device,
     parse_dtype,
+    parse_estimator,
     parse_fail_on,
     parse_generator,
     parse_post,
     parse_seed,
     parse_stage,
+    parse_stage_log,
     parse_tier,
     parse_vllm_args,
     post_name,
@@ -88,6 +91,10 @@ class Settings:
     """Name or file of the baseline to compare with."""
     lineage: bool
     """Whether each stage's part in what drifted is measured."""
+    lineage_by: str | None
+    """How post without a stage is made: one of ESTIMATORS; None: by rerun where there are logs, else by task vector."""
+    stage_logs: tuple[tuple[str, str], ...]
+    """Names of stages, and the folders of their training logs."""
     update: bool
     """Whether what ran is written over that baseline."""
     identity_shortcut: bool
@@ -105,6 +112,7 @@ class Settings:
 NOT_AGAIN = (
     "--mechdrift-plan",
     "--mechdrift-lineage",
+    "--mechdrift-lineage-by",
     "--mechdrift-only",
     "--mechdrift-record",
     "--mechdrift-save",
@@ -137,6 +145,7 @@ DEFAULTS: dict[str, Any] = {
     "--mechdrift-baseline": None,
     "--mechdrift-update": False,
     "--mechdrift-lineage": False,
+    "--mechdrift-lineage-by": None,
     "--mechdrift-no-identity-shortcut": False,
 }
 
@@ -172,9 +181,15 @@ def add_options(parser: pytest.Parser) -> None:
             "action": "append",
             "help": "a checkpoint between base and post; repeatable, in the order of training: says in which step rows moved",
         },
+        "stage-log": {
+            "metavar": "NAME=DIR",
+            "type": parse_stage_log,
+            "action": "append",
+            "help": "with --mechdrift-lineage: the training log of the stage that ended at NAME, or at post; repeatable",
+        },
     }
     for name, settings in checkpoints.items():
-        settings["dest"] = f"mechdrift_{name}"
+        settings["dest"] = f"mechdrift_{name.replace('-', '_')}"
         try:
             group.addoption(f"--{name}", f"--mechdrift-{name}", **settings)
         except (ValueError, ArgumentError):  # another plugin has taken the short form
@@ -274,6 +289,13 @@ def add_options(parser: pytest.Parser) -> None:
         help="with --stage: what each stage did to the rows that drifted, measured on post without it",
     )
     add(
+        "--mechdrift-lineage-by",
+        metavar="ESTIMATOR",
+        type=parse_estimator,
+        help="how post without a stage is made: task-vector, or from --stage-log rerun or stage-embedding; default: rerun "
+        "where there is a log, else task-vector",
+    )
+    add(
         "--mechdrift-no-identity-shortcut",
         action="store_true",
         help="measure a checkpoint against itself instead of knowing the answer",
@@ -306,6 +328,27 @@ def _require_no_chain(get: Callable[[str], Any], stages: list[tuple[str, str]]) 
             )
 
 
+def _require_lineage(asked: bool, estimator: str | None, stages: list[str], logs: list[tuple[str, str]]) -> None:
+    """Raise UsageError for what does not go together."""
+    if asked and not stages:
+        raise pytest.UsageError(
+            "mechdrift: --mechdrift-lineage without --stage; expected checkpoints between base and post; add --stage NAME=SPEC"
+        )
+    if (estimator or logs) and not asked:
+        given = "--mechdrift-lineage-by" if estimator else "--stage-log"
+        raise pytest.UsageError(f"mechdrift: {given} without --mechdrift-lineage; expected both; add --mechdrift-lineage")
+    if estimator not in (None, ESTIMATORS[0]) and not logs:
+        raise pytest.UsageError(
+            f"mechdrift: --mechdrift-lineage-by {estimator} without --stage-log; expected logs; add --stage-log NAME=DIR"
+        )
+    names = [name for name, _ in logs]
+    for name in names:
+        if name not in (*stages, "post") or names.count(name) > 1:
+            raise pytest.UsageError(
+                f"mechdrift: --stage-log {name}; expected each of {', '.join([*stages, 'post'])} once at most; mend the name"
+            )
+
+
 def settings_of(config: pytest.Config) -> Settings | None:
     """The settings of a comparing run; None where no checkpoint is given. Raises UsageError for half a pair."""
     get = config.getoption
@@ -322,10 +365,8 @@ def settings_of(config: pytest.Config) -> Settings | None:
             raise pytest.UsageError(f"mechdrift: {option} {twice[0]} is given twice; expected one of each name; rename one")
     if len(posts) > 1:
         _require_no_chain(get, stages)
-    if get("--mechdrift-lineage") and not stages:
-        raise pytest.UsageError(
-            "mechdrift: --mechdrift-lineage without --stage; expected checkpoints between base and post; add --stage NAME=SPEC"
-        )
+    logs = get("mechdrift_stage_log") or []
+    _require_lineage(get("--mechdrift-lineage"), get("--mechdrift-lineage-by"), [name for name, _ in stages], logs)
     record = get("--mechdrift-record")
     # What is there is replaced, so it may not be a folder, nor a device.
     taken = record is not None and os.path.exists(record) and not os.path.isfile(record)
@@ -371,5 +412,7 @@ def settings_of(config: pytest.Config) -> Settings | None:
         baseline=get("--mechdrift-baseline"),
         update=get("--mechdrift-update"),
         lineage=get("--mechdrift-lineage"),
+        lineage_by=get("--mechdrift-lineage-by"),
+        stage_logs=tuple(logs),
         identity_shortcut=not get("--mechdrift-no-identity-shortcut"),
     )

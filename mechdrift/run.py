@@ -16,7 +16,6 @@ from mechdrift.chains import BASE, BASE_TO_POST, POST, WITHOUT, Between, compare
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.hand_set import HandSet, load_hand_set
-from mechdrift.lineage import lineage, points_without
 from mechdrift.marks import asked_by, asked_from, between_of, told_of
 from mechdrift.option_values import OFF
 from mechdrift.options import Settings
@@ -25,6 +24,8 @@ from mechdrift.report import text
 from mechdrift.rows import Asked, Row, unmeasured_row, worse_of
 from mechdrift.run_end import finish
 from mechdrift.run_header import header
+from mechdrift.stages.lineage import How, lineage, points_without
+from mechdrift.stages.without_stage import KEPT
 from mechdrift.tiers import TIERS, Tier, selected
 from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.failing import fails
@@ -85,6 +86,8 @@ class ComparingRun:
     points: "dict[str, Checkpoint]" = field(default_factory=dict)
     """All checkpoints by name: base, stages, posts, post without a stage; none before they are resolved."""
     absent: dict[str, str] = field(default_factory=dict)
+    lineage_notes: list[str] = field(default_factory=list)
+    """How far the replays of training logs can be trusted."""
     """Why post without a stage cannot be had, by its name."""
     statements: "tuple[Statement, ...]" = ()
     pairs: "tuple[WrittenPair, ...]" = ()
@@ -199,8 +202,28 @@ class ComparingRun:
         if self.settings.plan:
             made = dict.fromkeys(set(without(self.stages, POST).values()) - self.points.keys(), self.points[POST])
         else:
-            made, self.absent = points_without(self.points, self.stages, POST, self._temporary(), resolve)
+            made, self.absent, self.lineage_notes = points_without(
+                self.points, self.stages, POST, self._temporary(), resolve, self._how()
+            )
         self.points |= made
+
+    def _how(self) -> How:
+        """How post without a stage is made."""
+        from mechdrift.engine.pool import pick_device
+
+        assert self.store_folder
+        return How(
+            self.estimator,
+            {name: Path(folder) for name, folder in self.settings.stage_logs},
+            pick_device(self.settings.device),
+            self.store_folder / KEPT,
+            lambda label: fixtures.progress_line(self.config, label),
+        )
+
+    @property
+    def estimator(self) -> str:
+        """The name of what post without a stage is made by."""
+        return (self.settings.lineage_by or ("rerun" if self.settings.stage_logs else "task-vector")).replace("-", " ")
 
     def _open_terminal(self) -> AbstractContextManager[None]:
         """On a terminal lets the hub's own progress bars through; elsewhere they are captured as all else is."""
@@ -382,7 +405,9 @@ class ComparingRun:
 
     def lineage(self) -> list[Row]:
         """What each stage did to what drifted; none where it was not asked for."""
-        return lineage(self.rows.values(), self.stages, POST) if self.settings.lineage else []
+        if not self.settings.lineage:
+            return []
+        return lineage(self.rows.values(), self.stages, POST, self.estimator, self.lineage_notes)
 
     def moves(self) -> list[Row]:
         """What each step of the chain did to each row."""

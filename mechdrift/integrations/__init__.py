@@ -1,5 +1,6 @@
 """What a training run calls."""
 
+from mechdrift.integrations.recorder import StageRecorder
 from mechdrift.integrations.trainer import TrainerCallback
 
-__all__ = ["TrainerCallback"]
+__all__ = ["StageRecorder", "TrainerCallback"]

@@ -58,7 +58,8 @@ def _lines(whole: Whole) -> Iterator[str]:
         yield ""
         yield f"{len(ordered) - ROWS} more rows are in the record, none worse than these."
     yield from _list("Where the chain moved", [move["told"] for move in whole.told["chain"] if move["told"]])
-    yield from _list("Which stage", [row["told"] for row in whole.told["lineage"]])
+    told = whole.told["lineage"]
+    yield from _list("Which stage", [*(row["told"] for row in told), *(row["read"] for row in told[:1] if "read" in row)])
     yield from _list(
         "Why",
         [

@@ -54,11 +54,14 @@ def parts(told: list[Row], write: Callable[..., None]) -> None:
     """What each stage did to the rows that drifted."""
     if not told:
         return
-    write("\nby stage: base to post, less the same without the stage (parts do not add up)\n", bold=True)
+    how = told[0]["estimator"]
+    write(f"\nby stage, by {how}: base to post, less the same without the stage (parts do not add up)\n", bold=True)
     for label, *cells in aligned([[row["label"], *map(_part, row["parts"])] for row in told]):
         write(f"  {printable(label)}{'| '.join(map(printable, cells)).rstrip()}\n")
     for row in told:
         write(f"{printable(row['told'])}\n", red=True)
+    for line in (told[0]["read"], *told[0]["notes"]):
+        write(f"{printable(line)}\n")
 
 
 def _part(part: Row) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 from safetensors.torch import load_file, save_file
+from short_stages import by_hand
 from tiny import write_tiny
 
 from mechdrift.cli import main
@@ -119,3 +120,68 @@ def test_the_step_at_which_it_fell_is_found_by_halving(
         *_, answer = capsys.readouterr().out.splitlines()
         assert f"drifted first at {steps[2]}; it had not at {steps[1]}; 3 of 3 checkpoints measured" in answer
     assert len(list((tmp_path / "runs").glob("*.json"))) == 3
+
+
+def recorded(folder: Path, base: Path) -> dict[str, Path]:
+    """Base -> one -> post, really trained and recorded; and what post would be without one."""
+    by_hand(base, folder / "one", 1, folder / "log-one", rate=0.02)
+    by_hand(folder / "one", folder / "post", 2, folder / "log-post")
+    by_hand(base, folder / "skipped", 2)
+    return {name: folder / name for name in ("one", "post", "skipped", "log-one", "log-post")}
+
+
+def first_gain(folder: Path) -> float:
+    return load_file(folder / "model.safetensors")["model.norm.weight"][0].item()
+
+
+def test_by_its_logs_a_part_is_what_training_without_the_stage_would_have_given(
+    compare: Callable[..., Any],
+    pytester: pytest.Pytester,
+    tmp_path: Path,
+    tiny_checkpoint: Callable[..., Path],
+    shared_cache: Path,
+) -> None:
+    base = tiny_checkpoint()
+    of = recorded(tmp_path, base)
+    pytester.makepyfile(test_own=SUITE)
+    asked: tuple[str, ...] = (
+        "--stage",
+        f"one={of['one']}",
+        "--mechdrift-lineage",
+        "--stage-log",
+        f"post={of['log-post']}",
+        "test_own.py",
+    )
+    Path(pytester.path, "high.toml").write_text("[rows.'truth.clean_gap']\nrole = 'gate'\nat_most = 0.9\n")
+    asked += ("--mechdrift-profile", "high.toml", "--mechdrift-cache", str(tmp_path / "cache"))
+    run = compare(base, of["post"], *asked)
+    (told,) = run.record["lineage"]
+    assert told["estimator"] == "rerun"
+    parts = {part["stage"]: part for part in told["parts"]}
+    assert parts["one"]["without"] == pytest.approx(first_gain(of["skipped"]) / first_gain(base), abs=1e-5)
+    assert abs(first_gain(of["one"]) - first_gain(base)) > 1e-3, "the stage moved it"
+    assert told["notes"] == ["post, replayed, ends 0.0% of its change away from its checkpoint"]
+    assert "by stage, by rerun: base to post" in run.out
+    assert told["read"] in run.out
+    jsonschema.validate(run.record, json.loads((files("mechdrift.report") / "record.schema.json").read_text()))
+    kept = list((tmp_path / "cache" / "stages").glob("*-without-one-*"))
+    assert len(kept) == 1, "for the next run"
+    assert main(["cache", "info", "--dir", str(tmp_path / "cache")]) == 0
+
+
+def test_what_does_not_go_together_is_refused(compare: Callable[..., Any]) -> None:
+    stage = ("--stage", "sft=organism:sft")
+    for options, expected in (
+        ((*stage, "--stage-log", "post=log"), "--stage-log without --mechdrift-lineage"),
+        ((*stage, "--mechdrift-lineage-by", "rerun"), "--mechdrift-lineage-by without --mechdrift-lineage"),
+        ((*stage, "--mechdrift-lineage", "--mechdrift-lineage-by", "rerun"), "rerun without --stage-log; expected logs"),
+        (
+            (*stage, "--mechdrift-lineage", "--mechdrift-lineage-by", "magic"),
+            "expected one of task-vector, stage-embedding, rerun",
+        ),
+        ((*stage, "--mechdrift-lineage", "--stage-log", "dpo=log"), "--stage-log dpo; expected each of sft, post once at most"),
+        ((*stage, "--mechdrift-lineage", "--stage-log", "log"), "expected NAME=DIR"),
+    ):
+        run = compare("organism:base", "organism:instruct", *options)
+        assert run.code == 4, options
+        assert expected in run.out + run.err

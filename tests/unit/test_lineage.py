@@ -13,8 +13,8 @@ from tiny import write_tiny
 from mechdrift.chains import BASE_TO_POST, Between, compared, without
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.errors import InputError
-from mechdrift.lineage import lineage, points_without
-from mechdrift.without_stage import without_stage
+from mechdrift.stages.lineage import lineage, points_without
+from mechdrift.stages.without_stage import without_stage
 
 Row = dict[str, Any]
 STAGES = ["sft", "dpo"]
@@ -60,11 +60,11 @@ def test_what_cannot_be_subtracted_is_named_and_the_rest_is_there(tiny_checkpoin
     with pytest.raises(InputError, match=r"\[258, 48\] in .*wide, \[258, 32\] in .*; expected one architecture"):
         without_stage(base, wide, post, tmp_path)
     points = {"base": base, "sft": wide, "dpo": post, "post": post}
-    made, absent = points_without(points, ["sft", "dpo"], "post", tmp_path, resolve)
+    made, absent, _ = points_without(points, ["sft", "dpo"], "post", tmp_path, resolve)
     assert not made
     assert absent.keys() == {"post~sft", "post~dpo"}
     assert "post without sft cannot be had: " in absent["post~sft"]
-    made, absent = points_without(points | {"sft": base}, ["sft", "dpo"], "post", tmp_path, resolve)
+    made, absent, _ = points_without(points | {"sft": base}, ["sft", "dpo"], "post", tmp_path, resolve)
     assert made.keys() == {"post~sft", "post~dpo"}
     assert made["post~dpo"].spec == "post without dpo"
     assert not absent

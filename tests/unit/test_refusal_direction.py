@@ -50,7 +50,7 @@ class Point:
 
 
 def chosen(monkeypatch: pytest.MonkeyPatch, scores: Any, spread: float = 0.0) -> Any:
-    """The choice where scores(layer, place, on, ablated or added) gives log-odds and divergence, half of it so much more or less."""
+    """The choice where scores(layer, place, on, ablated or added) gives log-odds and divergence, half of it more or less."""
     of = fitted()
     places = {of.direction(Site(layer, back)).tobytes(): (layer, back) for layer in range(LAYERS) for back in range(PLACES)}
     sides = iter(["harmful", "harmless", "harmless"])

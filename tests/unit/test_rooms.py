@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[2] / "mechdrift"
-ROOMS = ["checkpoints", "prompts", "engine", "measures", "verdict", "report"]
+ROOMS = ["checkpoints", "prompts", "engine", "measures", "verdict", "stages", "report"]
 GROUND = {"stats", "errors"}
-# organism:NAME is a spec, and planted drifts are derived when they are asked for; a verdict's level goes by what is asked.
-DOORS = {"checkpoints": {"data"}, "verdict": {"findings"}}
+# organism:NAME is a spec, and planted drifts are derived when they are asked for; a verdict's level goes by what is asked; a
+# stage lies between the checkpoints of a chain.
+DOORS = {"checkpoints": {"data"}, "verdict": {"findings"}, "stages": {"chains", "checkpoint_copies"}}
 
 
 def imported(path: Path) -> set[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mechdrift.errors import InputError
-from mechdrift.measures.stage_embedding import (
+from mechdrift.stages.embedding import (
     SGD,
     AdamW,
     Optimizer,

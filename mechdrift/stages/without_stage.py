@@ -1,6 +1,8 @@
-"""The last checkpoint of a chain without what one stage did to its weights: that stage's task vector is taken off."""
+"""The last checkpoint of a chain without what one stage did to its weights: what is left of the stage is taken off."""
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,14 @@ from mechdrift.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mechdrift.stages.replay import Progress, Stage
+
 Places = Mapping[str, Path]
 """In which file a tensor lies."""
 INSTEAD = "leave --mechdrift-lineage out, or give stages as merged safetensors"
+NOTES = "replay.json"
+KEPT = "stages"
+"""Folder of the store where what replays gave is kept."""
 
 
 def without_stage(earlier: Checkpoint, later: Checkpoint, post: Checkpoint, folder: Path) -> Path:
@@ -29,12 +36,53 @@ def without_stage(earlier: Checkpoint, later: Checkpoint, post: Checkpoint, fold
             raise InputError(f"{point.spec}: no exact safetensors of its own", "weights that can be subtracted", INSTEAD)
     name = f"{post.short}-without-{earlier.short}-{later.short}"
 
+    places = [_places(point) for point in (earlier, later)]
+
+    def change(tensor: str) -> "Tensor":
+        before, after = (_tensor(each[tensor], tensor).double() for each in places)
+        return after - before
+
     def write(path: Path, changed: Path) -> None:
-        _write(path, changed, [(point, _places(point)) for point in (earlier, later)])
+        _write(path, changed, change)
 
     if not (post.adapter or post.gguf or post.quantised):
         _require_same(earlier, later, post)
     return copied(post, folder / name, write, INSTEAD)
+
+
+def without_replayed(
+    chain: "Sequence[Stage]",
+    place: int,
+    estimator: str,
+    device: str,
+    folder: Path,
+    progress: "Callable[[str], Progress | None]",
+) -> tuple[Path, list[str]]:
+    """Write the end of a chain minus what is left there of the stage at a place, by the later stages' logs.
+
+    Gives its folder, and how far it can be trusted; one that is there is kept. estimator, progress: as in
+    mechdrift.stages.replay. Raises InputError.
+    """
+    from mechdrift.stages.replay import Replayer, left_of
+
+    stage, post = chain[place], chain[-1].after
+    logs = [each.log.digest if each.log else None for each in chain[place:]]
+    points = [point.short for each in chain[place:] for point in (each.before, each.after)]
+    key = hashlib.sha256(json.dumps([estimator, device, logs, points]).encode()).hexdigest()[:16]
+    out = folder / f"{post.short}-without-{stage.name}-{key}"
+    if not out.is_dir():
+        left = left_of(chain, place, estimator, Replayer(post, device), progress)
+
+        def change(tensor: str) -> "Tensor | None":
+            return left.change[tensor].double().cpu() if tensor in left.change else None
+
+        def write(path: Path, changed: Path) -> None:
+            _write(path, changed, change)
+            (changed.parent / NOTES).write_text(json.dumps(left.notes, indent=1) + "\n", encoding="utf-8")
+
+        copied(post, out, write, INSTEAD)
+    notes: list[str] = json.loads((out / NOTES).read_bytes())
+    return out, notes
 
 
 def _places(point: Checkpoint) -> Places:
@@ -55,8 +103,8 @@ def _require_same(*points: Checkpoint) -> None:
             )
 
 
-def _write(path: Path, out: Path, stage: list[tuple[Checkpoint, Places]]) -> None:
-    """One file of weights. Raises OSError."""
+def _write(path: Path, out: Path, change: "Callable[[str], Tensor | None]") -> None:
+    """One file of weights, in float32, minus a change by the tensor's name. Raises OSError."""
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
@@ -65,9 +113,8 @@ def _write(path: Path, out: Path, stage: list[tuple[Checkpoint, Places]]) -> Non
         metadata = file.metadata()
         for name in file.keys():  # noqa: SIM118, no mapping
             weight = file.get_tensor(name)
-            if weight.is_floating_point():
-                before, after = (_tensor(places[name], name).double() for _, places in stage)
-                weight = (weight.double() - (after - before)).float()
+            if weight.is_floating_point() and (taken := change(name)) is not None:
+                weight = (weight.double() - taken).float()
             changed[name] = weight
     try:
         save_file(changed, out, metadata)

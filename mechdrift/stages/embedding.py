@@ -6,7 +6,7 @@ Its linear form is grad metric . E_k, its non-linear form metric(end) - metric(e
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,19 +22,27 @@ Loss = Callable[[Tensors, Any], "Tensor"]
 """The loss of parameters on a batch, as training takes it: a number."""
 
 
+Decay = float | Mapping[str, float]
+"""Weight decay: of all parameters, or of each that is trained, by its name; others stay as they are."""
+
+
+def _decay(of: Decay, name: str) -> float:
+    return of[name] if isinstance(of, Mapping) else of
+
+
 @dataclass(frozen=True)
 class SGD:
     """As torch.optim.SGD without dampening and Nesterov."""
 
     momentum: float = 0.0
-    weight_decay: float = 0.0
+    weight_decay: Decay = 0.0
     kept: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def step(self, state: State, gradients: Tensors, rate: float, _number: int) -> State:
         """The state after a step: v' = mu v + g + lambda theta; theta' = theta - rate v'."""
         parameters = state["parameters"]
         speed = {
-            name: self.momentum * state["momentum"][name] + gradient + self.weight_decay * parameters[name]
+            name: self.momentum * state["momentum"][name] + gradient + _decay(self.weight_decay, name) * parameters[name]
             for name, gradient in gradients.items()
         }
         return {"parameters": {name: parameters[name] - rate * speed[name] for name in parameters}, "momentum": speed}
@@ -46,7 +54,7 @@ class AdamW:
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    weight_decay: float = 0.01
+    weight_decay: Decay = 0.01
     kept: ClassVar[tuple[str, ...]] = ("mean", "square")
 
     def step(self, state: State, gradients: Tensors, rate: float, number: int) -> State:
@@ -59,7 +67,8 @@ class AdamW:
         square = {name: second * state["square"][name] + (1 - second) * each * each for name, each in gradients.items()}
         share, root = rate / (1 - first**number), (1 - second**number) ** 0.5
         parameters = {
-            name: (1 - rate * self.weight_decay) * value - share * mean[name] / (_root(square[name]) / root + self.eps)
+            name: (1 - rate * _decay(self.weight_decay, name)) * value
+            - share * mean[name] / (_root(square[name]) / root + self.eps)
             for name, value in state["parameters"].items()
         }
         return {"parameters": parameters, "mean": mean, "square": square}
@@ -76,12 +85,19 @@ def _root(square: "Tensor") -> "Tensor":
     return torch.where(there, torch.where(there, square, 1.0).sqrt(), 0.0)
 
 
+def _moving(optimizer: Optimizer, parameters: Tensors) -> Tensors:
+    """Those that are trained."""
+    decay = optimizer.weight_decay
+    return {name: parameters[name] for name in decay} if isinstance(decay, Mapping) else parameters
+
+
 def fresh(optimizer: Optimizer, parameters: Tensors) -> State:
-    """The state as a new optimizer begins: nothing kept."""
+    """The state as a new optimizer begins: nothing kept of those that are trained."""
     import torch
 
+    moving = _moving(optimizer, parameters)
     return {"parameters": parameters} | {
-        what: {name: torch.zeros_like(value) for name, value in parameters.items()} for what in optimizer.kept
+        what: {name: torch.zeros_like(value) for name, value in moving.items()} for what in optimizer.kept
     }
 
 
@@ -91,12 +107,14 @@ def stepped(
     """The state after one training step. clip: the gradient's norm is scaled down to it, as torch's clip_grad_norm_ does."""
     import torch
 
-    gradients = torch.func.grad(lambda parameters: loss(parameters, batch))(state["parameters"])
+    moving = _moving(optimizer, state["parameters"])
+    gradients = torch.func.grad(lambda parameters: loss(state["parameters"] | parameters, batch))(moving)
     if clip is not None:
         norm = torch.stack([each.pow(2).sum() for each in gradients.values()]).sum().sqrt()
         scale = torch.clamp(clip / (norm + 1e-6), max=1.0)
         gradients = {name: scale * each for name, each in gradients.items()}
-    return optimizer.step(state, gradients, rate, number)
+    after = optimizer.step(state | {"parameters": moving}, gradients, rate, number)
+    return after | {"parameters": state["parameters"] | after["parameters"]}
 
 
 Steps = Iterable[tuple[Any, float, int]]
