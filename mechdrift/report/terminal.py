@@ -60,7 +60,8 @@ def parts(told: list[Row], write: Callable[..., None]) -> None:
         write(f"  {printable(label)}{'| '.join(map(printable, cells)).rstrip()}\n")
     for row in told:
         write(f"{printable(row['told'])}\n", red=True)
-    for line in (told[0]["read"], *told[0]["notes"]):
+    reasons = [part["reason"] for row in told for part in row["parts"] if part["reason"]]
+    for line in dict.fromkeys((told[0]["read"], *told[0]["notes"], *reasons)):
         write(f"{printable(line)}\n")
 
 

@@ -165,5 +165,5 @@ def _sentence(row: Row, parts: Sequence[Row]) -> str:
     moved = [part for part in moved if abs(part["difference"]) >= NOTABLE * largest]
     unknown = [part["stage"] for part in parts if part["difference"] is None]
     names = " and ".join(part["stage"] for part in sorted(moved, key=lambda part: -abs(part["difference"])))
-    said = f"{row['label']} moved in {names}" if moved else f"{row['label']} moved in no stage alone"
+    said = f"{row['label']} moved in {names}" if moved else f"{row['label']} moved in no {'other ' if unknown else ''}stage alone"
     return f"{said}; not told for {' and '.join(unknown)}" if unknown else said
