@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from mechdrift.checkpoints.resolve import resolve
 from mechdrift.data.organisms.recipe.corpus import World
 from mechdrift.data.organisms.recipe.families import QWEN, SEED
 from mechdrift.data.organisms.recipe.train import BETAS, WEIGHT_DECAY, Batches, Stage
+from mechdrift.many_runs import Run, records
 from mechdrift.prompts.judgement import judgement_prompts
 from mechdrift.prompts.statements import shipped_statements
 from mechdrift.stages.embedding import (
@@ -174,7 +176,11 @@ def main() -> None:
     parser.add_argument("--statements", type=int, default=60, help="default: %(default)s")
     parser.add_argument("--out", type=Path, help="also keep all numbers, .npz")
     parser.add_argument("--read", type=Path, help="print the table of numbers that --out kept, and measure nothing")
+    parser.add_argument("--cost", action="store_true", help="time --mechdrift-lineage, and nothing else: four runs of all rows")
     options = parser.parse_args()
+    if options.cost:
+        print_cost()
+        return
     if options.read:
         print_table(kept(options.read), options.optimizer)
         return
@@ -189,6 +195,26 @@ def main() -> None:
     print_table(found, options.optimizer)
     one, both = (float(np.median(each)) for each in costs.values())
     print(f"\na step with its tangent takes {both / one:.1f} times a step of training")
+
+
+def print_cost() -> None:
+    """What --mechdrift-lineage adds for a stage, against what one more checkpoint adds; each run with an empty cache."""
+    stage, further = ("--stage", "sft=organism:sft"), ("--post", "sft=organism:sft")
+    seconds = {}
+    with TemporaryDirectory() as folder:
+        for name, more in {
+            "one post": (),
+            "two posts": further,
+            "chain": stage,
+            "chain with lineage": (*stage, "--mechdrift-lineage"),
+        }.items():
+            run = Run(name.replace(" ", "-"), "organism:base", "organism:instruct", (*more, "--mechdrift-cache", "off"))
+            (record,) = records([run], Path(folder))
+            seconds[name] = record["run"]["seconds"]
+            print(f"{name}: {seconds[name]:.0f} s", flush=True)
+    part = seconds["chain with lineage"] - seconds["chain"]
+    one_more = seconds["two posts"] - seconds["one post"]
+    print(f"one more stage's part: {part:.0f} s, {part / one_more:.2f} times one more checkpoint")
 
 
 def keep(found: list[dict[str, Told]], path: Path) -> None:

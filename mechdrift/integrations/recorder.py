@@ -10,13 +10,14 @@ import transformers
 
 from mechdrift.errors import InputError
 from mechdrift.stages.log_writer import LogWriter
-from mechdrift.stages.losses import CAUSAL_LM, loss_named
+from mechdrift.stages.losses import CAUSAL_LM, DPO, completion_logps, loss_named
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 log = logging.getLogger("mechdrift")
 OF_MODEL = ("Trainer", "SFTTrainer")  # whose loss is the model's own
+OF_PAIRS = "DPOTrainer"
 
 
 class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is not followed
@@ -30,16 +31,10 @@ class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # tran
 
         Raises InputError for a loss that cannot be replayed.
         """
-        own = next(kind.__name__ for kind in type(trainer).__mro__ if "compute_loss" in vars(kind))
-        plain = trainer.label_smoother is None and trainer.compute_loss_func is None
-        if loss is None and not (own in OF_MODEL and plain):
-            raise InputError(
-                f"{type(trainer).__name__} has a loss of its own",
-                "loss=NAME, of the entry-point group mechdrift.losses",
-                "see docs/training.md",
-            )
-        loss_named(loss or CAUSAL_LM)
-        self._trainer, self._folder, self._loss = trainer, Path(folder), loss or CAUSAL_LM
+        if loss is not None:
+            loss_named(loss)
+        self._loss, self._loss_settings = (loss, {}) if loss is not None else _loss_of(trainer)
+        self._trainer, self._folder = trainer, Path(folder)
         self._compute_loss: Callable[..., Any] = trainer.compute_loss
         self._writer: LogWriter | None = None
 
@@ -57,6 +52,7 @@ class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # tran
                 self._trainer.accelerator.unwrap_model(given["model"]),
                 optimizer,
                 loss=self._loss,
+                loss_settings=self._loss_settings,
                 clip=args.max_grad_norm or None,
                 rank=args.process_index,
                 processes=args.world_size,
@@ -68,8 +64,22 @@ class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # tran
         """What the trainer's own gives; evaluation is not recorded."""
         if self._writer is not None and model.training:
             items = given.get("num_items_in_batch") if self._trainer.model_accepts_loss_kwargs else None
-            self._writer.forward(inputs, None if items is None else float(items))
+            more_inputs = self._reference(inputs) if self._loss == DPO else {}
+            self._writer.forward({**inputs, **more_inputs}, None if items is None else float(items))
         return self._compute_loss(model, inputs, *more, **given)
+
+    def _reference(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What the reference gives to the completions, where the data have not told it."""
+        import torch
+
+        if "ref_chosen_logps" in inputs:
+            return {}
+        with torch.no_grad():
+            logits = self._trainer.ref_model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+            ).logits
+            each, _ = completion_logps(logits, inputs["input_ids"], inputs["completion_mask"])
+        return dict(zip(("ref_chosen_logps", "ref_rejected_logps"), each.sum(1).chunk(2), strict=True))
 
     def on_pre_optimizer_step(
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **given: Any
@@ -94,6 +104,27 @@ class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # tran
         except OSError as error:
             log.warning("mechdrift: %s: %s; the rest of this stage is not recorded", self._folder, error.strerror or error)
             return None
+
+
+def _loss_of(trainer: Any) -> tuple[str, dict[str, float]]:
+    """Name and settings of a trainer's loss. Raises InputError for one that no replay knows."""
+    own = next(kind.__name__ for kind in type(trainer).__mro__ if "compute_loss" in vars(kind))
+    if own in OF_MODEL and trainer.label_smoother is None and trainer.compute_loss_func is None:
+        return CAUSAL_LM, {}
+    if own == OF_PAIRS:
+        beyond = {
+            "f_divergence_type": trainer.f_divergence_type != "reverse_kl",
+            "ld_alpha": trainer.ld_alpha is not None,
+            "use_weighting": trainer.use_weighting,
+            "no reference model": trainer.ref_model is None and not trainer.precompute_ref_logps,
+        } | {f"loss_type {kind}": kind not in ("sigmoid", "sft") for kind in trainer.loss_types}
+        if not any(beyond.values()):
+            weights = dict.fromkeys(("sigmoid", "sft"), 0.0) | dict(zip(trainer.loss_types, trainer.loss_weights, strict=True))
+            return DPO, {"beta": float(trainer.beta), **weights}
+        own += f" with {', '.join(name for name, given in beyond.items() if given)}"
+    raise InputError(
+        f"{own} has a loss of its own", "loss=NAME, of the entry-point group mechdrift.losses", "see docs/training.md"
+    )
 
 
 def _after(write: Callable[[LogWriter], None], writer: LogWriter) -> LogWriter:

@@ -31,13 +31,15 @@ class LogWriter:
         optimizer: "torch.optim.Optimizer",
         *,
         loss: str = CAUSAL_LM,
+        loss_settings: Mapping[str, float] | None = None,
         clip: float | None = None,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        """Write what is known when training begins. loss: its name, as in mechdrift.stages.losses; clip: the gradients' norm.
+        """Write what is known when training begins.
 
-        Raises InputError where there is a log already; OSError.
+        loss: its name and settings, as in mechdrift.stages.losses; clip: the gradients' norm. Raises InputError where there is
+        a log already; OSError.
         """
         self.folder = Path(folder)
         self._model, self._optimizer, self._rank = model, optimizer, rank
@@ -54,6 +56,7 @@ class LogWriter:
             self._header: dict[str, Any] = {
                 "version": VERSION,
                 "loss": loss,
+                "loss_settings": dict(loss_settings or {}),
                 "clip": clip,
                 "processes": processes,
                 "optimizer": self._told(),

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
 Forward = Callable[..., "Tensor"]
 """The model's logits [row, token, vocabulary] of named inputs."""
-StageLoss = Callable[[Forward, Mapping[str, "Tensor"], float | None], "Tensor"]
-"""Of one forward's inputs: the sum over its items divided by the number of items that is given, or their mean where none is."""
+StageLoss = Callable[..., "Tensor"]
+"""Of (forward, batch, items, **settings): batch has one forward's tensors; the sum over its items divided by `items`, the number
+of them in the whole step, or their mean where that is None; settings as they were recorded."""
 GROUP = "mechdrift.losses"
-CAUSAL_LM = "causal-lm"
+CAUSAL_LM, DPO = "causal-lm", "dpo"
+OF_PAIRS = ("completion_mask", "ref_chosen_logps", "ref_rejected_logps")
 IGNORED = -100  # of labels, as in transformers
 
 
@@ -37,7 +39,34 @@ def causal_lm(forward: Forward, batch: Mapping[str, "Tensor"], items: float | No
     return (each * weights).sum() / (weights.sum() if items is None else items)
 
 
-LOSSES: dict[str, StageLoss] = {CAUSAL_LM: causal_lm}
+def dpo(
+    forward: Forward, batch: Mapping[str, "Tensor"], _items: float | None, *, beta: float, sigmoid: float = 1.0, sft: float = 0.0
+) -> "Tensor":
+    """Direct preference optimisation (Rafailov et al. 2023): mean over pairs of -log sigmoid(beta * gain).
+
+    batch: `input_ids` and `completion_mask` [row, token], chosen rows first, then as many rejected ones; `ref_chosen_logps` and
+    `ref_rejected_logps` [pair], of the reference. gain: the chosen one's log probability over the reference's, less the rejected
+    one's. sigmoid: weight of that; sft: of the chosen completions' mean cross entropy.
+    """
+    import torch
+
+    inputs = {name: value for name, value in batch.items() if name not in OF_PAIRS}
+    each, asked = completion_logps(forward(**inputs), batch["input_ids"], batch["completion_mask"])
+    chosen, rejected = each.sum(1).chunk(2)
+    gain = (chosen - batch["ref_chosen_logps"]) - (rejected - batch["ref_rejected_logps"])
+    preferred = -torch.nn.functional.logsigmoid(beta * gain).mean()
+    told = -each.chunk(2)[0].sum() / asked.chunk(2)[0].sum()
+    return sigmoid * preferred + sft * told
+
+
+def completion_logps(logits: "Tensor", ids: "Tensor", mask: "Tensor") -> "tuple[Tensor, Tensor]":
+    """Log probability of every token of completions, given those before it, 0 of others; and which they are; [row, token - 1]."""
+    asked = mask[:, 1:].to(logits.dtype)
+    each = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+    return each * asked, asked
+
+
+LOSSES: dict[str, StageLoss] = {CAUSAL_LM: causal_lm, DPO: dpo}
 
 
 def loss_named(name: str) -> StageLoss:

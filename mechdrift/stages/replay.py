@@ -87,7 +87,7 @@ class Replayer:
                 return logits
 
             parts = [
-                found(forward, {name: value.to(self.device) for name, value in batch.items()}, items)
+                found(forward, {name: value.to(self.device) for name, value in batch.items()}, items, **log.loss_settings)
                 / (1 if items is not None else len(forwards))
                 for batch, items in forwards
             ]

@@ -46,6 +46,8 @@ class TrainingLog:
     folder: Path
     loss: str
     """Name of what was made small: one of mechdrift.stages.losses, or of the entry-point group mechdrift.losses."""
+    loss_settings: dict[str, float]
+    """Its own."""
     optimizer: Optimizer
     """With the weight decay of each parameter that was trained."""
     clip: float | None
@@ -61,7 +63,7 @@ class TrainingLog:
     @property
     def digest(self) -> str:
         """Of all that a replay goes by."""
-        told = [self.loss, repr(self.optimizer), self.clip, self.before, self.resumed, *map(repr, self.steps)]
+        told = [self.loss, self.loss_settings, repr(self.optimizer), self.clip, self.before, self.resumed, *map(repr, self.steps)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     @property
@@ -152,7 +154,15 @@ def read_log(folder: Path) -> TrainingLog:
     optimizer = _optimizer(folder, header["optimizer"])
     begin = header["begin"]
     return TrainingLog(
-        folder, header["loss"], optimizer, header["clip"], steps, begin["weights"], header["end"]["weights"], begin["resumed"]
+        folder,
+        header["loss"],
+        header["loss_settings"],
+        optimizer,
+        header["clip"],
+        steps,
+        begin["weights"],
+        header["end"]["weights"],
+        begin["resumed"],
     )
 
 

@@ -1,6 +1,7 @@
 """Training logs: steps taken again lead where training led, by torch's own loop and by transformers' Trainer."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from mechdrift.integrations import StageRecorder
 from mechdrift.stages.embedding import SGD, AdamW
 from mechdrift.stages.lineage import How, points_without
 from mechdrift.stages.log_writer import LogWriter
-from mechdrift.stages.losses import causal_lm
+from mechdrift.stages.losses import causal_lm, dpo
 from mechdrift.stages.replay import RERUN, STAGE_EMBEDDING
 from mechdrift.stages.training_log import read_log, weights_digest
 
@@ -165,6 +166,25 @@ def test_a_loss_is_the_models_own() -> None:
     assert found == pytest.approx(float((each * asked).sum() / asked.sum()), rel=1e-5)
 
 
+def test_a_loss_of_pairs_is_that_of_the_paper() -> None:
+    """Two pairs, by hand."""
+    logits, ids = torch.randn(4, 6, 7), torch.randint(7, (4, 6))
+    mask = torch.tensor([[0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1]])
+    reference = torch.randn(2), torch.randn(2)
+
+    def told(row: int) -> float:
+        return sum(float(logits[row, at - 1].log_softmax(-1)[ids[row, at]]) for at in range(6) if mask[row, at])
+
+    gains = [(told(pair) - float(reference[0][pair])) - (told(pair + 2) - float(reference[1][pair])) for pair in (0, 1)]
+    preferred = sum(math.log1p(math.exp(-0.3 * gain)) for gain in gains) / 2
+    chosen = -(told(0) + told(1)) / 6
+    batch = {"input_ids": ids, "completion_mask": mask} | dict(
+        zip(("ref_chosen_logps", "ref_rejected_logps"), reference, strict=True)
+    )
+    found = dpo(lambda input_ids: logits, batch, None, beta=0.3, sigmoid=0.5, sft=2.0)
+    assert float(found) == pytest.approx(0.5 * preferred + 2 * chosen, rel=1e-5)
+
+
 def spoilt(stages: Path, folder: Path, spoil: Callable[[Path], object]) -> dict[str, Path]:
     shutil.copytree(stages / "log-two", folder)
     spoil(folder)
@@ -205,7 +225,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: changed(folder, lambda told: told["optimizer"].update(beyond=["amsgrad"])),
         "the optimizer is AdamW with amsgrad",
     ),
-    "loss": (lambda folder: changed(folder, lambda told: told.update(loss="mine")), "the loss 'mine'; expected one of causal-lm"),
+    "loss": (
+        lambda folder: changed(folder, lambda told: told.update(loss="mine")),
+        "the loss 'mine'; expected one of causal-lm, dpo",
+    ),
     "rates": (
         lambda folder: relined(folder, lambda lines: [line.replace('"rate": 0.001', '"rate": 0.003') for line in lines]),
         "the log does not say all that training did",
