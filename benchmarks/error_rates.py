@@ -1,7 +1,7 @@
 """How often verdicts are wrong, measured on the organisms: the tables of docs/error-rates.md.
 
-Every run leaves its record in the folder of --runs; what is there is not measured again, so a series that was killed goes on, and
-a longer one adds to a shorter one.
+Every run leaves its record in the folder of --runs; what is there, or was kept by --write, is not measured again: a series that
+was killed goes on, and a longer one adds to a shorter one.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from rates import kept
 from rates.bars import Judged, bars_table
 from rates.flips import flip_runs, flip_table
 from rates.null import benign_runs, null_table, outputs, rounded_runs, write_rounded
@@ -40,10 +41,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200, help="split seeds of the flips; default: %(default)s")
     parser.add_argument("--power-seeds", type=int, default=3, help="split seeds of a planted drift's point; default: %(default)s")
     parser.add_argument("--records-only", action="store_true", help="measure nothing: tables of the records that are there")
-    parser.add_argument("--write", action="store_true", help=f"write the tables into {PAGE.name}, between its marks")
+    parser.add_argument(
+        "--write", action="store_true", help=f"keep what was measured in {kept.KEPT.name}, and write the tables into {PAGE.name}"
+    )
+    parser.add_argument("--again", action="store_true", help="measure again what was kept: after a change of what is measured")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     options.runs.mkdir(parents=True, exist_ok=True)
+    if not options.again:
+        kept.unpack(options.runs)
     if not options.records_only:
         try:
             for section in options.sections or SECTIONS:
@@ -54,6 +60,7 @@ def main() -> None:
     for section, told in text.items():
         print(f"\n## {section}\n\n{told}")
     if options.write:
+        kept.pack(options.runs)
         PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
 
 

@@ -53,7 +53,7 @@ def write_symmetric(folder: Path) -> None:
 
     for name, symmetry in SYMMETRIES.items():
         copy, told = _copy(folder, name), _copy(folder, name).with_suffix(".json")
-        if told.is_file():
+        if told.is_file() and copy.is_dir():
             continue
         checkpoint = resolve(_origin(name))
         model, other = (load_model(checkpoint, torch.float32, "cpu") for _ in range(2))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rates import kept
 from rates.bars import Judged
 from rates.flips import flip_runs, flip_table
 from rates.null import benign_runs, broken_bounds, null_table, rounded_runs
@@ -130,3 +131,32 @@ def test_a_row_of_a_record_is_judged_by_its_own_limit() -> None:
     assert (judged.bounds, judged.origin, judged.n) == ([0.8], 1.0, 100)
     with pytest.raises(ValueError, match="nothing is sampled"):
         Judged("a", judged.limit, 1, 1.0, "spread", 0).rates(0.9)
+
+
+def test_what_is_kept_is_read_where_nothing_was_measured_and_the_newer_goes_over_the_older(tmp_path: Path) -> None:
+    file, of = tmp_path / "kept.jsonl", [run for run in flip_runs(3) if run.name.startswith("null")]
+    for name, verdict, runs in (("first", "held", of[:2]), ("second", "drifted", of[1:])):
+        (tmp_path / name).mkdir()
+        for run in runs:
+            leave(tmp_path / name, run, row("truth.a", verdict, 0.123456789123))
+        kept.pack(tmp_path / name, file)
+    (tmp_path / "third").mkdir()
+    leave(tmp_path / "third", of[2], row("truth.a", "undecided", 0.5))
+    kept.unpack(tmp_path / "third", file)
+    told = flip_table(tmp_path / "third", 3)
+    assert line_of(told, "truth.a")[2] == "held 1, drifted 1, undecided 1", "what is in the folder stays"
+    record = json.loads((tmp_path / "third" / f"{of[0].name}.json").read_text())
+    measured = row("truth.a", "held", 0.123456789)
+    assert Judged.of_row(record["rows"][0], record["settings"]["gated_as_shipped"], 0.01).n == 100
+    assert {name: record["rows"][0][name] for name in ("estimate", "verdict", "role", "null")} == {
+        name: measured[name] for name in ("estimate", "verdict", "role", "null")
+    }
+
+
+def test_numbers_that_are_no_records_are_kept_as_they_are(tmp_path: Path) -> None:
+    file, told = tmp_path / "kept.jsonl", {"refused, harmful": {"all": 0.5}}
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "outputs-instruct.json").write_text(json.dumps(told))
+    kept.pack(tmp_path / "runs", file)
+    kept.unpack(tmp_path / "other", file)
+    assert json.loads((tmp_path / "other" / "outputs-instruct.json").read_text()) == told
