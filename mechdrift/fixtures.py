@@ -110,7 +110,7 @@ def mechdrift_hand_set(pytestconfig: pytest.Config) -> "HandSet":
 @pytest.fixture(scope="session")
 def mechdrift_tier(pytestconfig: pytest.Config) -> "Tier":
     """How many items are asked."""
-    return _run(pytestconfig).tier
+    return _run(pytestconfig).asking
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,7 @@ def planned(run: "ComparingRun") -> dict[str, Work | str]:
             pair,
             recorder,
             generator_for(recorder, settings.generator, settings.vllm_args, pair.points),
-            run.tier,
+            run.asking,
             run.statements,
             run.pairs,
             run.instructions,

@@ -14,7 +14,7 @@ from mechdrift import fixtures
 from mechdrift.baselines import Baselines
 from mechdrift.chains import BASE, BASE_TO_POST, POST, WITHOUT, Between, compared, moves, neighbours, without
 from mechdrift.errors import InputError, Unmeasurable
-from mechdrift.findings import Finding
+from mechdrift.findings import Finding, registered
 from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.marks import asked_by, asked_from, between_of, told_of
 from mechdrift.option_values import OFF
@@ -86,9 +86,9 @@ class ComparingRun:
     points: "dict[str, Checkpoint]" = field(default_factory=dict)
     """All checkpoints by name: base, stages, posts, post without a stage; none before they are resolved."""
     absent: dict[str, str] = field(default_factory=dict)
+    """Why post without a stage cannot be had, by its name."""
     lineage_notes: list[str] = field(default_factory=list)
     """How far the replays of training logs can be trusted."""
-    """Why post without a stage cannot be had, by its name."""
     statements: "tuple[Statement, ...]" = ()
     pairs: "tuple[WrittenPair, ...]" = ()
     """The user's; none where the shipped tables' are asked."""
@@ -144,6 +144,11 @@ class ComparingRun:
     def tier(self) -> Tier:
         """How many items are asked."""
         return TIERS[self.settings.tier]
+
+    @property
+    def asking(self) -> Tier:
+        """The tier without what --mechdrift-only leaves out, so that nothing is read for rows that nobody asks."""
+        return replace(self.tier, left_out=self.tier.left_out | (registered().keys() - self.findings.keys()))
 
     # Before the tests
 

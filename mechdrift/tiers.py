@@ -50,10 +50,10 @@ class Tier:
 
 
 REPLIES = (  # to be made token by token, which is most of what refusal costs
-    *("harmful", "harmless", "change_harmful", "change_harmless"),
-    *("ablation", "addition", "ablation_transfer", "addition_transfer"),
+    *("refusal.harmful", "refusal.harmless", "refusal.change_harmful", "refusal.change_harmless"),
+    *("refusal.ablation", "refusal.addition", "refusal.ablation_transfer", "refusal.addition_transfer"),
 )
-ACROSS = ("recovery_forward", "recovery_backward", "recovery_asymmetry")  # half of all sweeps
+ACROSS = ("knowledge.recovery_forward", "knowledge.recovery_backward", "knowledge.recovery_asymmetry")  # half of all sweeps
 STEERED = ("steering_transfer", "steering_transfer_by", "steering_backward", "steering_effect")
 
 TIERS = {
@@ -68,8 +68,8 @@ TIERS = {
             blocks=2,
             left_out=frozenset(
                 [
-                    *(f"refusal.{name}" for name in REPLIES),
-                    *(f"knowledge.{name}" for name in ACROSS),
+                    *REPLIES,
+                    *ACROSS,
                     *(f"truth.{name}" for name in STEERED),
                     "truth.judgement_direction",  # a reading of its own
                 ]

@@ -23,12 +23,11 @@ from mechdrift.prompts.pairs import FORMS, Form, PromptPair
 from mechdrift.prompts.written_pairs import WrittenPair
 from mechdrift.stats import Proportion
 from mechdrift.suites.knowledge_pairs import Asking
-from mechdrift.tiers import Tier
+from mechdrift.tiers import ACROSS, Tier
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, knowledge"
 MEASURES = "mechdrift.measures"
 
-ACROSS = tuple(f"knowledge.recovery_{way}" for way in ("forward", "backward", "asymmetry"))
 FINDINGS = tuple(
     Finding(f"knowledge.{name}", claim, source, f"{MEASURES}.{measure}", needs="base", rows=len(FORMS))
     for name, claim, source, measure in (

@@ -29,7 +29,7 @@ from mechdrift.suites.refusal_direction import SIDES, Fitted, Site, arms_of, tri
 from mechdrift.suites.structure import read_structure
 from mechdrift.suites.truthfulness import JUDGED_SPLITS, judged_gaps, judged_questions
 from mechdrift.suites.truthfulness_steering import asked_of, options_of, said_under, steering_of
-from mechdrift.tiers import Tier
+from mechdrift.tiers import REPLIES, Tier
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def refusal(asked: Asked) -> None:
             tried(recordings, points[which], apart, {on: prompts[which][on, "choose"] for on in SIDES})
         tests = {on: prompts[which][on, "test"] for on in SIDES}
         arms: list[Arm] = arms_of(apart, apart, Site(0, 0), *(len(tests[on].ids) for on in SIDES))
-        if asked.tier.asks("refusal.harmful"):
+        if any(map(asked.tier.asks, REPLIES)):
             both = [*tests["harmful"].ids, *tests["harmless"].ids]
             scored_replies(recordings, asked.generator, points[which], both, tests["harmful"].thinking, arms, REPLY_TOKENS)
         if which == "post":

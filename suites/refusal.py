@@ -21,7 +21,7 @@ from mechdrift.prompts.instructions import Instruction, Instructions
 from mechdrift.prompts.statements import Split
 from mechdrift.prompts.texts import drawn
 from mechdrift.suites.refusal_direction import SIDES, Fitted, Site, arms_of, choose, fit, openers_of
-from mechdrift.tiers import Tier
+from mechdrift.tiers import REPLIES, Tier
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, refusal"
 ARDITI = "Arditi et al. 2024, arXiv 2406.11717"
@@ -138,7 +138,7 @@ def read_refusal(
             arms = arms_of(own, other, site, *(len(tests[on].ids) for on in SIDES))
         both = [*tests["harmful"].ids, *tests["harmless"].ids]
         found: dict[str, Scored | Unmeasurable] = {}
-        if tier.asks("refusal.harmful"):  # which every row of replies rests on
+        if any(map(tier.asks, REPLIES)):
             found = scored_replies(
                 recordings, generator, points[which], both, tests["harmful"].thinking, arms, REPLY_TOKENS, classifier, keep
             )

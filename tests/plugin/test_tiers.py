@@ -111,3 +111,13 @@ def test_a_plan_needs_one_process(compare: Callable[..., Any]) -> None:
     run = compare(*PAIR, "--mechdrift-plan", "-n", "2", process=True)
     assert run.code == 4
     assert "leave -n out" in run.err
+
+
+def test_patching_across_models_is_not_done_where_none_of_its_rows_is_asked(
+    compare: Callable[..., Any], small: list[str]
+) -> None:
+    """It is half of all sweeps."""
+    only = ("--mechdrift-plan", "--mechdrift-only", "knowledge.location")
+    own = planned(compare(*PAIR, *small, *only).out)["knowledge"]
+    both = planned(compare(*PAIR, *small, *only, "--mechdrift-only", "knowledge.recovery_forward").out)["knowledge"]
+    assert own[1] < 0.8 * both[1]
