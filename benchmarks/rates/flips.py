@@ -7,6 +7,7 @@ from mechdrift.many_runs import Run
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.judgement import judgement_prompts
 from mechdrift.prompts.statements import Split, shipped_statements
+from mechdrift.verdict.profiles import load_profile
 
 from .null import NO_SHORT_CUT, ORIGIN
 from .tables import percent, read, rows_of, share, table
@@ -15,36 +16,36 @@ PAIRS = {"null": (ORIGIN, "organism:retrained@0"), "real": ("organism:base", ORI
 
 
 def flip_runs(seeds: int) -> list[Run]:
-    """Both pairs at each seed; seed by seed, so that a killed series has as many of either."""
+    """Both pairs at each seed, asked for the gates; seed by seed, so that a killed series has as many of either."""
+    gates = sorted(name for name, rule in load_profile("base-to-post").rules.items() if rule.role == "gate")
+    only = [word for name in gates for word in ("--mechdrift-only", name)]
     return [
-        Run(f"{which}-seed={seed}", base, post, (NO_SHORT_CUT, "--mechdrift-seed", str(seed)))
+        Run(f"{which}-seed={seed}", base, post, (NO_SHORT_CUT, "--mechdrift-seed", str(seed), *only))
         for seed in range(seeds)
         for which, (base, post) in PAIRS.items()
     ]
 
 
 def flip_table(folder: Path, seeds: int) -> str:
-    """Rows with a limit whose verdict is not the same at all seeds; a flip is a seed at which it is not the most frequent one."""
+    """Gates whose verdict is not the same at all seeds; a flip is a seed at which it is not the most frequent one."""
     found = read(folder, (run.name for run in flip_runs(seeds)))
     parts = []
     for which, (base, post) in PAIRS.items():
         records = [record for name, record in found.items() if name.startswith(f"{which}-")]
-        verdicts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        verdicts: dict[str, Counter[str]] = defaultdict(Counter)
         for record in records:
             for label, row in rows_of(record).items():
-                if row["limit"]:
-                    verdicts[label, row["role"]][row["verdict"]] += 1
+                if row["role"] == "gate":
+                    verdicts[label][row["verdict"]] += 1
         lines = []
-        for (label, role), counts in sorted(verdicts.items()):
+        for label, counts in sorted(verdicts.items()):
             flips = counts.total() - max(counts.values())
             if flips:
                 told = ", ".join(f"{verdict} {times}" for verdict, times in counts.most_common())
-                lines.append([label, role, told, share(flips, counts.total())])
+                lines.append([label, told, share(flips, counts.total())])
         steady = len(verdicts) - len(lines)
-        lines.append([f"the other {steady} rows with a limit", "", "one verdict", share(0, len(records))])
-        parts.append(
-            f"{base} and {post}, {len(records)} seeds:\n\n{table(['row', 'role', 'verdicts', 'seeds that flip'], lines)}"
-        )
+        lines.append([f"the other {steady} gates", "one verdict", share(0, len(records))])
+        parts.append(f"{base} and {post}, {len(records)} seeds:\n\n{table(['gate', 'verdicts', 'seeds that flip'], lines)}")
     return "\n\n".join([*parts, _shared()])
 
 

@@ -108,8 +108,8 @@ def test_flips_are_the_seeds_off_the_most_frequent_verdict(tmp_path: Path) -> No
         leave(tmp_path, null, row("truth.a", verdict, 0.9), row("truth.b", "held", 0.9))
         leave(tmp_path, real, row("truth.a", "held", 0.9))
     null, real = flip_table(tmp_path, 4).split("organism:base and organism:instruct, 4 seeds")
-    assert line_of(null, "truth.a")[1:4] == ["gate", "held 3, undecided 1", "1 of 4 [0.6%, 80.6%]"]
-    assert line_of(null, "the other 1 rows with a limit")[3] == "0 of 4 [0.0%, 60.2%]"
+    assert line_of(null, "truth.a")[1:3] == ["held 3, undecided 1", "1 of 4 [0.6%, 80.6%]"]
+    assert line_of(null, "the other 1 gates")[2] == "0 of 4 [0.0%, 60.2%]"
     assert "| truth.a |" not in real
 
 
@@ -144,7 +144,7 @@ def test_what_is_kept_is_read_where_nothing_was_measured_and_the_newer_goes_over
     leave(tmp_path / "third", of[2], row("truth.a", "undecided", 0.5))
     kept.unpack(tmp_path / "third", file)
     told = flip_table(tmp_path / "third", 3)
-    assert line_of(told, "truth.a")[2] == "held 1, drifted 1, undecided 1", "what is in the folder stays"
+    assert line_of(told, "truth.a")[1] == "held 1, drifted 1, undecided 1", "what is in the folder stays"
     record = json.loads((tmp_path / "third" / f"{of[0].name}.json").read_text())
     measured = row("truth.a", "held", 0.123456789)
     assert Judged.of_row(record["rows"][0], record["settings"]["gated_as_shipped"], 0.01).n == 100
