@@ -212,5 +212,5 @@ def test_the_command_that_measures_again_names_the_files() -> None:
     given = {name.removeprefix("--mechdrift-").replace("-", "_"): value for name, value in DEFAULTS.items()}
     del given["no_identity_shortcut"]
     given |= {"only": (), "harmful": "my set.csv:goal", "identity_shortcut": True}
-    command = Settings(base="a", posts=(("post", "b"),), stages=(), **given).command("refusal.rate")
+    command = Settings(base="a", posts=(("post", "b"),), stages=(), stage_logs=(), **given).command("refusal.rate")
     assert command == "pytest --base a --post b --mechdrift-harmful 'my set.csv:goal' --mechdrift-only refusal.rate"

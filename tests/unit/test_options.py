@@ -22,7 +22,9 @@ def settings(**given: Any) -> Settings:
     """As asked, the rest by default."""
     names = {name.removeprefix("--mechdrift-").replace("-", "_"): value for name, value in DEFAULTS.items()}
     names.pop("no_identity_shortcut")
-    return Settings(base="a", posts=(("post", "b"),), stages=(), identity_shortcut=True, **names | {"only": ()} | given)
+    return Settings(
+        base="a", posts=(("post", "b"),), stages=(), stage_logs=(), identity_shortcut=True, **names | {"only": ()} | given
+    )
 
 
 def test_generators() -> None:
