@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mechdrift.checkpoints.identity import Memory
+from mechdrift.checkpoints.resolve import Resolver
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.many_runs import Run, records
 from mechdrift.report.text import interval, printable
@@ -100,9 +102,10 @@ def bisect(request: Request, say: Callable[[str], object]) -> None:
     """Search, and say a line for each measurement, then the answer. Raises InputError, and Unmeasurable where there is none."""
     checkpoints = ordered(request.checkpoints, request.by_step)
     label = row_of(request.row)
+    resolver = Resolver(Memory(request.runs / "identities"))
 
     def ask(place: int) -> Row:
-        run = _run(request, checkpoints[place])
+        run = _run(request, checkpoints[place], resolver)
         (record,) = records([run], request.runs)
         row = next((row for row in record["rows"] if row["label"] == label), None)
         if row is None:
@@ -155,10 +158,10 @@ def ordered(checkpoints: Sequence[str], by_step: bool) -> list[str]:
     return list(checkpoints)
 
 
-def _run(request: Request, checkpoint: str) -> Run:
-    """What measures the row's finding at a checkpoint."""
+def _run(request: Request, checkpoint: str, resolver: Resolver) -> Run:
+    """What measures the row's finding at a checkpoint. A record goes by what lies under the names: both may be written again."""
     finding = finding_of(row_of(request.row))
-    what = [request.base, checkpoint, finding, *request.options]
+    what = [*(resolver.resolve(spec).short for spec in (request.base, checkpoint)), finding, *request.options]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9@.=_+-]+", "-", checkpoint).strip("-")[-80:]
     return Run(f"{name}-{key}", request.base, checkpoint, ("--mechdrift-only", finding, *request.options))

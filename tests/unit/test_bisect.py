@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,19 @@ from recorded import record, row, written
 from mechdrift import bisect
 from mechdrift.bisect import Request, Search, ordered
 from mechdrift.errors import InputError, Unmeasurable
+
+
+class Contents:
+    """Of checkpoints: their names, until they are written again."""
+
+    written_again: frozenset[str] = frozenset()
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def resolve(self, spec: str) -> Any:
+        """As far as a name goes by it."""
+        return SimpleNamespace(short=f"{spec} again" if spec in self.written_again else spec)
 
 
 def search(verdicts: list[str], estimates: list[float] | None = None) -> Search:
@@ -79,7 +93,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
     def records(runs: Any, folder: Path) -> Any:
         for run in runs:
-            asked.append(run.post)
+            asked.append(run.name)
             gone = int(run.post.rpartition("-")[2]) > 300
             path = written(tmp_path / "one.json", record(row("truth.clean_gap", *((0.2, "drifted") if gone else (0.9, "held")))))
             import json
@@ -87,6 +101,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
             yield json.loads(path.read_text())
 
     monkeypatch.setattr(bisect, "records", records)
+    monkeypatch.setattr(bisect, "Resolver", Contents)
     return asked
 
 
@@ -106,6 +121,18 @@ def test_the_answer_names_both_sides(measured: list[str], tmp_path: Path) -> Non
     assert answer == "truth.clean_gap drifted first at c-400; it had not at c-300; 4 of 8 checkpoints measured"
     assert len(each) == len(measured) == 4
     assert each[0] == "c-800: drifted 0.200 [0.150, 0.250]"
+
+
+def test_what_was_written_again_under_its_name_is_measured_again(
+    measured: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record has another name."""
+    said(tmp_path)
+    monkeypatch.setattr(Contents, "written_again", frozenset(["c-800"]))
+    said(tmp_path)
+    assert len(measured) == 8
+    assert len(set(measured)) == 5
+    assert len({name for name in measured if name.startswith("c-800")}) == 2
 
 
 def test_a_row_that_is_not_there_is_named(measured: list[str], tmp_path: Path) -> None:
