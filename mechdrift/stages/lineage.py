@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.chains import BASE, Between, without
 from mechdrift.errors import InputError
 from mechdrift.stages.replay import BY_TASK_VECTOR, RERUN, STAGE_EMBEDDING
-from mechdrift.stages.without_stage import INSTEAD, without_replayed, without_stage
+from mechdrift.stages.without_stage import INSTEAD, require_same, without_replayed, without_stage
 from mechdrift.verdict.baseline import Difference, difference, has_number, incomparable
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def _replayed(points: "Mapping[str, Checkpoint]", names: Sequence[str], place: i
     for point in (chain[place].before, *(stage.after for stage in chain[place:])):
         if point.adapter or point.gguf or point.quantised:
             raise InputError(f"{point.spec}: no exact safetensors of its own", "weights whose steps can be taken again", INSTEAD)
+    require_same(chain[place].before, *(stage.after for stage in chain[place:]))
     assert how.kept
     try:
         return without_replayed(chain, place, how.estimator, how.device, how.kept, how.progress)

@@ -119,7 +119,7 @@ def left_of(
     notes = []
     for number, after in enumerate(later):
         log, end = _log_of(after), replayer.parameters(after.after)
-        _require_same(log, after, start, end)
+        _require_its(log, after, start, end)
         loss, told = replayer.loss(log), progress(f"{estimator}: {stage.name} through {after.name}")
         state, displacement = _began(log, start, displacement, after.name)
         if estimator == STAGE_EMBEDDING:
@@ -143,7 +143,7 @@ def _log_of(stage: Stage) -> TrainingLog:
     return stage.log
 
 
-def _require_same(log: TrainingLog, stage: Stage, start: Tensors, end: Tensors) -> None:
+def _require_its(log: TrainingLog, stage: Stage, start: Tensors, end: Tensors) -> None:
     """Raise InputError where the log is of other weights."""
     for when, digest, point, weights in (
         ("begins", log.before, stage.before, start),

@@ -46,7 +46,7 @@ def without_stage(earlier: Checkpoint, later: Checkpoint, post: Checkpoint, fold
         _write(path, changed, change)
 
     if not (post.adapter or post.gguf or post.quantised):
-        _require_same(earlier, later, post)
+        require_same(earlier, later, post)
     return copied(post, folder / name, write, INSTEAD)
 
 
@@ -89,7 +89,7 @@ def _places(point: Checkpoint) -> Places:
     return {tensor.name: path for path in weight_files(point.spec, point.folder) for tensor in tensors(path)}
 
 
-def _require_same(*points: Checkpoint) -> None:
+def require_same(*points: Checkpoint) -> None:
     """Raise InputError for the first tensor that one has and another has not, or in another shape."""
     found = []
     for point in points:

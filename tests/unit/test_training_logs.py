@@ -15,6 +15,9 @@ from tiny import write_tiny
 
 from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.data.organisms.recipe.corpus import World
+from mechdrift.data.organisms.recipe.families import QWEN, SEED, load
+from mechdrift.data.organisms.recipe.train import Batches, Stage, train_stage
 from mechdrift.errors import InputError
 from mechdrift.integrations import StageRecorder
 from mechdrift.stages.embedding import SGD, AdamW
@@ -252,6 +255,33 @@ def test_a_log_of_other_checkpoints_is_named(stages: Path, tmp_path: Path) -> No
     assert "log-two: the log ends at weights" in str(why)
     _, why, _ = without_first(chain(stages), tmp_path, {"one": stages / "log-one"})
     assert "no log of stage post; expected one of every later stage; add --stage-log post=DIR" in str(why)
+
+
+def test_a_chain_whose_widths_differ_is_named(stages: Path, tmp_path: Path) -> None:
+    write_tiny(tmp_path / "wide", hidden_size=48)
+    _, why, _ = without_first(chain(stages, base=tmp_path / "wide"), tmp_path, {"post": stages / "log-two"})
+    assert "expected one architecture" in str(why)
+
+
+def test_the_organisms_own_recipe_is_recorded_and_done_again(tmp_path: Path) -> None:
+    """With its weights of tokens, and its masks of what a verdict may not look at; a bfloat16 checkpoint to begin with."""
+    start = resolve("organism:sft")
+    stage = Stage("short", 2, 1e-4, 2, {"judging": 0.7, "conversing": 0.3}, warmup=1, through_period=0.5)
+    model, tokenizer = load(start.folder)
+    train_stage(
+        model, Batches(World(SEED, QWEN.kinds), tokenizer, stage, 0), stage, "cpu", tmp_path, lambda _: None, tmp_path / "log"
+    )
+    model.save_pretrained(tmp_path / "post")
+    tokenizer.save_pretrained(tmp_path / "post")
+    log = read_log(tmp_path / "log")
+    (((batch, _),), _) = (log.batches(step) for step in log.steps)
+    assert batch["attention_mask"].dtype == torch.bool
+    assert batch["attention_mask"].shape == (2, 1, 256, 256)
+    points = {"base": resolve("organism:base"), "one": start, "post": resolve(str(tmp_path / "post"))}
+    how = How(RERUN, {"post": tmp_path / "log"}, "cpu", tmp_path / "kept")
+    _, absent, notes = points_without(points, ["one"], "post", tmp_path, resolve, how)
+    assert not absent
+    assert notes == ["post, replayed, ends 0.0% of its change away from its checkpoint"]
 
 
 def test_an_embedding_that_cannot_be_trusted_is_none(stages: Path, tmp_path: Path) -> None:
