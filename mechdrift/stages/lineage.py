@@ -90,12 +90,14 @@ def _replayed(points: "Mapping[str, Checkpoint]", names: Sequence[str], place: i
     assert how.kept
     try:
         return without_replayed(chain, place, how.estimator, how.device, how.kept, how.progress)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"no memory on {how.device} for the steps of {names[-1]}", "room for training in float32, twice", BY_TASK_VECTOR
-        ) from error
+    except InputError:
+        raise
+    except Exception as error:  # of a loss, or of a model that is not given what it was given in training
+        if is_out_of_memory(error):
+            found, expected = f"no memory on {how.device} for the steps of training", "room for training in float32, twice"
+        else:
+            found, expected = f"the steps cannot be taken again: {error!r}", "what the model was given, and its loss"
+        raise InputError(found, expected, BY_TASK_VECTOR) from error
 
 
 def lineage(

@@ -6,6 +6,7 @@ estimated. Both go stage by stage from the checkpoints themselves, so what a rep
 the replayed steps lead from checkpoint to checkpoint.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -219,7 +220,8 @@ def _retold(stage: Stage, start: Tensors, end: Tensors, replayed: Tensors) -> st
     change, missed = (_norm({name: value - other[name] for name, value in end.items()}) for other in (start, replayed))
     gap = missed / change if change else 0.0
     told = f"{stage.name}, replayed, ends {gap:.1%} of its change away from its checkpoint"
-    allowed = REPLAY_GAP_AT_MOST + (_rounding(stage.before) + _rounding(stage.after)) * _norm(end) / max(change, 1e-30)
+    rounded = math.hypot(rounding(stage.before), rounding(stage.after)) * _norm(end)
+    allowed = REPLAY_GAP_AT_MOST + rounded / max(change, 1e-30)
     if not gap <= allowed:
         raise InputError(told, f"at most {allowed:.1%}: the log does not say all that training did", BY_TASK_VECTOR)
     return told
@@ -229,12 +231,12 @@ def _norm(parameters: Tensors) -> float:
     return sum(float(value.double().pow(2).sum()) for value in parameters.values()) ** 0.5
 
 
-def _rounding(point: Checkpoint) -> float:
-    """By which share of itself a stored weight may be off."""
+def rounding(point: Checkpoint) -> float:
+    """By which share of itself a stored weight is off, as a root mean square: half a step, evenly spread, at any mantissa."""
     import torch
 
     from mechdrift.checkpoints.shards import tensors, weight_files
 
     kinds = {tensor.dtype for path in weight_files(point.spec, point.folder) for tensor in tensors(path)}
     steps = {"BF16": torch.finfo(torch.bfloat16).eps, "F16": torch.finfo(torch.float16).eps}
-    return max((steps[kind] / 2 for kind in kinds if kind in steps), default=0.0)
+    return max((steps[kind] / 2 / 6**0.5 for kind in kinds if kind in steps), default=0.0)

@@ -139,6 +139,13 @@ def weights_digest(named: "Iterable[tuple[str, Tensor]]") -> str:
 def read_log(folder: Path) -> TrainingLog:
     """Raises InputError where there is none, it has no end, steps are missing, or its optimizer is not known."""
     header = _json(folder / HEADER)
+    try:
+        return _read(folder, header)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{folder}: not the log of a stage: {error!r}", f"a log of version {VERSION}", AGAIN) from error
+
+
+def _read(folder: Path, header: dict[str, Any]) -> TrainingLog:
     if header.get("version") != VERSION:
         raise InputError(f"{folder / HEADER}: version {header.get('version')}", f"{VERSION}", AGAIN)
     if header["end"] is None:

@@ -24,7 +24,7 @@ from mechdrift.stages.embedding import SGD, AdamW
 from mechdrift.stages.lineage import How, points_without
 from mechdrift.stages.log_writer import LogWriter
 from mechdrift.stages.losses import causal_lm, dpo
-from mechdrift.stages.replay import RERUN, STAGE_EMBEDDING
+from mechdrift.stages.replay import RERUN, STAGE_EMBEDDING, rounding
 from mechdrift.stages.training_log import read_log, weights_digest
 
 
@@ -236,6 +236,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: relined(folder, lambda lines: [line.replace('"rate": 0.001', '"rate": 0.003') for line in lines]),
         "the log does not say all that training did",
     ),
+    "a key gone": (lambda folder: changed(folder, lambda told: told.pop("begin")), "not the log of a stage: KeyError('begin')"),
+    "no step": (lambda folder: relined(folder, lambda lines: ["[]", *lines[1:]]), "not the log of a stage: TypeError"),
     "another version": (lambda folder: changed(folder, lambda told: told.update(version=9)), "version 9; expected 1"),
 }
 
@@ -282,6 +284,27 @@ def test_the_organisms_own_recipe_is_recorded_and_done_again(tmp_path: Path) -> 
     _, absent, notes = points_without(points, ["one"], "post", tmp_path, resolve, how)
     assert not absent
     assert notes == ["post, replayed, ends 0.0% of its change away from its checkpoint"]
+
+
+def test_steps_that_cannot_be_taken_again_are_named(stages: Path, tmp_path: Path) -> None:
+    """A loss that asks for what was not recorded."""
+    header = lambda folder: changed(folder, lambda told: told.update(loss="dpo", loss_settings={"beta": 0.1}))  # noqa: E731
+    found, why, _ = without_first(chain(stages), tmp_path / "kept", spoilt(stages, tmp_path / "log", header))
+    assert found is None
+    assert "the steps cannot be taken again: KeyError('completion_mask')" in str(why)
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_what_rounding_explains_is_what_rounding_does(tmp_path: Path, dtype: torch.dtype, least: float) -> None:
+    write_tiny(tmp_path / "exact")
+    model = load_model(resolve(str(tmp_path / "exact")), torch.float32, "cpu")
+    exact = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    saved(model.to(dtype), tmp_path / "exact", tmp_path / "rounded")
+    off = sum(float((weight.detach().float() - exact[name]).pow(2).sum()) for name, weight in model.named_parameters())
+    size = sum(float(weight.pow(2).sum()) for weight in exact.values())
+    assert rounding(resolve(str(tmp_path / "exact"))) == 0.0
+    assert (off / size) ** 0.5 == pytest.approx(rounding(resolve(str(tmp_path / "rounded"))), rel=0.1)
+    assert rounding(resolve(str(tmp_path / "rounded"))) < least
 
 
 def test_an_embedding_that_cannot_be_trusted_is_none(stages: Path, tmp_path: Path) -> None:
