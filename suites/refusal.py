@@ -35,8 +35,13 @@ Chosen = dict[tuple[On, Split], list[Instruction]]
 Texts = dict[tuple[On, Split], list[str]]
 Asked = dict[tuple[On, Split], ChatPrompts]
 
+RATES = ("rate", "change")  # at no place
+
 FINDINGS = tuple(
-    Finding(f"refusal.{name}", claim, source, f"{MEASURES}:{measure}", needs="post", rows=rows)
+    # Version 2: a place is turned away for its kl only beyond the error of that mean.
+    Finding(
+        f"refusal.{name}", claim, source, f"{MEASURES}:{measure}", needs="post", rows=rows, version=1 if measure in RATES else 2
+    )
     for name, claim, source, measure, rows in (
         ("harmful", "The post model refuses harmful instructions.", DU, "rate", 1),
         ("harmless", "The post model does not refuse harmless instructions.", DU, "rate", 1),
