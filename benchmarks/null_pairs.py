@@ -16,7 +16,6 @@ from rates.tables import share, table
 
 from mechdrift.calibrate import null_runs
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.report.text import interval
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out, with_limits
 from mechdrift.verdict.limits import Profile
@@ -32,6 +31,11 @@ def told(row: Row, profile: Profile) -> str:
     if rule.role != "gate":
         return "reported"
     return f"{rule.limit}: {judged_again(row, profile).verdict}"
+
+
+def interval(row: Row) -> str:
+    """Four digits: gates of these profiles are fine."""
+    return "no number" if row["estimate"] is None else f"{row['estimate']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
 
 
 def gates(rows: Iterable[Row], profile: Profile) -> list[Row]:
