@@ -39,7 +39,7 @@ class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # tran
         self._writer: LogWriter | None = None
 
     def on_train_begin(self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **given: Any) -> None:
-        """Begin the log. Raises InputError where the folder has one, and where weights are spread over processes."""
+        """Begin the log, or go on with it where training does. Raises InputError, also for weights spread over processes."""
         kind = self._trainer.accelerator.distributed_type.value
         if kind not in ("NO", "MULTI_GPU", "MULTI_CPU"):
             raise InputError(f"training spread over processes by {kind}", "whole weights in each", "leave StageRecorder out")
@@ -56,6 +56,7 @@ class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # tran
                 clip=args.max_grad_norm or None,
                 rank=args.process_index,
                 processes=args.world_size,
+                done=state.global_step,
             )
         )
         self._trainer.compute_loss = self._recorded

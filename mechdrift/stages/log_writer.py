@@ -35,21 +35,27 @@ class LogWriter:
         clip: float | None = None,
         rank: int = 0,
         processes: int = 1,
+        done: int = 0,
     ) -> None:
         """Write what is known when training begins.
 
-        loss: its name and settings, as in mechdrift.stages.losses; clip: the gradients' norm. Raises InputError where there is
-        a log already; OSError.
+        loss: its name and settings, as in mechdrift.stages.losses; clip: the gradients' norm. done: of a stage that was cut off
+        and goes on, the steps that its checkpoint has; the log goes on after them. Raises InputError where there is a log
+        already, or none that goes on; OSError.
         """
         self.folder = Path(folder)
         self._model, self._optimizer, self._rank = model, optimizer, rank
         self._forwards: list[dict[str, Tensor]] = []
-        if (self.folder / f"steps-{rank}.jsonl").exists():
+        self._lines = self.folder / f"steps-{rank}.jsonl"
+        if done:
+            self._go_on(done)
+            return
+        if self._lines.exists():
             raise InputError(f"{self.folder}: there is a log already", "a folder without one", "name another, or remove it")
         (self.folder / BATCHES).mkdir(parents=True, exist_ok=True)
         kept = self._state()
         self._before = self._number = max((int(value) for name, value in kept.items() if name.startswith("step/")), default=0)
-        (self.folder / f"steps-{rank}.jsonl").touch()
+        self._lines.touch()
         if rank == 0:
             if kept:
                 self._save(kept, BEGIN)
@@ -64,6 +70,22 @@ class LogWriter:
                 "end": None,
             }
             self._write_header()
+
+    def _go_on(self, done: int) -> None:
+        """After so many steps: later ones, of after the checkpoint, will be taken again."""
+        try:
+            lines = self._lines.read_text(encoding="utf-8").splitlines(keepends=True)
+            self._header = json.loads((self.folder / HEADER).read_bytes())
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(
+                f"{self.folder}: no log of the {done} steps so far", "the log that goes on", "leave it out"
+            ) from error
+        if self._header["end"] is not None or len(lines) < done:
+            found = "a log that has ended" if self._header["end"] is not None else f"a log of {len(lines)} steps"
+            raise InputError(f"{self.folder}: {found}", f"one of the {done} steps so far", "name another folder")
+        self._lines.write_text("".join(lines[:done]), encoding="utf-8")
+        self._number = int(json.loads(lines[done - 1])["step"])
+        self._before = self._number - done
 
     def forward(self, inputs: "Mapping[str, Any]", items: float | None = None) -> None:
         """Keep the tensors that the model is given. items: over how many the loss of the whole step is a mean."""
@@ -83,7 +105,7 @@ class LogWriter:
         self._forwards.clear()
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         line = {"step": self._number, "rate": float(self._optimizer.param_groups[0]["lr"]), "batches": digest}
-        with (self.folder / f"steps-{self._rank}.jsonl").open("a", encoding="utf-8") as lines:
+        with self._lines.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(line) + "\n")
 
     def end(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from short_stages import OPTIMIZERS, RATE, STEPS, by_hand, rows, saved
 from tiny import write_tiny
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
@@ -30,8 +31,16 @@ from mechdrift.stages.training_log import read_log, weights_digest
 
 def by_trainer(start: Path, out: Path, seed: int, log: Path | None = None, **settings: Any) -> None:
     """The same by transformers' Trainer: warm-up, accumulated gradients, decay of matrices alone."""
-    from transformers import Trainer, TrainingArguments
+    model = load_model(resolve(str(start)), torch.float32, "cpu")
+    trainer = trainer_of(model, seed, out, **settings)
+    if log:
+        trainer.add_callback(StageRecorder(trainer, log))
+    trainer.train()
+    saved(model, start, out)
 
+
+def trainer_of(model: Any, seed: int, out: Path, **settings: Any) -> Trainer:
+    """One that has not begun."""
     usual: dict[str, Any] = {
         "max_steps": STEPS,
         "per_device_train_batch_size": 3,
@@ -47,13 +56,8 @@ def by_trainer(start: Path, out: Path, seed: int, log: Path | None = None, **set
         "dataloader_pin_memory": False,
         "disable_tqdm": True,
     }
-    model = load_model(resolve(str(start)), torch.float32, "cpu")
-    args = TrainingArguments(output_dir=str(out), **usual | settings)
-    trainer = Trainer(model=model, args=args, train_dataset=rows(seed, 40), eval_dataset=rows(99, 4))
-    if log:
-        trainer.add_callback(StageRecorder(trainer, log))
-    trainer.train()
-    saved(model, start, out)
+    args = TrainingArguments(**{"output_dir": str(out)} | usual | settings)
+    return Trainer(model=model, args=args, train_dataset=rows(seed, 40), eval_dataset=rows(99, 4))
 
 
 def without_first(chain: dict[str, Path], kept: Path, logs: dict[str, Path], estimator: str = RERUN) -> Any:
@@ -339,6 +343,39 @@ def test_a_disk_that_is_full_ends_the_log_and_not_the_training(
     assert torch.equal(weights(tmp_path / "two")["lm_head.weight"], weights(stages / "two")["lm_head.weight"])
     with pytest.raises(InputError, match="a stage without an end"):
         read_log(tmp_path / "log")
+
+
+def test_a_stage_that_was_cut_off_goes_on_in_its_log(stages: Path, tmp_path: Path) -> None:
+    """Killed after a step beyond its last checkpoint, and resumed: as if it had not been."""
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "output_dir": str(tmp_path / "run")}
+    model = load_model(resolve(str(stages / "one")), torch.float32, "cpu")
+
+    class Cut(TrainerCallback):  # type: ignore[misc]
+        """A machine that is taken away."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            """After the third step."""
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    for cut in (True, False):
+        trainer = trainer_of(model, 2, tmp_path / "run", **settings)
+        trainer.add_callback(StageRecorder(trainer, tmp_path / "log"))
+        if cut:
+            trainer.add_callback(Cut())
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train()
+        else:
+            trainer.train(resume_from_checkpoint=True)
+    saved(model, stages / "one", tmp_path / "two")
+    assert [step.number for step in read_log(tmp_path / "log").steps] == [1, 2, 3, 4, 5]
+    found, why, _ = without_first(chain(stages, post=tmp_path / "two"), tmp_path, {"post": tmp_path / "log"})
+    assert why is None
+    assert apart(found, weights(stages / "skipped"), weights(stages / "base")) < 1e-3
+    with pytest.raises(InputError, match="a log that has ended; expected one of the 3 steps so far"):
+        LogWriter(tmp_path / "log", model, torch.optim.SGD(model.parameters()), done=3)
+    with pytest.raises(InputError, match="no log of the 3 steps so far"):
+        LogWriter(tmp_path / "none", model, torch.optim.SGD(model.parameters()), done=3)
 
 
 def test_a_folder_with_a_log_and_a_loss_of_its_own_are_refused(stages: Path, tmp_path: Path) -> None:
