@@ -23,7 +23,7 @@ from rates.symmetry import symmetry_runs, symmetry_table, write_symmetric
 from rates.tables import read
 
 from mechdrift.errors import InputError
-from mechdrift.many_runs import Run, records
+from mechdrift.many_runs import Run, has_record, records
 
 PAGE = Path(__file__).parents[1] / "docs" / "error-rates.md"
 SECTIONS = ("null", "bars", "power", "symmetries", "flips")
@@ -88,7 +88,7 @@ def measure(section: str, options: argparse.Namespace) -> None:
 def run_all(runs: Iterable[Run], options: argparse.Namespace) -> None:
     """The records of these runs, with progress and the time left."""
     cache = options.cache or str(options.runs / "cache")
-    missing = [run for run in runs if not (options.runs / f"{run.name}.json").is_file()]
+    missing = [run for run in runs if not has_record(options.runs / f"{run.name}.json")]
     begun, clock = [time.monotonic()], time.monotonic
     for _ in records(
         [replace(run, options=(*run.options, "--mechdrift-cache", cache)) for run in missing],

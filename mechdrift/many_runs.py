@@ -11,6 +11,8 @@ from typing import Any
 from mechdrift.errors import InputError
 
 NO_RECORD = "pytest gave no record"
+CUT_OFF = {2, 3}
+"""Exit codes of pytest: interrupted, an internal error. What such a run says of its rows is no measurement."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,15 @@ def records(runs: Iterable[Run], folder: Path, started: Callable[[Run], object] 
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
         path = folder / f"{run.name}.json"
-        if not path.exists():  # a record is written whole or not at all
+        if not has_record(path):
             started(run)
             _measure(run, path)
         yield json.loads(path.read_bytes())
+
+
+def has_record(path: Path) -> bool:
+    """Whether there is a record, of a run that was not cut off; it is written whole or not at all."""
+    return path.is_file() and json.loads(path.read_bytes()).get("exit_code") not in CUT_OFF
 
 
 def _measure(run: Run, path: Path) -> None:
@@ -53,7 +60,8 @@ def _measure(run: Run, path: Path) -> None:
     done = subprocess.run(  # noqa: S603 - our own command
         command, capture_output=True, text=True, errors="replace", check=False
     )
-    if not path.exists():
+    if not has_record(path):
+        path.unlink(missing_ok=True)
         said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise InputError(
             f"{run.name}: {NO_RECORD}: {said[-1] if said else f'exit code {done.returncode}'}",

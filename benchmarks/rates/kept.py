@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mechdrift.many_runs import has_record
+
 from .tables import Record
 
 KEPT = Path(__file__).parent / "kept.jsonl"
@@ -19,7 +21,7 @@ def pack(folder: Path, kept: Path = KEPT) -> None:
     """Write what a folder of runs has over what is kept; the rest stays."""
     lines = dict(_lines(kept))
     for pattern in FILES:
-        for path in folder.glob(pattern):
+        for path in filter(has_record, folder.glob(pattern)):
             lines[str(path.relative_to(folder))] = _packed(json.loads(path.read_bytes()))
     told = [json.dumps({"file": name, **line}, separators=(",", ":")) for name, line in sorted(lines.items())]
     kept.write_text("".join(f"{line}\n" for line in told), encoding="utf-8")

@@ -7,6 +7,8 @@ from typing import Any
 
 from scipy import stats
 
+from mechdrift.many_runs import has_record
+
 Record = dict[str, Any]
 
 
@@ -37,7 +39,7 @@ def share(hits: int, runs: int) -> str:
 def read(folder: Path, names: Iterable[str]) -> dict[str, Record]:
     """The records that are there, by the name of their run."""
     paths = {name: folder / f"{name}.json" for name in names}
-    return {name: json.loads(path.read_bytes()) for name, path in paths.items() if path.is_file()}
+    return {name: json.loads(path.read_bytes()) for name, path in paths.items() if has_record(path)}
 
 
 def rows_of(record: Record) -> dict[str, dict[str, Any]]:

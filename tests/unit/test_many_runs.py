@@ -25,6 +25,16 @@ def test_what_is_there_is_not_measured_again(tmp_path: Path) -> None:
     assert [record["exit_code"] for record in both] == [1, 1]  # drifted, and the series goes on
 
 
+def test_what_a_run_left_that_was_cut_off_is_measured_again(tmp_path: Path) -> None:
+    """An interrupted pytest writes what it has: rows whose test never ran."""
+    suite = tmp_path / "test_own.py"
+    suite.write_text(suite_by_hand(estimate=0.2))
+    (tmp_path / "once.json").write_text(json.dumps({"exit_code": 3, "rows": []}))
+    (record,) = records([Run("once", *PAIR, (str(suite),))], tmp_path)
+    assert record["exit_code"] == 1
+    assert len(record["rows"]) == 1
+
+
 def test_a_run_without_a_record_is_said_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"away: pytest gave no record: .*nowhere"):
         list(records([Run("away", "nowhere", "organism:instruct")], tmp_path))
