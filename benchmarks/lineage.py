@@ -36,6 +36,7 @@ from mechdrift.stages.embedding import (
     difference,
     first_order_gap,
     fresh,
+    last,
     linear,
     nonlinear,
     trained,
@@ -151,7 +152,7 @@ def of_seed(bench: Bench, seed: int, count: int, costs: dict[str, list[float]]) 
             if number == 0:
                 gap = first_order_gap(bench.optimizer, bench.loss, state, displaced, runs[stage][:3], CLIP)
             began = time.perf_counter()
-            *_, (_, tangent) = carried(bench.optimizer, bench.loss, state, displaced, runs[stage], CLIP)
+            _, tangent = last(carried(bench.optimizer, bench.loss, state, displaced, runs[stage], CLIP))
             costs["a step of training with its tangent"].append((time.perf_counter() - began) / bench.steps)
             embedding = tangent["parameters"]
         with torch.no_grad():

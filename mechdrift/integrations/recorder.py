@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +45,8 @@ class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # tran
         optimizer = given["optimizer"]
         while hasattr(optimizer, "optimizer"):  # as accelerate wraps it
             optimizer = optimizer.optimizer
-        self._writer = self._kept(
-            lambda: LogWriter(
+        try:
+            self._writer = LogWriter(
                 self._folder,
                 self._trainer.accelerator.unwrap_model(given["model"]),
                 optimizer,
@@ -58,7 +57,8 @@ class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # tran
                 processes=args.world_size,
                 done=state.global_step,
             )
-        )
+        except OSError as error:
+            self._give_up(error)
         self._trainer.compute_loss = self._recorded
 
     def _recorded(self, model: Any, inputs: dict[str, Any], *more: Any, **given: Any) -> Any:
@@ -95,16 +95,16 @@ class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # tran
         self._writer = None
 
     def _keep(self, write: Callable[[LogWriter], None]) -> None:
+        """Where the disk does not take it, training goes on without a log."""
         if self._writer is not None:
-            self._writer = self._kept(partial(_after, write, self._writer))
+            try:
+                write(self._writer)
+            except OSError as error:
+                self._give_up(error)
 
-    def _kept(self, write: Callable[[], LogWriter]) -> LogWriter | None:
-        """The writer that it gives; None, and a warning, where the disk does not take it: training goes on without a log."""
-        try:
-            return write()
-        except OSError as error:
-            log.warning("mechdrift: %s: %s; the rest of this stage is not recorded", self._folder, error.strerror or error)
-            return None
+    def _give_up(self, error: OSError) -> None:
+        log.warning("mechdrift: %s: %s; the rest of this stage is not recorded", self._folder, error.strerror or error)
+        self._writer = None
 
 
 def _loss_of(trainer: Any) -> tuple[str, dict[str, float]]:
@@ -126,9 +126,3 @@ def _loss_of(trainer: Any) -> tuple[str, dict[str, float]]:
     raise InputError(
         f"{own} has a loss of its own", "loss=NAME, of the entry-point group mechdrift.losses", "see docs/training.md"
     )
-
-
-def _after(write: Callable[[LogWriter], None], writer: LogWriter) -> LogWriter:
-    """The writer, when it has written."""
-    write(writer)
-    return writer

@@ -6,6 +6,7 @@ Its linear form is grad metric . E_k, its non-linear form metric(end) - metric(e
 """
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -150,6 +151,14 @@ def carried(
         yield state, displacement
 
 
+def last(states: Iterable[tuple[State, State]]) -> tuple[State, State]:
+    """What `carried` ends with; one step is in memory at a time. Raises ValueError where there was no step."""
+    found = deque(states, maxlen=1)
+    if not found:
+        raise ValueError("a stage without a step")
+    return found[0]
+
+
 def _along(function: Callable[[Any], Any], point: Any, direction: Any) -> tuple[Any, Any]:
     """A function's value at a point, and its derivative there along a direction."""
     import torch
@@ -192,7 +201,7 @@ def first_order_gap(
     import torch
 
     steps = list(steps)
-    *_, (end, embedding) = carried(optimizer, loss, state, displacement, steps, clip)
+    end, embedding = last(carried(optimizer, loss, state, displacement, steps, clip))
     without = trained(optimizer, loss, difference(state, displacement), steps, clip)
     exact = difference(end, without)["parameters"]
     wrong = torch.stack([(embedding["parameters"][name] - value).pow(2).sum() for name, value in exact.items()]).sum()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.chains import BASE, Between, without
-from mechdrift.errors import InputError
-from mechdrift.stages.replay import BY_TASK_VECTOR, RERUN, STAGE_EMBEDDING
+from mechdrift.errors import InputError, is_out_of_memory
+from mechdrift.stages.replay import BY_TASK_VECTOR, RERUN, STAGE_EMBEDDING, Stage
+from mechdrift.stages.training_log import read_log
 from mechdrift.stages.without_stage import INSTEAD, require_same, without_replayed, without_stage
 from mechdrift.verdict.baseline import Difference, difference, has_number, incomparable
 
@@ -74,10 +75,6 @@ def points_without(
 
 def _replayed(points: "Mapping[str, Checkpoint]", names: Sequence[str], place: int, how: How) -> tuple[Path, list[str]]:
     """Post without the stage at a place, by its logs. Raises InputError."""
-    from mechdrift.errors import is_out_of_memory
-    from mechdrift.stages.replay import Stage
-    from mechdrift.stages.training_log import read_log
-
     chain = [
         # An earlier stage's log is of no account, and the stage's own where the next one went on with its optimizer.
         Stage(name, points[before], points[name], read_log(how.logs[name]) if name in how.logs and number >= place else None)

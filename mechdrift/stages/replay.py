@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.errors import InputError
-from mechdrift.stages.embedding import State, Tensors, carried, difference, first_order_gap, fresh, trained
+from mechdrift.stages.embedding import State, Tensors, carried, difference, first_order_gap, fresh, last, trained
 from mechdrift.stages.losses import loss_named
 from mechdrift.stages.training_log import BEGIN, END, TrainingLog, weights_digest
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STAGE_EMBEDDING, RERUN = "stage embedding", "rerun"
+REPLAY = 1  # raise it whenever the same logs would give other numbers
 REPLAY_GAP_AT_MOST = 0.1
 """Share of a stage's change by which its replayed end may miss the checkpoint, over what rounding explains."""
 FIRST_ORDER_GAP_AT_MOST = 0.5
@@ -126,7 +127,7 @@ def left_of(
         if estimator == STAGE_EMBEDDING:
             if number == 0:
                 notes.append(_trusted(stage.name, after.name, log, loss, state, displacement))
-            *_, (ended, displacement) = carried(log.optimizer, loss, state, displacement, _steps(log, told), log.clip)
+            ended, displacement = last(carried(log.optimizer, loss, state, displacement, _steps(log, told), log.clip))
         else:
             ended = trained(log.optimizer, loss, state, _steps(log, told), log.clip)
             without = trained(log.optimizer, loss, difference(state, displacement), _steps(log, told), log.clip)

@@ -63,12 +63,12 @@ def without_replayed(
     Gives its folder, and how far it can be trusted; one that is there is kept. estimator, progress: as in
     mechdrift.stages.replay. Raises InputError.
     """
-    from mechdrift.stages.replay import Replayer, left_of
+    from mechdrift.stages.replay import REPLAY, Replayer, left_of
 
     stage, post = chain[place], chain[-1].after
     logs = [each.log.digest if each.log else None for each in chain[place:]]
     points = [point.short for each in chain[place:] for point in (each.before, each.after)]
-    key = hashlib.sha256(json.dumps([estimator, device, logs, points]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([REPLAY, estimator, device, logs, points]).encode()).hexdigest()[:16]
     out = folder / f"{post.short}-without-{stage.name}-{key}"
     if not out.is_dir():
         left = left_of(chain, place, estimator, Replayer(post, device), progress)

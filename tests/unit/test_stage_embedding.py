@@ -1,5 +1,6 @@
 """Stage embeddings: against torch's own optimizers, against runs without the stage, and where first order is exact."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from mechdrift.stages.embedding import (
     difference,
     first_order_gap,
     fresh,
+    last,
     linear,
     nonlinear,
     trained,
@@ -154,3 +156,21 @@ def test_a_displacement_of_another_model_is_refused() -> None:
     other = fresh(SGD(), {"in": torch.randn(5, 9)})
     with pytest.raises(InputError, match="displacement without parameters"):
         next(carried(SGD(), loss, state, other, run(1)))
+
+
+def test_one_step_is_in_memory_at_a_time() -> None:
+    """However long the stage."""
+    alive: list[Any] = []
+
+    def states() -> Any:
+        for number in range(20):
+            state = {"parameters": {"a": torch.full((3,), float(number))}}
+            alive.append(weakref.ref(state["parameters"]["a"]))
+            assert sum(one() is not None for one in alive) <= 3
+            yield state, state
+            del state
+
+    end, _ = last(states())
+    assert float(end["parameters"]["a"][0]) == 19
+    with pytest.raises(ValueError, match="without a step"):
+        last(iter(()))
