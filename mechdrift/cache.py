@@ -91,23 +91,24 @@ def contents(folder: Path) -> Contents:
     replayed: list[Kept] = []
     built: list[Path] = []
     for path in _folders(folder, ORGANISMS):
-        derived = [
-            Kept(one.name, "", (one,), one.with_suffix(".lock"), _size(one), _last_read(one)) for one in _folders(path, DERIVED)
-        ]
+        derived = _checkpoints(path, DERIVED)
         temporary += [(one, None) for one in _folders(path, UNFINISHED)]
         known = {one.name for one in derived} | {one.name for one, _ in temporary}
         built = [one for one in _folders(path, ANY) if one.name not in known]
     buckets = [bucket for inner in _folders(folder, IDENTITIES) for bucket in _folders(inner, FORMATS)]
     for path in _folders(folder, re.compile(KEPT)):
-        replayed = [
-            Kept(one.name, "", (one,), one.with_suffix(".lock"), _size(one), _last_read(one)) for one in _folders(path, REPLAYED)
-        ]
+        replayed = _checkpoints(path, REPLAYED)
         temporary += [(one, None) for one in _folders(path, REPLAYING)]
     identities = [path for bucket in buckets for path in sorted(bucket.glob("*.json"))]
     temporary += [(path, None) for bucket in buckets for path in sorted(bucket.glob("*.tmp"))]
     return Contents(
         folder, tuple(recordings), tuple(derived), tuple(replayed), tuple(built), tuple(identities), tuple(temporary), tuple(idle)
     )
+
+
+def _checkpoints(folder: Path, names: re.Pattern[str]) -> list[Kept]:
+    """Each a folder, removed as a whole."""
+    return [Kept(one.name, "", (one,), one.with_suffix(".lock"), _size(one), _last_read(one)) for one in _folders(folder, names)]
 
 
 def info(folder: Path) -> str:

@@ -117,7 +117,9 @@ def left_of(
     """
     stage, later = stages[place], stages[place + 1 :]
     before, start = replayer.parameters(stage.before), replayer.parameters(stage.after)
-    displacement: State = {"parameters": difference({"": start}, {"": before})[""]} | _kept_by(stage)
+    displacement: State = {"parameters": difference({"": start}, {"": before})[""]}
+    if later and later[0].log and later[0].log.resumed:
+        displacement |= _kept_by(stage)
     notes = []
     for number, after in enumerate(later):
         log, end = _log_of(after), replayer.parameters(after.after)
