@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--write", action="store_true", help=f"keep what was measured in {kept.KEPT.name}, and write the tables into {PAGE.name}"
     )
+    parser.add_argument("--part", default="1/1", help="2/3: the second third of each list of runs; for several at once")
     parser.add_argument("--again", action="store_true", help="measure again what was kept: after a change of what is measured")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -88,7 +89,10 @@ def measure(section: str, options: argparse.Namespace) -> None:
 def run_all(runs: Iterable[Run], options: argparse.Namespace) -> None:
     """The records of these runs, with progress and the time left."""
     cache = options.cache or str(options.runs / "cache")
-    missing = [run for run in runs if not has_record(options.runs / f"{run.name}.json")]
+    number, parts = (int(word) for word in options.part.split("/"))
+    asked = list(runs)
+    asked = asked[len(asked) * (number - 1) // parts : len(asked) * number // parts]
+    missing = [run for run in asked if not has_record(options.runs / f"{run.name}.json")]
     begun, clock = [time.monotonic()], time.monotonic
     for _ in records(
         [replace(run, options=(*run.options, "--mechdrift-cache", cache)) for run in missing],

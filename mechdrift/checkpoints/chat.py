@@ -1,12 +1,16 @@
 """Chat templates: programs that came with a checkpoint, so they run in transformers' sandbox and in a process of their own.
 
 The sandbox keeps a template from files and from Python, but not from running forever; and what runs inside one call into C
-(`10 ** (10 ** 9)`) can be stopped by no signal and no thread of the same process. A process can be killed.
+(`10 ** (10 ** 9)`) can be stopped by no signal and no thread of the same process. A process can be killed. It takes half a second
+to start and a run renders tens of times, so a template keeps its process.
 """
 
+import atexit
 import json
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +32,62 @@ Conversation = list[dict[str, str]]
 
 class TemplateError(Exception):
     """A chat template did not render; says why."""
+
+
+class _Renderer:
+    """A process that has loaded what it renders with."""
+
+    def __init__(self, program: Path) -> None:
+        # -P: no module of the user's folder comes before the libraries; -W: the user's own settings are not for this process.
+        command = [sys.executable, "-P", "-W", "ignore", str(program)]
+        pipe = subprocess.PIPE
+        self.child = subprocess.Popen(  # noqa: S603 - our own program
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, encoding="utf-8"
+        )
+        atexit.register(self.end)
+        self._read()
+
+    def answer(self, request: str, seconds: float) -> Any:
+        """To one request. Raises TemplateError where the process took longer and was killed, or ended."""
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self.child.kill()
+
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        try:
+            assert self.child.stdin
+            self.child.stdin.write(f"{request}\n")
+            self.child.stdin.flush()
+            line = self._read()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            timer.cancel()
+        if line.endswith("\n"):
+            return json.loads(line)
+        with suppress(subprocess.TimeoutExpired):
+            self.child.wait(1)  # for its own exit code, where it has closed its output on the way out
+        self.end()
+        raise TemplateError(
+            f"still renders after {seconds:g} s" if late.is_set() else f"ended its process with code {self.child.returncode}"
+        )
+
+    def end(self) -> None:
+        """Kill the process, whatever it does."""
+        atexit.unregister(self.end)
+        with suppress(BrokenPipeError), self.child:  # what it did not read any more is still to be written
+            self.child.kill()
+
+    def _read(self) -> str:
+        assert self.child.stdout
+        return self.child.stdout.readline()
+
+
+_RENDERERS: dict[tuple[Path, str | None], _Renderer] = {}
+"""Of each template its own: what one does to its process touches no other's."""
 
 
 def check_tokenizer(checkpoint: Checkpoint) -> None:
@@ -60,22 +120,13 @@ def render(tokenizer: "PreTrainedTokenizerBase", conversations: list[Conversatio
         "special_tokens": tokenizer.special_tokens_map,
         "today": TODAY,
     }
-    # -P: no module of the user's folder comes before the libraries; -W: what the user makes of warnings is not for this process.
-    command = [sys.executable, "-P", "-W", "ignore", str(RENDERER)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as child:  # noqa: S603 - our own program
-        try:
-            assert child.stdout
-            child.stdout.readline()  # it has loaded its libraries: the time counts from here
-            answer, _ = child.communicate(json.dumps(asked, default=str).encode(), timeout=seconds)
-        except subprocess.TimeoutExpired as error:
-            raise TemplateError(f"still renders after {seconds:g} s") from error
-        finally:
-            child.kill()
+    key = (RENDERER, asked["chat_template"])
+    renderer = _RENDERERS.get(key) or _RENDERERS.setdefault(key, _Renderer(RENDERER))
     try:
-        told = json.loads(answer)
-    except ValueError as error:
-        raise TemplateError(f"ended its process with code {child.returncode}") from error
+        told = renderer.answer(json.dumps(asked, default=str), seconds)
+    except TemplateError:
+        del _RENDERERS[key]
+        raise
     if told["error"]:
         raise TemplateError(told["error"])
     return list(told["rendered"])

@@ -1,4 +1,4 @@
-"""A program, run by chat.py in a process of its own: conversations in, rendered text out, as JSON."""
+"""A program, run by chat.py in a process of its own: conversations in, rendered text out, a line of JSON each."""
 
 import json
 import sys
@@ -20,8 +20,8 @@ def day(today: str) -> type[datetime]:
 
 
 def main() -> None:
-    """Say that the libraries are loaded, read one request, answer it."""
-    from transformers.utils import chat_template_utils
+    """Say that the libraries are loaded, then answer each request."""
+    import transformers.utils.chat_template_utils  # noqa: F401 - before the first request, whose time is limited
 
     try:
         import resource
@@ -32,20 +32,27 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard), hard))
     sys.stdout.write("loaded\n")
     sys.stdout.flush()
-    asked = json.load(sys.stdin)
-    told: dict[str, Any] = {"rendered": [], "error": ""}
+    for line in sys.stdin:
+        sys.stdout.write(f"{json.dumps(answered(json.loads(line)))}\n")
+        sys.stdout.flush()
+
+
+def answered(asked: dict[str, Any]) -> dict[str, Any]:
+    """The conversations rendered, or why not."""
+    from transformers.utils import chat_template_utils
+
     try:
         # What a template is given is made plain data, so its strftime_now can only be set through the module's own datetime.
         chat_template_utils.datetime = day(asked["today"])
-        told["rendered"], _ = chat_template_utils.render_jinja_template(
+        rendered, _ = chat_template_utils.render_jinja_template(
             conversations=asked["conversations"],
             chat_template=asked["chat_template"],
             add_generation_prompt=True,
             **asked["special_tokens"],
         )
     except Exception as error:  # whatever a template does wrong is told in one line
-        told["error"] = f"does not render ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-    json.dump(told, sys.stdout)
+        return {"error": f"does not render ({type(error).__name__}: {' '.join(str(error).split())[:200]})"}
+    return {"rendered": rendered, "error": ""}
 
 
 if __name__ == "__main__":

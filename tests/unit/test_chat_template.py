@@ -1,6 +1,7 @@
 """Chat templates are programs of strangers: they run boxed in, for a limited time, and what is wrong with one is named."""
 
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,3 +84,28 @@ def test_a_renderer_that_dies_is_named(folder: Path, monkeypatch: pytest.MonkeyP
     (folder / "chat_template.jinja").write_text(GOOD)
     with pytest.raises(InputError, match="chat template ended its process with code 9"):
         check_tokenizer(resolve(str(folder)))
+
+
+def test_a_template_keeps_its_process_until_it_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    class Counted(subprocess.Popen[str]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self.pid)
+
+    monkeypatch.setattr(subprocess, "Popen", Counted)
+    endless = "{% if messages[0].content == 'fail' %}{{ 10 ** (10 ** (8 + messages|length)) }}{% endif %}"
+    template = f"{endless}{{{{ messages[0].content }}}}: kept"
+    (folder / "chat_template.jinja").write_text(template)
+    tokenizer = load_tokenizer(resolve(str(folder)))
+
+    def said(text: str) -> list[str]:
+        return render(tokenizer, [[{"role": "user", "content": text}]], seconds=5)
+
+    assert (said("one"), said("two\n")) == (["one: kept"], ["two\n: kept"])
+    assert len(started) == 1
+    with pytest.raises(TemplateError, match="still renders"):
+        said("fail")
+    assert said("three") == ["three: kept"]
+    assert len(started) == 2
