@@ -8,7 +8,7 @@ from typing import Any
 
 from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.findings import Finding, registered
-from mechdrift.measures.drift import Drift
+from mechdrift.measures.drift import Drift, Item
 from mechdrift.stats import CONFIDENCE
 from mechdrift.verdict.again import evidence_told, sibling_told
 from mechdrift.verdict.decide import Verdict, decide
@@ -48,7 +48,6 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
     """The row of a drift that was measured."""
     decision = decide(drift, profile, asked.rule(profile))
     floor = drift.floor
-    worst = sorted(drift.items, key=lambda item: (item.contribution, item.kind, item.name))[:CONTRIBUTORS]
     measured = {
         "key": {
             "measure": drift.measure,
@@ -73,13 +72,21 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
         "needed_n": decision.needed_n,
         "post_lacks": drift.post_lacks,
         "sibling": sibling_told(drift),
-        "contributors": [asdict(item) for item in worst if item.contribution < 0],
+        "contributors": [asdict(item) for item in _contributors(drift)],
         "items": [asdict(item) for item in drift.items],
         "curve": [asdict(point) for point in drift.curve],
         "maps": [asdict(each) for each in drift.maps],
     }
     head = _head(asked.label, asked.between, asked.finding, asked.rule(profile), profile, decision.verdict, decision.reason)
     return plain(head | measured)
+
+
+def _contributors(drift: Drift) -> list[Item]:
+    """The items that take the estimate furthest the way that is worse; where neither is, the way it went."""
+    moved = drift.estimate - (drift.null or 0.0)
+    way = {"higher": -1.0, "lower": 1.0, "neither": math.copysign(1.0, moved)}[drift.better]
+    worst = sorted(drift.items, key=lambda item: (-way * item.contribution, item.kind, item.name))
+    return [item for item in worst[:CONTRIBUTORS] if way * item.contribution > 0]
 
 
 def unmeasured_row(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:

@@ -21,7 +21,8 @@ class Item:
     post: float
     """Its value in the post model."""
     contribution: float
-    """Its part of (estimate - null), in the drift's unit; negative where it makes a similarity or an accuracy fall."""
+    """Its part of (estimate - null), in the drift's unit; negative where it makes a similarity or an accuracy fall. Where there
+    is no null, its part of what the estimate is short of the best there is."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 from mechdrift.errors import Unmeasurable
+from mechdrift.findings import registered
 from mechdrift.measures import refusal
+from mechdrift.measures.drift import Drift
 from mechdrift.measures.refusal import PLAIN, RefusalReadings, Told
+from mechdrift.rows import Asked, judged_row
+from mechdrift.stats import PairedProportions
+from mechdrift.verdict.baseline import difference
+from mechdrift.verdict.profiles import load_profile
 
 N = 100
 
@@ -41,6 +47,37 @@ def test_rates_are_of_post_and_have_no_null() -> None:
     assert harmful.null is None
     assert harmful.of_identical() == harmful
     assert "base refuses 0.100" in harmful.note
+
+
+def judged(drift: Drift) -> dict[str, Any]:
+    """Its row by the shipped limits."""
+    return judged_row(Asked(registered()[drift.measure]), drift, load_profile("base-to-post"))
+
+
+def test_rates_name_the_instructions_that_make_them_worse() -> None:
+    """Those that are not refused and should be, and those that are and should not."""
+    read = readings()
+    harmful, harmless = refusal.rate(read, "harmful"), refusal.rate(read, "harmless")
+    assert sum(item.contribution for item in harmful.items) == pytest.approx(0.95 - 1)
+    assert sum(item.contribution for item in harmless.items) == pytest.approx(0.02)
+    assert [item["name"] for item in judged(harmful)["contributors"]] == ["harmful 95", "harmful 96", "harmful 97"]
+    assert [item["name"] for item in judged(harmless)["contributors"]] == ["harmless 0", "harmless 1"]
+
+
+def test_an_ablation_names_the_instructions_that_are_still_not_complied_with() -> None:
+    ablation = refusal.effect(readings(post_harmful_own=told(40, 60)), "ablation")
+    named = [item["name"] for item in judged(ablation)["contributors"]]
+    assert len(named) == 3
+    complied = told(40, 60).complied & ~told(95, 5).complied
+    assert not any(complied[int(name.split()[1])] for name in named)
+
+
+def test_rates_of_two_models_are_compared_on_the_same_instructions() -> None:
+    """95 and 90 of the same 100: the five that differ are what was sampled, not two times a hundred."""
+    was, now = (judged(refusal.rate(readings(post_harmful_plain=told(many, 100 - many)), "harmful")) for many in (95, 90))
+    found = difference(was, now)
+    assert found.how == "paired"
+    assert found.evidence == PairedProportions(0, 5, N)
 
 
 def test_changes_are_paired() -> None:

@@ -1,9 +1,15 @@
-"""Which rows make a run fail."""
+"""Which rows make a run fail, and what a row names."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mechdrift.findings import registered
+from mechdrift.measures.drift import Better, Drift, Item
+from mechdrift.rows import Asked, judged_row
+from mechdrift.stats import Normal
 from mechdrift.verdict.failing import NOT_HELD, Row, fails, holds
+from mechdrift.verdict.profiles import load_profile
 
 VERDICTS = st.sampled_from(["held", "reported", "error", *sorted(NOT_HELD)])
 AGAINST = st.sampled_from([None, "no worse", "worse", "incomparable", "lost", "new"])
@@ -40,3 +46,16 @@ def test_a_gate_fails_by_its_baseline_as_by_a_verdict(verdict: str, fail_on: set
     alone = fails(row(verdict), fail_on)
     assert fails(row(verdict, against=against), fail_on) == alone | ({also} & fail_on)
     assert holds(row(verdict, against=against)) == (verdict == "held" and also is None)
+
+
+@pytest.mark.parametrize(
+    ("better", "estimate", "named"),
+    [("higher", 0.2, ["b", "d"]), ("lower", 0.2, ["c", "a"]), ("neither", 0.2, ["c", "a"]), ("neither", -0.2, ["b", "d"])],
+)
+def test_a_row_names_the_items_that_take_it_the_wrong_way(better: Better, estimate: float, named: list[str]) -> None:
+    parts = {"a": 0.1, "b": -0.3, "c": 0.4, "d": -0.2, "e": 0.0}
+    items = tuple(Item(name, "kind", 0.0, part, part) for name, part in parts.items())
+    drift = Drift("knowledge.depth_shift", Normal(estimate, 0.1, 5), 0.0, "unit", better, "site", "rule", "data", items=items)
+    asked = Asked(registered()["knowledge.depth_shift"], (("form", "judged"),))
+    row = judged_row(asked, drift, load_profile("base-to-post"))
+    assert [item["name"] for item in row["contributors"]] == named
