@@ -1,7 +1,6 @@
 """One comparing run: what it compares, and the rows that come in."""
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,20 +11,19 @@ import pytest
 
 from mechdrift import fixtures
 from mechdrift.baselines import Baselines
-from mechdrift.chains import BASE, BASE_TO_POST, POST, WITHOUT, Between, compared, moves, neighbours, without
+from mechdrift.chains import BASE_TO_POST, POST, WITHOUT, Between, compared, moves, neighbours
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding, registered
 from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.marks import asked_by, asked_from, between_of, told_of
-from mechdrift.option_values import OFF
 from mechdrift.options import Settings
 from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
 from mechdrift.rows import Asked, Row, unmeasured_row, worse_of
 from mechdrift.run_end import finish
 from mechdrift.run_header import header
-from mechdrift.stages.lineage import How, lineage, points_without
-from mechdrift.stages.without_stage import KEPT
+from mechdrift.run_start import resolve_all
+from mechdrift.stages.lineage import lineage
 from mechdrift.tiers import TIERS, Tier, selected
 from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.failing import fails
@@ -161,125 +159,16 @@ class ComparingRun:
 
                 xdist.take_over(self)
             else:
-                self._resolve()
+                resolve_all(self)
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         """What goes on inside is part of a phase."""
         return phase(self.phases, name, lambda: fixtures.work_so_far(self.config))
 
-    def _resolve(self) -> None:
-        """Choose the store, resolve the checkpoints, read what is asked."""
-        from mechdrift.checkpoints.chat import check_tokenizer
-        from mechdrift.checkpoints.classifier import read_classifier
-        from mechdrift.checkpoints.identity import Memory
-        from mechdrift.checkpoints.resolve import Resolver
-        from mechdrift.checkpoints.vocabulary import vocabulary_note
-        from mechdrift.engine.pool import check_device
-
-        self.store_folder = self._choose_store()
-        memory = Memory(self.store_folder / "identities")
-        resolver = Resolver(memory, lambda label: fixtures.progress_line(self.config, label))
-        try:
-            check_device(self.settings.device)
-            self.backend()
-            with self._open_terminal():
-                for name, spec in ((BASE, self.settings.base), *self.settings.stages, *self.settings.posts):
-                    self.points[name] = resolver.resolve(spec)
-            if self.settings.lineage:
-                self._take_off_stages(resolver.resolve)
-            self.backend()
-            for point in {point.short: point for point in self.points.values()}.values():
-                check_tokenizer(point)
-            for between in self.betweens:
-                if between.later in self.absent:
-                    continue
-                if note := vocabulary_note(*self.pair(between).points):
-                    self.warnings.append(note if between == BASE_TO_POST else f"{between}: {note}")
-            self.hand_set.require_layers(min(point.layers for point in self.points.values()))
-            self.read_prompts()
-            if told_by := self.settings.reply_classifier:
-                self.reply_classifier = read_classifier(told_by)
-        except InputError as error:
-            raise pytest.UsageError(f"mechdrift: {error}") from error
-
-    def _take_off_stages(self, resolve: "Callable[[str], Checkpoint]") -> None:
-        """Make post without each stage; a plan, which writes nothing, takes post for it: it asks as much of either."""
-        if self.settings.plan:
-            made = dict.fromkeys(set(without(self.stages, POST).values()) - self.points.keys(), self.points[POST])
-        else:
-            made, self.absent, self.lineage_notes = points_without(
-                self.points, self.stages, POST, self._temporary(), resolve, self._how()
-            )
-        self.points |= made
-
-    def _how(self) -> How:
-        """How post without a stage is made."""
-        from mechdrift.engine.pool import pick_device
-
-        assert self.store_folder
-        return How(
-            self.estimator,
-            {name: Path(folder) for name, folder in self.settings.stage_logs},
-            pick_device(self.settings.device),
-            self.store_folder / KEPT,
-            lambda label: fixtures.progress_line(self.config, label),
-        )
-
     @property
     def estimator(self) -> str:
         """The name of what post without a stage is made by."""
         return (self.settings.lineage_by or ("rerun" if self.settings.stage_logs else "task-vector")).replace("-", " ")
-
-    def _open_terminal(self) -> AbstractContextManager[None]:
-        """On a terminal lets the hub's own progress bars through; elsewhere they are captured as all else is."""
-        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-        capture = self.config.pluginmanager.get_plugin("capturemanager")
-        if reporter is None or capture is None or not reporter.isatty:
-            return nullcontext()
-        return capture.global_and_fixture_disabled()
-
-    def read_prompts(self) -> None:
-        """The user's statements, pairs, instructions and texts, or the shipped ones. Raises InputError."""
-        from mechdrift.prompts.instructions import read_instructions
-        from mechdrift.prompts.statements import read_statements, shipped_statements
-        from mechdrift.prompts.texts import read_texts, sample
-        from mechdrift.prompts.written_pairs import read_pairs
-
-        seed, path = self.settings.seed, self.settings.statements
-        statements = read_statements(Path(path), seed) if path else shipped_statements(seed)
-        self.statements = self.tier.statements(statements)
-        self.pairs = tuple(read_pairs(Path(self.settings.pairs), seed) if self.settings.pairs else ())
-        self.instructions = read_instructions(self.settings.harmful, self.settings.harmless, seed)
-        given = self.settings.texts
-        most = self.tier.texts
-        self.texts = sample(statements, self.instructions.all, most) if given is None else read_texts(given, most)
-
-    def backend(self) -> str:
-        """What makes replies, as far as the checkpoints are known. Raises InputError for one that cannot."""
-        from mechdrift.engine.generate.choose import backend_for
-        from mechdrift.engine.pool import pick_device
-
-        settings, points = self.settings, list(self.points.values())
-        return backend_for(settings.generator, pick_device(settings.device), settings.vllm_args, points)
-
-    def _choose_store(self) -> Path:
-        """The folder of the store; for `off` one that lives as long as the run.
-
-        Processes that run one model together may not share a store: one would wait for another that waits for it.
-        """
-        if self.settings.cache == OFF or self.settings.device == "tp" or self.settings.plan:
-            return self._temporary()
-        from mechdrift.engine.store import folder_of
-
-        return folder_of(self.settings.cache)
-
-    def _temporary(self) -> Path:
-        """A folder that lives as long as the run."""
-        from tempfile import TemporaryDirectory
-
-        folder = TemporaryDirectory(prefix="mechdrift-")
-        self.config.add_cleanup(folder.cleanup)
-        return Path(folder.name)
 
     def pytest_report_header(self) -> list[str]:
         """What is compared, and how."""

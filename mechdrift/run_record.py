@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.findings import registered
+from mechdrift.run_start import backend
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
@@ -48,7 +49,7 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
             "harmless": run.instructions.harmless.told(),
             "reply_classifier": run.reply_classifier and run.reply_classifier.told(),
             "texts": run.texts.told(),
-            "generator": run.backend(),
+            "generator": backend(run),
             "vllm_args": run.settings.vllm_args,
             "keep_replies": run.settings.keep_replies,
             "hand_set": run.hand_set.told(),

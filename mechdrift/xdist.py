@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.phases import Phase
+from mechdrift.run_start import read_prompts
 
 if TYPE_CHECKING:
     from mechdrift.run import ComparingRun
@@ -90,4 +91,4 @@ def take_over(run: "ComparingRun") -> None:
     run.store_folder = Path(told["store"])
     if classifier := told["classifier"]:
         run.reply_classifier = ReplyClassifier(**classifier | {"folder": Path(classifier["folder"])})
-    run.read_prompts()
+    read_prompts(run)

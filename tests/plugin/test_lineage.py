@@ -91,7 +91,7 @@ def test_a_stage_of_another_width_is_named_and_the_rest_goes_on(
 
 
 def test_a_plan_counts_it_and_writes_nothing(compare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mechdrift.run.points_without", None)
+    monkeypatch.setattr("mechdrift.run_start.points_without", None)
     chain = ("--stage", "sft=organism:sft", "--mechdrift-plan", "--mechdrift-only", "structure")
     plain, lineage = (compare("organism:base", "organism:instruct", *chain, *more) for more in ((), ("--mechdrift-lineage",)))
     assert plain.code == lineage.code == 0, lineage.out

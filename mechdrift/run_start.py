@@ -1,0 +1,134 @@
+"""How a run starts: checkpoints are read through and prompts read, before any test."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mechdrift import fixtures
+from mechdrift.chains import BASE, BASE_TO_POST, POST, without
+from mechdrift.errors import InputError
+from mechdrift.option_values import OFF
+from mechdrift.stages.lineage import How, points_without
+from mechdrift.stages.without_stage import KEPT
+
+if TYPE_CHECKING:
+    from mechdrift.checkpoints.resolve import Checkpoint
+    from mechdrift.run import ComparingRun
+
+
+def resolve_all(run: "ComparingRun") -> None:
+    """Choose the store, resolve the checkpoints, read what is asked."""
+    from mechdrift.checkpoints.chat import check_tokenizer
+    from mechdrift.checkpoints.classifier import read_classifier
+    from mechdrift.checkpoints.identity import Memory
+    from mechdrift.checkpoints.resolve import Resolver
+    from mechdrift.checkpoints.vocabulary import vocabulary_note
+    from mechdrift.engine.pool import check_device
+
+    run.store_folder = _choose_store(run)
+    memory = Memory(run.store_folder / "identities")
+    resolver = Resolver(memory, lambda label: fixtures.progress_line(run.config, label))
+    try:
+        check_device(run.settings.device)
+        backend(run)
+        with _open_terminal(run):
+            for name, spec in ((BASE, run.settings.base), *run.settings.stages, *run.settings.posts):
+                run.points[name] = resolver.resolve(spec)
+        if run.settings.lineage:
+            _take_off_stages(run, resolver.resolve)
+        backend(run)
+        for point in {point.short: point for point in run.points.values()}.values():
+            check_tokenizer(point)
+        for between in run.betweens:
+            if between.later in run.absent:
+                continue
+            if note := vocabulary_note(*run.pair(between).points):
+                run.warnings.append(note if between == BASE_TO_POST else f"{between}: {note}")
+        run.hand_set.require_layers(min(point.layers for point in run.points.values()))
+        read_prompts(run)
+        if told_by := run.settings.reply_classifier:
+            run.reply_classifier = read_classifier(told_by)
+    except InputError as error:
+        raise pytest.UsageError(f"mechdrift: {error}") from error
+
+
+def _take_off_stages(run: "ComparingRun", resolve: "Callable[[str], Checkpoint]") -> None:
+    """Make post without each stage; a plan, which writes nothing, takes post for it: it asks as much of either."""
+    if run.settings.plan:
+        made = dict.fromkeys(set(without(run.stages, POST).values()) - run.points.keys(), run.points[POST])
+    else:
+        made, run.absent, run.lineage_notes = points_without(run.points, run.stages, POST, _temporary(run), resolve, _how(run))
+    run.points |= made
+
+
+def _how(run: "ComparingRun") -> How:
+    """How post without a stage is made."""
+    from mechdrift.engine.pool import pick_device
+
+    assert run.store_folder
+    return How(
+        run.estimator,
+        {name: Path(folder) for name, folder in run.settings.stage_logs},
+        pick_device(run.settings.device),
+        run.store_folder / KEPT,
+        lambda label: fixtures.progress_line(run.config, label),
+    )
+
+
+def _open_terminal(run: "ComparingRun") -> AbstractContextManager[None]:
+    """On a terminal lets the hub's own progress bars through; elsewhere they are captured as all else is."""
+    reporter = run.config.pluginmanager.get_plugin("terminalreporter")
+    capture = run.config.pluginmanager.get_plugin("capturemanager")
+    if reporter is None or capture is None or not reporter.isatty:
+        return nullcontext()
+    return capture.global_and_fixture_disabled()
+
+
+def read_prompts(run: "ComparingRun") -> None:
+    """The user's statements, pairs, instructions and texts, or the shipped ones. Raises InputError."""
+    from mechdrift.prompts.instructions import read_instructions
+    from mechdrift.prompts.statements import read_statements, shipped_statements
+    from mechdrift.prompts.texts import read_texts, sample
+    from mechdrift.prompts.written_pairs import read_pairs
+
+    seed, path = run.settings.seed, run.settings.statements
+    statements = read_statements(Path(path), seed) if path else shipped_statements(seed)
+    run.statements = run.tier.statements(statements)
+    run.pairs = tuple(read_pairs(Path(run.settings.pairs), seed) if run.settings.pairs else ())
+    run.instructions = read_instructions(run.settings.harmful, run.settings.harmless, seed)
+    given = run.settings.texts
+    most = run.tier.texts
+    run.texts = sample(statements, run.instructions.all, most) if given is None else read_texts(given, most)
+
+
+def backend(run: "ComparingRun") -> str:
+    """What makes replies, as far as the checkpoints are known. Raises InputError for one that cannot."""
+    from mechdrift.engine.generate.choose import backend_for
+    from mechdrift.engine.pool import pick_device
+
+    settings, points = run.settings, list(run.points.values())
+    return backend_for(settings.generator, pick_device(settings.device), settings.vllm_args, points)
+
+
+def _choose_store(run: "ComparingRun") -> Path:
+    """The folder of the store; for `off` one that lives as long as the run.
+
+    Processes that run one model together may not share a store: one would wait for another that waits for it.
+    """
+    if run.settings.cache == OFF or run.settings.device == "tp" or run.settings.plan:
+        return _temporary(run)
+    from mechdrift.engine.store import folder_of
+
+    return folder_of(run.settings.cache)
+
+
+def _temporary(run: "ComparingRun") -> Path:
+    """A folder that lives as long as the run."""
+    from tempfile import TemporaryDirectory
+
+    folder = TemporaryDirectory(prefix="mechdrift-")
+    run.config.add_cleanup(folder.cleanup)
+    return Path(folder.name)
