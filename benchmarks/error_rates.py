@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rates import kept
 from rates.bars import Judged, bars_table
+from rates.curves import power_picture
 from rates.flips import flip_runs, flip_table
 from rates.null import benign_runs, null_table, outputs, rounded_runs, write_rounded
 from rates.power import power_runs, power_table
@@ -62,6 +63,7 @@ def main() -> None:
         print(f"\n## {section}\n\n{told}")
     if options.write:
         kept.pack(options.runs)
+        (PAGE.parent / "power.svg").write_text(power_picture(options.runs, options.power_seeds), encoding="utf-8")
         PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
 
 

@@ -45,16 +45,20 @@ def power_table(folder: Path, seeds: int) -> str:
     """A table a drift."""
     parts = []
     for drift in read_matrix():
-        names = {(strength, seed): name_of(drift, strength, seed) for strength in STRENGTHS for seed in range(seeds)}
-        found = read(folder, names.values())
-        points: dict[float, list[Record]] = {
-            strength: [found[names[strength, seed]] for seed in range(seeds) if names[strength, seed] in found]
-            for strength in STRENGTHS
-        }
-        points = {strength: records for strength, records in points.items() if records}
-        if points:
+        if points := points_of(folder, drift, seeds):
             parts.append(f"organism:drift-{drift}@STRENGTH:\n\n{_drift_table(drift, points)}")
     return "\n\n".join(parts)
+
+
+def points_of(folder: Path, drift: str, seeds: int) -> dict[float, list[Record]]:
+    """The records that there are of a drift, by strength."""
+    names = {(strength, seed): name_of(drift, strength, seed) for strength in STRENGTHS for seed in range(seeds)}
+    found = read(folder, names.values())
+    points = {
+        strength: [found[names[strength, seed]] for seed in range(seeds) if names[strength, seed] in found]
+        for strength in STRENGTHS
+    }
+    return {strength: records for strength, records in points.items() if records}
 
 
 def _drift_table(drift: str, points: dict[float, list[Record]]) -> str:

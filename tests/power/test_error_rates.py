@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from rates import kept
 from rates.bars import Judged
+from rates.curves import curves, power_picture
 from rates.flips import flip_runs, flip_table
 from rates.null import benign_runs, broken_bounds, null_table, rounded_runs
 from rates.power import STRENGTHS, name_of, power_runs, power_table
@@ -58,6 +60,21 @@ def test_bounds_are_those_of_the_matrix() -> None:
         scale = 0.5 if score.startswith("perplexity") else 1.0
         assert broken_bounds(ORIGIN, ORIGIN | {score: {"all": 0.5 + scale * bound * 0.99}}) == []
         assert len(broken_bounds(ORIGIN, ORIGIN | {score: {"all": 0.5 - scale * bound * 1.01}})) == 1
+
+
+def test_the_picture_of_power_has_a_mark_for_each_strength(tmp_path: Path) -> None:
+    label = "truth.direction_similarity"  # limit .8: at strength .5 the row is three quarters of the way there
+    for strength in STRENGTHS:
+        verdict = "drifted" if strength == 1 else "held"
+        leave(tmp_path, name_of("truth-rotated", strength, 0), row(label, verdict, 1 - 0.3 * strength))
+    (curve,) = curves(tmp_path, "truth-rotated", 1)
+    assert [strength for strength, _, _ in curve.points] == list(STRENGTHS)
+    assert [gone for _, gone, _ in curve.points] == pytest.approx([1.5 * strength for strength in STRENGTHS])
+    assert [caught for _, _, caught in curve.points] == [strength == 1 for strength in STRENGTHS]
+    drawn = ElementTree.fromstring(power_picture(tmp_path, 1))  # noqa: S314 - our own
+    marks = [shape.get("class") for shape in drawn.iter("{http://www.w3.org/2000/svg}circle")]
+    assert (marks.count("drifted"), marks.count("held")) == (1, len(STRENGTHS) - 1 + 1), "and one in the legend"
+    assert "truth-rotated" in "".join(drawn.itertext())
 
 
 def test_power_says_from_what_strength_a_row_drifts(tmp_path: Path) -> None:
