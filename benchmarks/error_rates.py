@@ -45,7 +45,13 @@ def main() -> None:
     parser.add_argument(
         "--write", action="store_true", help=f"keep what was measured in {kept.KEPT.name}, and write the tables into {PAGE.name}"
     )
-    parser.add_argument("--part", default="1/1", help="2/3: the second third of each list of runs; for several at once")
+    parser.add_argument(
+        "--part",
+        type=part_of,
+        default=(1, 1),
+        metavar="K/N",
+        help="2/3: the second third of each list of runs; for several at once",
+    )
     parser.add_argument("--again", action="store_true", help="measure again what was kept: after a change of what is measured")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -91,8 +97,7 @@ def measure(section: str, options: argparse.Namespace) -> None:
 def run_all(runs: Iterable[Run], options: argparse.Namespace) -> None:
     """The records of these runs, with progress and the time left."""
     cache = options.cache or str(options.runs / "cache")
-    number, parts = (int(word) for word in options.part.split("/"))
-    asked = list(runs)
+    (number, parts), asked = options.part, list(runs)
     asked = asked[len(asked) * (number - 1) // parts : len(asked) * number // parts]
     missing = [run for run in asked if not has_record(options.runs / f"{run.name}.json")]
     begun, clock = [time.monotonic()], time.monotonic
@@ -102,6 +107,14 @@ def run_all(runs: Iterable[Run], options: argparse.Namespace) -> None:
         partial(say, begun, len(missing), clock),
     ):
         begun.append(clock())
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """2/3 as two numbers."""
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected K/N, K from 1 to N; use 1/2 in one process and 2/2 in another")
+    return int(number), int(parts)
 
 
 def say(begun: list[float], runs: int, clock: Callable[[], float], run: Run) -> None:
