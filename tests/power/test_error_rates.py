@@ -16,6 +16,7 @@ from rates.symmetry import symmetry_runs, symmetry_table
 
 from mechdrift.data.organisms.matrix import bounds
 from mechdrift.many_runs import Run
+from mechdrift.verdict.profiles import load_profile
 
 ORIGIN = {score: {"all": 0.5} for score in bounds()} | {"weights moved": {"all": 0.0}}
 
@@ -177,3 +178,17 @@ def test_numbers_that_are_no_records_are_kept_as_they_are(tmp_path: Path) -> Non
     kept.pack(tmp_path / "runs", file)
     kept.unpack(tmp_path / "other", file)
     assert json.loads((tmp_path / "other" / "outputs-instruct.json").read_text()) == told
+
+
+def test_what_the_page_shows_was_judged_by_the_limits_that_are_shipped(tmp_path: Path) -> None:
+    """Who changes a limit measures again (`--again`), or says elsewhere what the page does not."""
+    kept.unpack(tmp_path)
+    profile, other = load_profile("base-to-post"), set()
+    for path in tmp_path.glob("*.json"):
+        for row in json.loads(path.read_bytes()).get("rows", []):
+            rule = profile.rule(row["label"])
+            today = (rule.role, rule.limit and (rule.limit.at_least, rule.limit.at_most))
+            limit = row["limit"]
+            if today != (row["role"], limit and (limit["at_least"], limit["at_most"])):
+                other.add(row["label"])
+    assert not other
