@@ -48,7 +48,7 @@ class _Renderer:
         self._read()
 
     def answer(self, request: str, seconds: float) -> Any:
-        """To one request. Raises TemplateError where the process took longer and was killed, or ended."""
+        """To one request. Raises TemplateError where it took longer and was killed, or ended; it serves no other then."""
         late = threading.Event()
 
         def stop() -> None:
@@ -69,8 +69,7 @@ class _Renderer:
         if line.endswith("\n"):
             return json.loads(line)
         with suppress(subprocess.TimeoutExpired):
-            self.child.wait(1)  # for its own exit code, where it has closed its output on the way out
-        self.end()
+            self.child.wait(1)  # for its exit code: its output is closed first
         raise TemplateError(
             f"still renders after {seconds:g} s" if late.is_set() else f"ended its process with code {self.child.returncode}"
         )
@@ -124,8 +123,8 @@ def render(tokenizer: "PreTrainedTokenizerBase", conversations: list[Conversatio
     renderer = _RENDERERS.get(key) or _RENDERERS.setdefault(key, _Renderer(RENDERER))
     try:
         told = renderer.answer(json.dumps(asked, default=str), seconds)
-    except TemplateError:
-        del _RENDERERS[key]
+    except BaseException:  # also where the user stops the run: what still comes would be taken for the next answer
+        _RENDERERS.pop(key).end()
         raise
     if told["error"]:
         raise TemplateError(told["error"])
