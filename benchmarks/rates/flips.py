@@ -10,7 +10,7 @@ from mechdrift.prompts.statements import Split, shipped_statements
 from mechdrift.verdict.profiles import load_profile
 
 from .null import NO_SHORT_CUT, ORIGIN
-from .tables import percent, read, rows_of, share, table
+from .tables import not_held, percent, read, rows_of, share, table
 
 PAIRS = {"null": (ORIGIN, "organism:retrained@0"), "real": ("organism:base", ORIGIN)}
 
@@ -37,15 +37,18 @@ def flip_table(folder: Path, seeds: int) -> str:
             for label, row in rows_of(record).items():
                 if row["role"] == "gate":
                     verdicts[label][row["verdict"]] += 1
-        lines = []
+        lines, steady = [], Counter[str]()
         for label, counts in sorted(verdicts.items()):
             flips = counts.total() - max(counts.values())
-            if flips:
+            if not flips:
+                steady[max(counts)] += 1
+            else:
                 told = ", ".join(f"{verdict} {times}" for verdict, times in counts.most_common())
                 lines.append([label, told, share(flips, counts.total())])
-        steady = len(verdicts) - len(lines)
-        lines.append([f"the other {steady} gates", "one verdict", share(0, len(records))])
-        parts.append(f"{base} and {post}, {len(records)} seeds:\n\n{table(['gate', 'verdicts', 'seeds that flip'], lines)}")
+        lines += [[f"{gates} gates", f"{verdict} at all", share(0, len(records))] for verdict, gates in steady.items()]
+        told = table(["gate", "verdicts", "seeds that flip"], lines)
+        failing = share(sum(bool(not_held(record)) for record in records), len(records))
+        parts.append(f"{base} and {post}, {len(records)} seeds; runs with a gated row not held: {failing}.\n\n{told}")
     return "\n\n".join([*parts, _shared()])
 
 
