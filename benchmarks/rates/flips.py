@@ -41,7 +41,7 @@ def flip_table(folder: Path, seeds: int) -> str:
         for label, counts in sorted(verdicts.items()):
             flips = counts.total() - max(counts.values())
             if not flips:
-                steady[max(counts)] += 1
+                steady[next(iter(counts))] += 1
             else:
                 told = ", ".join(f"{verdict} {times}" for verdict, times in counts.most_common())
                 lines.append([label, told, share(flips, counts.total())])
