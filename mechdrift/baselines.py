@@ -5,10 +5,10 @@ from typing import Any
 
 from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.errors import InputError
-from mechdrift.options import Settings
 from mechdrift.report.origin import differences, origin_of
 from mechdrift.report.saved import FOLDER, Saved, baseline_path, read_saved, write_baseline
 from mechdrift.rows import Row, forgotten_row, plain
+from mechdrift.settings import Settings
 from mechdrift.verdict.baseline import Baseline, has_number
 from mechdrift.verdict.limits import Profile, Rule, row_of
 

@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
 def _add_map(command: argparse.ArgumentParser) -> None:
     """`mechdrift map SPEC`; what pytest has too has pytest's name and default."""
     from mechdrift.option_values import parse_batch, parse_device, parse_dtype, parse_seed
-    from mechdrift.options import DEFAULTS
     from mechdrift.prompts.pairs import FORMS
+    from mechdrift.settings import DEFAULTS
 
     command.set_defaults(run=_map)
     command.add_argument("spec", metavar="SPEC", help="the checkpoint, as after pytest's --base")
@@ -105,8 +105,8 @@ _OPTION = "a further argument of pytest, one each, as --option=--mechdrift-tier=
 def _add_calibrate(command: argparse.ArgumentParser) -> None:
     """`mechdrift calibrate --base X --runs DIR`."""
     from mechdrift.option_values import parse_seed
-    from mechdrift.options import DEFAULTS
     from mechdrift.profile_file import parse_target
+    from mechdrift.settings import DEFAULTS
     from mechdrift.verdict.calibrated import MARGIN
 
     command.set_defaults(run=_calibrate)

@@ -2,13 +2,14 @@
 
 import pytest
 
-from mechdrift import options
+from mechdrift.options import add_options
+from mechdrift.settings import settings_of
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options, after other plugins have taken their short forms."""
-    options.add_options(parser)
+    add_options(parser)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -31,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """With a pair given, set the comparing run up."""
     config.addinivalue_line("markers", "finding(name): the test gives the verdict of this mechdrift finding")
     config.addinivalue_line("markers", "limit(at_least, at_most, role): what this test's finding is judged by, over the profile")
-    if (settings := options.settings_of(config)) is not None:
+    if (settings := settings_of(config)) is not None:
         from mechdrift.run import start
 
         start(config, settings)

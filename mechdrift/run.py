@@ -16,13 +16,13 @@ from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding, registered
 from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.marks import asked_by, asked_from, between_of, told_of
-from mechdrift.options import Settings
 from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
 from mechdrift.rows import Asked, Row, unmeasured_row, worse_of
 from mechdrift.run_end import finish
 from mechdrift.run_header import header
 from mechdrift.run_start import resolve_all
+from mechdrift.settings import Settings
 from mechdrift.stages.lineage import lineage
 from mechdrift.tiers import TIERS, Tier, selected
 from mechdrift.verdict.decide import Verdict

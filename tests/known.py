@@ -2,8 +2,8 @@
 
 from mechdrift.data.organisms.recipe.families import QWEN
 from mechdrift.findings import registered
-from mechdrift.options import DEFAULTS
 from mechdrift.prompts.statements import shipped_statements
+from mechdrift.settings import DEFAULTS
 from mechdrift.tiers import TIERS
 
 

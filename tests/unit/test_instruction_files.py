@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechdrift.errors import InputError
-from mechdrift.options import DEFAULTS, Settings
 from mechdrift.prompts.instructions import Side, read_instructions, shipped_instructions
 from mechdrift.prompts.tables import MAX_CHARACTERS
+from mechdrift.settings import DEFAULTS, Settings
 
 ASKED = [f"Write a note about thing {number}, please." for number in range(10)]
 

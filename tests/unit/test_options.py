@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechdrift.option_values import GENERATORS, parse_fail_on, parse_generator, parse_vllm_args
-from mechdrift.options import DEFAULTS, Settings
+from mechdrift.settings import DEFAULTS, Settings
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
