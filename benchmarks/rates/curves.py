@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from xml.etree import ElementTree
 
 from mechdrift.data.organisms.matrix import claims_of, read_matrix
 from mechdrift.report.svg import Drawing, Scale
 
-from .bars import DRIFTED_AT_LEAST, Judged
-from .power import LEAST_STRENGTHS, points_of
+from .bars import Judged
+from .power import LEAST_STRENGTHS, Point, points_of
 from .tables import rows_of
 
 WIDTH, HEIGHT, LEGEND = 380, 190, 17  # pixels of a panel, of a line under it
@@ -45,13 +44,11 @@ def curves(folder: Path, drift: str, seeds: int) -> list[Curve]:
         told = []
         for strength, records in points.items():
             rows = [rows_of(record)[label] for record in records]
-            rows = [row for row in rows if row["role"] == "gate" and row["estimate"] is not None and row["evidence"]]
-            if rows:
-                judged = Judged.of_row(rows[0], records[0]["settings"]["gated_as_shipped"], 0.0)
-                mean = fmean(row["estimate"] for row in rows)
+            point = Point([row for row in rows if row["role"] == "gate" and row["evidence"]])
+            if (mean := point.mean) is not None:
+                judged = Judged.of_row(point.rows[0], records[0]["settings"]["gated_as_shipped"], 0.0)
                 bound = min(judged.bounds, key=lambda side: abs(side - mean))
-                gone = (mean - judged.origin) / (bound - judged.origin)
-                told.append((strength, gone, fmean(row["verdict"] == "drifted" for row in rows) >= DRIFTED_AT_LEAST))
+                told.append((strength, (mean - judged.origin) / (bound - judged.origin), point.caught))
         if told:
             found.append(Curve(label, tuple(told)))
     return found

@@ -1,7 +1,9 @@
 """Which planted drifts are caught, and from what size on: drifts of graded strength, at several seeds of splits and prompts."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +52,29 @@ def power_table(folder: Path, seeds: int) -> str:
     return "\n\n".join(parts)
 
 
+@dataclass(frozen=True)
+class Point:
+    """One row at one strength: it in every record that there is."""
+
+    rows: list[dict[str, Any]]
+
+    @property
+    def mean(self) -> float | None:
+        """Estimate; None where no record has one."""
+        estimates = [row["estimate"] for row in self.rows if row["estimate"] is not None]
+        return fmean(estimates) if estimates else None
+
+    @property
+    def drifted(self) -> int:
+        """Rows with that verdict."""
+        return sum(row["verdict"] == "drifted" for row in self.rows)
+
+    @property
+    def caught(self) -> bool:
+        """Whether nine in ten are."""
+        return self.drifted >= DRIFTED_AT_LEAST * len(self.rows)
+
+
 def points_of(folder: Path, drift: str, seeds: int) -> dict[float, list[Record]]:
     """The records that there are of a drift, by strength."""
     names = {(strength, seed): name_of(drift, strength, seed) for strength in STRENGTHS for seed in range(seeds)}
@@ -76,39 +101,33 @@ def _drift_table(drift: str, points: dict[float, list[Record]]) -> str:
 
 def _line(label: str, points: dict[float, list[Record]]) -> list[str]:
     """Mean estimate and runs that drifted at each strength; the least strength and the least drift caught nine times in ten."""
-    rows = {strength: [rows_of(record)[label] for record in records] for strength, records in points.items()}
-    drifted = {strength: fmean(row["verdict"] == "drifted" for row in each) for strength, each in rows.items()}
-    means = {
-        strength: fmean(estimates)
-        for strength, each in rows.items()
-        if (estimates := [row["estimate"] for row in each if row["estimate"] is not None])
-    }
-    cells = []
-    for strength, each in rows.items():
-        verdicts = sum(row["verdict"] == "drifted" for row in each)
-        cells.append(f"{means[strength]:.3f} ({verdicts}/{len(each)})" if strength in means else f"no number (0/{len(each)})")
+    told = {strength: Point([rows_of(record)[label] for record in records]) for strength, records in points.items()}
+    means = {strength: point.mean for strength, point in told.items() if point.mean is not None}
+    cells = [
+        f"{'no number' if point.mean is None else f'{point.mean:.3f}'} ({point.drifted}/{len(point.rows)})"
+        for point in told.values()
+    ]
     measured = [
         (row, record)
         for strength in points
-        for row, record in zip(rows[strength], points[strength], strict=True)
+        for row, record in zip(told[strength].rows, points[strength], strict=True)
         if row["evidence"]
     ]
     limit = next((row["limit"] for row, _ in measured if row["limit"]), None)
     if limit is None:
         return [label, "none", *cells, "-", "-", "-"]
-    caught = _caught_from(drifted)
     errors = [row["evidence"].get("standard_error") or 0.0 for row, _ in measured]
     row, record = measured[0]
     judged = Judged.of_row(row, record["settings"]["gated_as_shipped"], float(np.median(errors)))
     least = judged.caught(means[max(means)])
-    return [label, str(judged.limit), *cells, caught, f"{least:.3f}", _strength_at(least, judged.origin, means)]
+    return [label, str(judged.limit), *cells, _caught_from(told), f"{least:.3f}", _strength_at(least, judged.origin, means)]
 
 
-def _caught_from(drifted: dict[float, float]) -> str:
+def _caught_from(points: dict[float, Point]) -> str:
     """The least strength from which on nine runs in ten drifted."""
-    strengths = list(drifted)
+    strengths = list(points)
     for number, strength in enumerate(strengths):
-        if all(drifted[later] >= DRIFTED_AT_LEAST for later in strengths[number:]):
+        if all(points[later].caught for later in strengths[number:]):
             return f"{strength:g}"
     return "never"
 
