@@ -45,7 +45,7 @@ nightly: .venv/ready
 	$(BIN)/pytest -n 2 -m nightly
 	$(BIN)/pytest tests/nightly --durations 0
 
-# Days on one core: each of its 545 runs leaves a record in error-rates-runs/, so it may be stopped and started again.
+# Days on one core: each of its 546 runs leaves a record in error-rates-runs/, so it may be stopped and started again.
 error-rates: .venv/ready
 	$(BIN)/python benchmarks/error_rates.py --write
 

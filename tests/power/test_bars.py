@@ -1,5 +1,6 @@
 """The verdict rule at known true values: at the limit held at most 5% of the time, at twice it drifted at least 90% of it."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -45,8 +46,9 @@ def test_the_bars_of_sampled_rows(row: Judged) -> None:
     )
     print(f"{row.label}, n = {row.n}: held {max(held):.4f} at the limit, drifted {min(drifted):.4f} at twice it")
     assert max(held) <= HELD_AT_MOST + 0.002
-    if row.label == "knowledge.accuracy":  # too few entities for 10 points; docs/error-rates.md says what they do catch
+    if row.label == "knowledge.accuracy":  # too few units for 10 points; docs/error-rates.md says what they do catch
         assert 0.8 < min(drifted) < DRIFTED_AT_LEAST
+        assert replace(row, n=200).rates(-0.2)["drifted"] >= DRIFTED_AT_LEAST  # as tier nightly has, where tables have as many
     else:
         assert min(drifted) >= DRIFTED_AT_LEAST
 
