@@ -97,6 +97,8 @@ def location(read: KnowledgeReadings, columns: Columns = "knowledge") -> Drift:
         found = cross_fitted_similarity(*rows)
     except ValueError as error:
         raise Unmeasurable(f"location map: {error}; {read.kept.note()}") from error
+    if not found.strength[0] > STRENGTH_MINIMUM and map_lost_in_post(read, columns):
+        return lost_in_post(name, read, absolute)
     require_map(found.strength[0], len(rows[0]))
     post_lacks = read.kept.lost_in_post_alone or not found.strength[1] > STRENGTH_MINIMUM
     along = [of @ (of.mean(0) / np.linalg.norm(of.mean(0))) for of in rows]
@@ -211,6 +213,14 @@ def require_map(strength: float, units: int, who: str = "base") -> None:
             f"{who} has no location map: squared length {strength:.1f} standard errors from 0, more than "
             f"{STRENGTH_MINIMUM:g} needed; n = {units} units"
         )
+
+
+def map_lost_in_post(read: KnowledgeReadings, columns: Columns) -> bool:
+    """Whether base has a map of all that it knows, and post alone has lost so much that the rest need not show one."""
+    if not read.kept.lost_in_post_alone:
+        return False
+    own = read.base_alone.of(columns).contributions()
+    return cross_fitted_similarity(own, own).strength[0] > STRENGTH_MINIMUM
 
 
 def too_few_left(name: str, read: KnowledgeReadings, absolute: Drift) -> Drift | None:

@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Drift, Item, SitePoint
-from mechdrift.measures.knowledge import accuracy, in_words, knowledge_drift, require_knowledge, too_few_left
+from mechdrift.measures.knowledge import accuracy, in_words, knowledge_drift, lost_in_post, require_knowledge, too_few_left
 from mechdrift.measures.knowledge_maps import KnowledgeReadings, Maps, PerUnit
 from mechdrift.prompts.pairs import SUBJECT
 from mechdrift.stats import (
@@ -32,6 +32,9 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
     gains = [maps.of_part(part) for maps in read.maps]
     masses = [_mass(gain, maps.gaps) for gain, maps in zip(gains, read.maps, strict=True)]
     if not _carries(masses[0]):
+        alone = read.base_alone
+        if read.kept.lost_in_post_alone and _carries(_mass(alone.of_part(part), alone.gaps)):
+            return lost_in_post("knowledge.depth_shift", read, absolute)
         raise Unmeasurable(
             f"the {part} carries {in_words(masses[0])} of base's recovery, summed over blocks; more than {MASS_MINIMUM:g} "
             f"needed; n = {masses[0].n} units"

@@ -222,6 +222,11 @@ class KnowledgeReadings:
         """Base's and post's, of the pairs kept. Raises Unmeasurable where their numbers of blocks differ."""
         return self.maps_over(self.kept)
 
+    @cached_property
+    def base_alone(self) -> Maps:
+        """Base's, of all pairs that it knows, whatever post knows."""
+        return maps_of(self.base, kept_pairs(self.base, self.base, self.pairs, self.form))
+
     def maps_over(self, kept: Kept) -> tuple[Maps, Maps]:
         """The same of other pairs."""
         if self.base.d.shape[1] != self.post.d.shape[1]:

@@ -8,10 +8,12 @@ from jaxtyping import Float
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Drift
 from mechdrift.measures.knowledge import (
+    STRENGTH_MINIMUM,
     accuracy,
     in_words,
     knowledge_drift,
     lost_in_post,
+    map_lost_in_post,
     require_knowledge,
     require_map,
     too_few_left,
@@ -93,7 +95,10 @@ def _slope(
     target, other = _own_and_transferred(read, across, direction)
     own = target.of(columns).contributions()
     try:
-        require_map(cross_fitted_similarity(own, own).strength[0], len(own), f"the target of {direction} patching")
+        strength = cross_fitted_similarity(own, own).strength[0]
+        if not strength > STRENGTH_MINIMUM and map_lost_in_post(read, columns):
+            return absolute, None
+        require_map(strength, len(own), f"the target of {direction} patching")
         return absolute, cross_fitted_slope(other.of(columns).contributions(), own)
     except ValueError as error:
         raise Unmeasurable(f"{direction} patching: {error}; {read.kept.note()}") from error

@@ -1,6 +1,8 @@
 """Location maps with known answers: planted ones, closed forms, and what must not be measured."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -337,6 +339,34 @@ def test_slope_is_that_of_least_squares_without_noise_and_unbiased_with_it() -> 
     assert exact.estimate == pytest.approx(0.5)
     with pytest.raises(ValueError, match="too few"):
         cross_fitted_slope(np.ones((3, 2)), np.ones((3, 2)))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        knowledge.location,
+        partial(knowledge.location, columns="all"),
+        knowledge_depth.depth_shift,
+        *(
+            lambda read, way=way: knowledge_transfer.cross_recovery(read, Transferred(read.post.d, read.base.d), way)
+            for way in ("forward", "backward")
+        ),
+    ],
+    ids=["knowledge columns", "all columns", "depth", "forward", "backward"],
+)
+def test_where_post_kept_too_little_for_bases_map_to_show_accuracy_decides(measure: Callable[[KnowledgeReadings], Drift]) -> None:
+    """A loud map shows over the 60 units that base knows, and not over the eight of them that post knows too."""
+    loud = replace(BASE, d=BASE.d + np.random.default_rng(1).normal(size=BASE.d.shape).astype(np.float32) * 8)
+    eight = Patched(loud.d[:16], loud.clean[:16], loud.corrupt[:16])
+    with pytest.raises(Unmeasurable, match=r"no location map|carries .* of base's recovery"):
+        measure(readings(eight, eight, PAIRS[:16]))
+    forgot = np.arange(len(PAIRS)) >= 16
+    row = measure(readings(loud, replace(loud, clean=np.where(forgot, -1.0, loud.clean))))
+    assert decide(row, load_profile("base-to-post")).verdict == "drifted"
+    # A base that has no map of anything has lost none.
+    flat = replace(loud, d=np.random.default_rng(1).normal(size=BASE.d.shape) * 8 + loud.corrupt[:, None, None])
+    with pytest.raises(Unmeasurable, match=r"no location map|carries .* of base's recovery"):
+        measure(readings(flat, replace(flat, clean=np.where(forgot, -1.0, flat.clean))))
 
 
 def test_accuracy_counts_both_sides() -> None:
