@@ -45,7 +45,7 @@ class SteeringReadings:
     how_transferred: How
     """The same, and what decides where post's own direction no longer steers it."""
     base_effect: Normal | None
-    """Effect of base's own direction on base beyond a random one's; None where too few statements are left."""
+    """steering.base_effect; None where too few statements are left."""
 
     def transfer(self, name: str, formula: steering.Formula = "du", flips: steering.Flips = "both") -> Drift:
         """A row of the transfer to post, or backward to base."""
@@ -56,7 +56,7 @@ class SteeringReadings:
 
     def effect(self) -> Drift:
         """The absolute row."""
-        return steering.own_difference(self.base, self.post, self.statements, self.kept.mask, self.how)
+        return steering.own_difference(self.base, self.post, self.base_effect, self.statements, self.kept.mask, self.how)
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,11 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
     if kept.lost_in_post_alone:
         how = _lost(how, truth)
     how_transferred = how
-    if not how.post_lacks and before.interval().low > steering.EFFECT_MINIMUM >= after.interval().low:
-        absolute = steering.own_difference(base, post, statements, kept.mask, how)
+    needed = steering.base_effect(base, statements, kept)
+    if not how.post_lacks and needed.interval().low > steering.EFFECT_MINIMUM >= after.interval().low:
+        absolute = steering.own_difference(base, post, needed, statements, kept.mask, how)
         how_transferred = replace(how, post_lacks=True, sibling=absolute)
-    return SteeringReadings(statements, base, post, kept, how, how_transferred, before)
+    return SteeringReadings(statements, base, post, kept, how, how_transferred, needed)
 
 
 def _words(evidence: Normal) -> str:

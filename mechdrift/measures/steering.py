@@ -117,10 +117,20 @@ def effect_over_random(
     return _with_error(mine - other, mine_out - other_out)
 
 
+def base_effect(base: Arms, statements: Sequence[Statement], kept: "Kept") -> Normal:
+    """effect_over_random of base, by which base must be steered.
+
+    Over what both judge right; where post alone has lost much of that, over all that base judges right, for a few that are left
+    may not show what base had.
+    """
+    mask = kept_statements(base.plain, base.plain, statements).mask if kept.lost_in_post_alone else kept.mask
+    return effect_over_random(base.plain, base.own, base.random, statements, mask)
+
+
 def transfer(
     name: str,
     arms: Arms,
-    base_effect: Normal | None,
+    needed: Normal | None,
     statements: Sequence[Statement],
     kept: Bool[np.ndarray, " statement"],
     how: "How",
@@ -130,12 +140,12 @@ def transfer(
     """The other model's truth direction steers this one as well as its own does.
 
     Effect of the transferred minus effect of the own direction on the same statements, 0 = as well; higher is better. Raises
-    Unmeasurable where base's own direction does not steer base. base_effect: effect_over_random of base; None where too few
-    statements are left. Source: Du et al. 2025, claim 2.
+    Unmeasurable where base's own direction does not steer base. needed: base_effect; None where too few statements are left.
+    Source: Du et al. 2025, claim 2.
     """
-    if base_effect is None or too_few(kept, statements):
+    if needed is None or too_few(kept, statements):
         return _lost(name, how)
-    require_effect(base_effect)
+    require_effect(needed)
     entities, own_true, own_false = sums(arms.plain, arms.own, statements, kept)
     _, other_true, other_false = sums(arms.plain, arms.transferred, statements, kept)
     pairs = zip(_total_and_out(own_true, own_false), _total_and_out(other_true, other_false), strict=True)
@@ -153,16 +163,22 @@ def transfer(
 
 
 def own_difference(
-    base: Arms, post: Arms, statements: Sequence[Statement], kept: Bool[np.ndarray, " statement"], how: "How"
+    base: Arms,
+    post: Arms,
+    needed: Normal | None,
+    statements: Sequence[Statement],
+    kept: Bool[np.ndarray, " statement"],
+    how: "How",
 ) -> Drift:
     """Each model's own truth direction steers it as much after post-training as before.
 
     Effect on post minus effect on base, in Du's formula, both ways; 0 = as much; higher is better; the absolute row beside the
-    transfer. Raises Unmeasurable where base's own direction does not steer base. Source: Du et al. 2025, claim 2.
+    transfer. Raises Unmeasurable where base's own direction does not steer base. needed: as in transfer. Source: Du et al. 2025,
+    claim 2.
     """
-    if too_few(kept, statements):
+    if needed is None or too_few(kept, statements):
         return _lost("truth.steering_effect", how)
-    require_effect(effect_over_random(base.plain, base.own, base.random, statements, kept))
+    require_effect(needed)
     found = []
     for arms in (base, post):
         entities, true, false = sums(arms.plain, arms.own, statements, kept)

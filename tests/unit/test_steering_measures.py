@@ -1,12 +1,24 @@
 """Intervention effects against closed forms, and the rows that rest on them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures import steering
 from mechdrift.measures.drift import Drift
-from mechdrift.measures.steering import Arms, How, effect_over_random, kept_statements, mean_differences, own_difference, transfer
+from mechdrift.measures.steering import (
+    EFFECT_MINIMUM,
+    Arms,
+    How,
+    base_effect,
+    effect_over_random,
+    kept_statements,
+    mean_differences,
+    own_difference,
+    transfer,
+)
 from mechdrift.prompts.statements import Statement
 from mechdrift.stats import Normal
 
@@ -101,13 +113,29 @@ def test_a_push_that_a_random_vector_does_as_well_is_no_effect_of_the_direction(
 
 def test_the_absolute_row_is_post_minus_base() -> None:
     base, post = arms((-0.9, 0.9), (0, 0)), arms((-0.1, 0.2), (0, 0))
-    drift = own_difference(base, post, STATEMENTS, ALL, HOW)
+    drift = own_difference(base, post, Normal(0.9, 0.01, N), STATEMENTS, ALL, HOW)
     assert drift.estimate == pytest.approx(
         ((-0.9 + 0.3 + 0.6) / 1.8 * 0 + (0.9 / 1.8 + 0.8 / 1.6) / 2) - (1.7 / 1.8 + 1.5 / 1.6) / 2
     )
     weak = arms((0.7, -0.5), (0, 0))
     with pytest.raises(Unmeasurable, match="beyond a random one"):
-        own_difference(weak, post, STATEMENTS, ALL, HOW)
+        own_difference(weak, post, base_effect(weak, STATEMENTS, kept_statements(PLAIN, PLAIN, STATEMENTS)), STATEMENTS, ALL, HOW)
+
+
+def test_where_post_lost_much_base_is_steered_over_all_that_it_knows() -> None:
+    """Base's direction moves the first entities alone not at all: what post still judges right does not show what base had."""
+    few = np.arange(len(STATEMENTS)) < 20
+    base = arms((-0.4, 0.6), (0, 0))
+    base = replace(base, own=np.where(few, PLAIN, base.own))
+    kept = kept_statements(PLAIN, np.where(few, PLAIN, -PLAIN), STATEMENTS)
+    assert kept.lost_in_post_alone
+    assert not effect_over_random(base.plain, base.own, base.random, STATEMENTS, kept.mask).interval().low > EFFECT_MINIMUM
+    found = base_effect(base, STATEMENTS, kept)
+    assert found == effect_over_random(base.plain, base.own, base.random, STATEMENTS, ALL)
+    assert found.interval().low > EFFECT_MINIMUM
+    # Where post lost little, both rows and their condition are of the same statements.
+    most = kept_statements(PLAIN, np.where(few, -PLAIN, PLAIN), STATEMENTS)
+    assert base_effect(base, STATEMENTS, most) == effect_over_random(base.plain, base.own, base.random, STATEMENTS, ~few)
 
 
 def test_only_statements_that_both_judge_right_are_steered_and_the_others_counted() -> None:
@@ -129,7 +157,7 @@ def test_where_post_judges_nothing_right_the_sibling_decides() -> None:
     how = How("s", "r", "d", "note", post_lacks=True, sibling=sibling)
     for drift in (
         transfer("truth.steering_transfer", arms((0, 0), (0, 0)), None, STATEMENTS, ~ALL, how),
-        own_difference(arms((0, 0), (0, 0)), arms((0, 0), (0, 0)), STATEMENTS, ~ALL, how),
+        own_difference(arms((0, 0), (0, 0)), arms((0, 0), (0, 0)), None, STATEMENTS, ~ALL, how),
     ):
         assert drift.post_lacks
         assert drift.sibling is sibling
