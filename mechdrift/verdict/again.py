@@ -19,7 +19,7 @@ def evidence_told(drift: Drift) -> Row:
 
 
 def sibling_told(drift: Drift) -> Row | None:
-    """The absolute row by which a drift is judged whose post has nothing left to compare; None elsewhere."""
+    """The absolute row by which a drift is judged whose post has too little left to compare; None elsewhere."""
     sibling = drift.sibling if drift.post_lacks else None
     if sibling is None:
         return None

@@ -37,12 +37,11 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
     limit, m = (rule or profile.rule(drift.measure)).limit, max(profile.gated_as_shipped, 1)
     if drift.post_lacks:
         if drift.sibling is None:
-            return Decision("undecided", "post has nothing left to compare, and no absolute row says whether that is a loss")
+            return Decision("undecided", "post has too little left to compare, and no absolute row says whether that is a loss")
         absolute = decide(drift.sibling, profile)
         verdict: Verdict = "drifted" if absolute.verdict == "drifted" else "undecided"
-        return Decision(
-            verdict, f"post has nothing left to compare; {drift.sibling.measure} is {absolute.verdict}", absolute.p_value
-        )
+        told = f"post has too little left to compare; {drift.sibling.measure}, which tells a loss, is {absolute.verdict}: {absolute.reason}"
+        return Decision(verdict, told, absolute.p_value, None if verdict == "drifted" else absolute.needed_n)
     if why := _no_number(drift):
         return Decision("unmeasurable", why)
     if limit is None:

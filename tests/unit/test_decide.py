@@ -114,6 +114,12 @@ def test_a_direction_that_post_lost_is_decided_by_its_sibling() -> None:
     rule = profile(at_least=0.8)
     assert decide(drift(9.9, 0.01, post_lacks=True, sibling=kept), rule).verdict == "undecided"
     assert decide(drift(9.9, 0.01, post_lacks=True), rule).verdict == "undecided"
+    unsure = decide(drift(9.9, 0.01, post_lacks=True, sibling=lost), rule)
+    alone = decide(lost, rule)
+    assert unsure.verdict == "undecided"
+    assert alone.needed_n is not None
+    assert unsure.needed_n == alone.needed_n, "what it rests on says how many more items would decide"
+    assert alone.reason in unsure.reason
     far = Drift(**vars(lost) | {"evidence": Normal(-0.5, 0.01, 100)})
     assert decide(drift(9.9, 0.01, post_lacks=True, sibling=far), rule).verdict == "drifted"
 
