@@ -40,8 +40,13 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
             return Decision("undecided", "post has too little left to compare, and no absolute row says whether that is a loss")
         absolute = decide(drift.sibling, profile)
         verdict: Verdict = "drifted" if absolute.verdict == "drifted" else "undecided"
-        told = f"post has too little left to compare; {drift.sibling.measure}, which tells a loss, is {absolute.verdict}: {absolute.reason}"
-        return Decision(verdict, told, absolute.p_value, None if verdict == "drifted" else absolute.needed_n)
+        told = f"{drift.sibling.measure}, which tells a loss, is {absolute.verdict}: {absolute.reason}"
+        return Decision(
+            verdict,
+            f"post has too little left to compare; {told}",
+            absolute.p_value,
+            None if verdict == "drifted" else absolute.needed_n,
+        )
     if why := _no_number(drift):
         return Decision("unmeasurable", why)
     if limit is None:
