@@ -38,7 +38,9 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=Path, default=Path("error-rates-runs"), help="folder of the records; default: %(default)s")
     parser.add_argument("--cache", default="", help="--mechdrift-cache of the runs; default: `cache` in that folder")
-    parser.add_argument("--retrains", type=int, default=21, help="benign retrains; default: %(default)s, of which 20 are benign")
+    parser.add_argument(
+        "--retrains", type=int, default=21, help="retrains, those that turn out not benign among them; default: %(default)s"
+    )
     parser.add_argument("--seeds", type=int, default=200, help="split seeds of the flips; default: %(default)s")
     parser.add_argument("--power-seeds", type=int, default=3, help="split seeds of a planted drift's point; default: %(default)s")
     parser.add_argument("--records-only", action="store_true", help="measure nothing: tables of the records that are there")

@@ -109,12 +109,12 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
     if steering.too_few(kept.mask, statements):
         how = _lost(how, truth)
         return SteeringReadings(statements, base, post, kept, how, how, None)
-    before, after = (steering.effect_over_random(arm.plain, arm.own, arm.random, statements, kept.mask) for arm in (base, post))
-    how = replace(how, note=f"{how.note}; own beyond random: base {_words(before)}, post {_words(after)}")
+    needed = steering.base_effect(base, statements)
+    after = steering.effect_over_random(post.plain, post.own, post.random, statements, kept.mask)
+    how = replace(how, note=f"{how.note}; own beyond random: base {_words(needed)}, post {_words(after)}")
     if kept.lost_in_post_alone:
         how = _lost(how, truth)
     how_transferred = how
-    needed = steering.base_effect(base, statements, kept)
     if not how.post_lacks and needed.interval().low > steering.EFFECT_MINIMUM >= after.interval().low:
         absolute = steering.own_difference(base, post, needed, statements, kept.mask, how)
         how_transferred = replace(how, post_lacks=True, sibling=absolute)

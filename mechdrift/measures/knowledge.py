@@ -216,8 +216,8 @@ def require_map(strength: float, units: int, who: str = "base") -> None:
 
 
 def map_lost_in_post(read: KnowledgeReadings, columns: Columns) -> bool:
-    """Whether base has a map of all that it knows, and post alone has lost so much that the rest need not show one."""
-    if not read.kept.lost_in_post_alone:
+    """Whether base has a map of all that it knows, and post knows less, so that what is left need not show one."""
+    if not read.kept.fewer_in_post:
         return False
     own = read.base_alone.of(columns).contributions()
     return cross_fitted_similarity(own, own).strength[0] > STRENGTH_MINIMUM
@@ -227,7 +227,7 @@ def too_few_left(name: str, read: KnowledgeReadings, absolute: Drift) -> Drift |
     """The drift where both know too few pairs for a jackknife: unmeasurable, or decided by the sibling where post lost them."""
     if len(read.kept.units) > 3:
         return None
-    if read.kept.post_wrong <= read.kept.base_wrong:
+    if not read.kept.fewer_in_post:
         raise Unmeasurable(f"too few pairs are answered right by both: {read.kept.note()}")
     return lost_in_post(name, read, absolute)
 

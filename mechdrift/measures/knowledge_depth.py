@@ -33,7 +33,7 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
     masses = [_mass(gain, maps.gaps) for gain, maps in zip(gains, read.maps, strict=True)]
     if not _carries(masses[0]):
         alone = read.base_alone
-        if read.kept.lost_in_post_alone and _carries(_mass(alone.of_part(part), alone.gaps)):
+        if read.kept.fewer_in_post and _carries(_mass(alone.of_part(part), alone.gaps)):
             return lost_in_post("knowledge.depth_shift", read, absolute)
         raise Unmeasurable(
             f"the {part} carries {in_words(masses[0])} of base's recovery, summed over blocks; more than {MASS_MINIMUM:g} "

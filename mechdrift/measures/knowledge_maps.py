@@ -62,6 +62,11 @@ class Kept:
         """Whether so many fall out in post, and not in base, that the rest says little."""
         return self.post_wrong > FALLING_OUT * len(self.mask) >= self.base_wrong
 
+    @property
+    def fewer_in_post(self) -> bool:
+        """Whether post knows fewer than base: then what base had may not show in what is kept."""
+        return self.post_wrong > self.base_wrong
+
     @cached_property
     def units(self) -> list[tuple[str, str]]:
         """(table, unit) of those kept, sorted."""

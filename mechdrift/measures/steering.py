@@ -117,14 +117,11 @@ def effect_over_random(
     return _with_error(mine - other, mine_out - other_out)
 
 
-def base_effect(base: Arms, statements: Sequence[Statement], kept: "Kept") -> Normal:
-    """effect_over_random of base, by which base must be steered.
-
-    Over what both judge right; where post alone has lost much of that, over all that base judges right, for a few that are left
-    may not show what base had.
-    """
-    mask = kept_statements(base.plain, base.plain, statements).mask if kept.lost_in_post_alone else kept.mask
-    return effect_over_random(base.plain, base.own, base.random, statements, mask)
+def base_effect(base: Arms, statements: Sequence[Statement]) -> Normal:
+    """effect_over_random of base over all that base judges right: what post still judges right may not show what base had."""
+    return effect_over_random(
+        base.plain, base.own, base.random, statements, kept_statements(base.plain, base.plain, statements).mask
+    )
 
 
 def transfer(

@@ -363,6 +363,12 @@ def test_where_post_kept_too_little_for_bases_map_to_show_accuracy_decides(measu
     forgot = np.arange(len(PAIRS)) >= 16
     row = measure(readings(loud, replace(loud, clean=np.where(forgot, -1.0, loud.clean))))
     assert decide(row, load_profile("base-to-post")).verdict == "drifted"
+    # So it does where base itself does not know more than a fifth of them.
+    known = np.where(np.arange(len(PAIRS)) % 60 < 44, loud.clean, -1.0)
+    partly = replace(loud, clean=known)
+    read = readings(partly, replace(partly, clean=np.where(forgot, -1.0, known)))
+    assert not read.kept.lost_in_post_alone
+    assert decide(measure(read), load_profile("base-to-post")).verdict == "drifted"
     # A base that has no map of anything has lost none.
     flat = replace(loud, d=np.random.default_rng(1).normal(size=BASE.d.shape) * 8 + loud.corrupt[:, None, None])
     with pytest.raises(Unmeasurable, match=r"no location map|carries .* of base's recovery"):
