@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from corpus import CASES, Case
+from cases.case import Case
+from corpus import CASES
 from huggingface_hub import constants
 from stand_in import StandIn, constants_of, environment, stand_in
 
@@ -41,6 +42,8 @@ def test_it_ends_as_it_should(
     assert case.message in printed
     assert result.ret == case.code
     assert "Traceback" not in printed
+    if case.may_hold:
+        return
     assert " passed" not in printed
     rows = json.loads(record.read_text())["rows"] if record.is_file() else []
     assert "held" not in {row["verdict"] for row in rows}
