@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechdrift.checkpoints.chat import PROBE
-from mechdrift.checkpoints.resolve import IDENTITY_FILES, Checkpoint, Resolver
+from mechdrift.checkpoints.parts import CONFIG, copy_parts
+from mechdrift.checkpoints.resolve import Checkpoint, Resolver
 from mechdrift.checkpoints.shards import tensors, weight_files
 from mechdrift.engine.orthogonal import orthogonalised, require_pre_norm
 from mechdrift.engine.pool import Pool
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 TENSOR = "direction"
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # names in safetensors and in torch
 GENERATION = "generation_config.json"
-COPIED = (*IDENTITY_FILES["tokenizer"], *IDENTITY_FILES["template"], GENERATION)
 
 
 def bake(spec: str, direction: Path, out: Path, dtype: str, progress: "Callable[[str], Progress]") -> Checkpoint:
@@ -128,6 +128,4 @@ def _save(model: "PreTrainedModel", point: Checkpoint, folder: Path) -> None:
     finally:
         model.generation_config = own
     (folder / GENERATION).unlink(missing_ok=True)
-    for name in COPIED:
-        if (point.folder / name).is_file():
-            shutil.copyfile(point.folder / name, folder / name)
+    copy_parts(point.folder, folder, but=(CONFIG,))

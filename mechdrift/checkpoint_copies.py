@@ -5,11 +5,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from mechdrift.checkpoints.parts import copy_parts
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.checkpoints.shards import weight_files
+from mechdrift.checkpoints.shards import INDEX, weight_files
 from mechdrift.errors import InputError
-
-BESIDE = (".json", ".jinja", ".model", ".txt")  # of config, tokenizer, chat template, index of shards
 
 
 def copied(point: Checkpoint, out: Path, write: Callable[[Path, Path], None], instead: str) -> Path:
@@ -28,9 +27,9 @@ def copied(point: Checkpoint, out: Path, write: Callable[[Path, Path], None], in
         temporary.mkdir(parents=True)
         for path in weight_files(point.spec, point.folder):
             write(path, temporary / path.name)
-        for path in point.folder.iterdir():
-            if path.is_file() and path.suffix in BESIDE:
-                shutil.copyfile(path, temporary / path.name)
+        copy_parts(point.folder, temporary)
+        if (point.folder / INDEX).is_file():
+            shutil.copyfile(point.folder / INDEX, temporary / INDEX)
         temporary.rename(out)
     except OSError as error:
         if out.is_dir():  # another run wrote the same meanwhile

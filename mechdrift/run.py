@@ -32,6 +32,7 @@ from mechdrift.verdict.profiles import load_profile, project_at
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.classifier import ReplyClassifier
+    from mechdrift.checkpoints.config_changes import Change
     from mechdrift.checkpoints.resolve import Checkpoint
     from mechdrift.prompts.instructions import Instructions
     from mechdrift.prompts.statements import Statement
@@ -85,6 +86,8 @@ class ComparingRun:
     """All checkpoints by name: base, stages, posts, post without a stage; none before they are resolved."""
     absent: dict[str, str] = field(default_factory=dict)
     """Why post without a stage cannot be had, by its name."""
+    config_changes: "dict[Between, tuple[Change, ...]]" = field(default_factory=dict)
+    """Settings that are not the same in two checkpoints that are compared; where there are some."""
     lineage_notes: list[str] = field(default_factory=list)
     """How far the replays of training logs can be trusted."""
     statements: "tuple[Statement, ...]" = ()

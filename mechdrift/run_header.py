@@ -18,6 +18,9 @@ def header(run: "ComparingRun") -> list[str]:
     if len(run.ends) > 1:
         kinds |= dict.fromkeys(dict(run.settings.posts), "post ")
     lines = [f"mechdrift: {kinds.get(name, '')}{name} {text.described(point)}" for name, point in run.points.items()]
+    for between, changes in run.config_changes.items():
+        keys = ", ".join(change.key for change in changes)
+        lines.append(text.printable(f"mechdrift: configs of {between} differ in: {keys}"))
     cache = "off" if run.settings.cache == OFF or run.settings.device == "tp" else run.store_folder
     how = f"device {device}, dtype {pick_dtype(run.settings.dtype, device)}, cache {cache}"
     assert run.instructions

@@ -33,6 +33,11 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
             "stages": [{"name": name} | _identity(run.points[name]) for name, _ in run.settings.stages],
             "posts": [{"name": name} | _identity(run.points[name]) for name, _ in posts],
             "identical": run.pair(first).identical,
+            "config_changes": [
+                {"between": between.names} | asdict(change)
+                for between, changes in run.config_changes.items()
+                for change in changes
+            ],
         },
         "settings": {
             "profile": run.profile.name,

@@ -23,6 +23,7 @@ def resolve_all(run: "ComparingRun") -> None:
     """Choose the store, resolve the checkpoints, read what is asked."""
     from mechdrift.checkpoints.chat import check_tokenizer
     from mechdrift.checkpoints.classifier import read_classifier
+    from mechdrift.checkpoints.config_changes import config_changes
     from mechdrift.checkpoints.identity import Memory
     from mechdrift.checkpoints.resolve import Resolver
     from mechdrift.checkpoints.vocabulary import vocabulary_note
@@ -45,6 +46,8 @@ def resolve_all(run: "ComparingRun") -> None:
         for between in run.betweens:
             if between.later in run.absent:
                 continue
+            if changes := config_changes(*run.pair(between).points):
+                run.config_changes[between] = changes
             if note := vocabulary_note(*run.pair(between).points):
                 run.warnings.append(note if between == BASE_TO_POST else f"{between}: {note}")
         run.hand_set.require_layers(min(point.layers for point in run.points.values()))

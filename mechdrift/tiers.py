@@ -26,6 +26,8 @@ class Tier:
     """Of each side; published are 128 to fit and 100 to test."""
     texts: int
     """On which confidence is measured; half of it of each of the project's two sources."""
+    documents: int
+    """Long texts on which the loss far back is measured."""
     blocks: int | None
     """Whose matrices are decomposed: the dearest step on a large model, and no gate rests on it."""
     left_out: frozenset[str]
@@ -65,6 +67,7 @@ TIERS = {
             units=96,  # 90 are what the limit on accuracy needs where two answers of 96 differ
             instructions={"fit": 64, "choose": 16, "test": 32},
             texts=64,
+            documents=0,
             blocks=2,
             left_out=frozenset(
                 [
@@ -72,6 +75,7 @@ TIERS = {
                     *ACROSS,
                     *(f"truth.{name}" for name in STEERED),
                     "truth.judgement_direction",  # a reading of its own
+                    "context.late_loss",  # the longest prompts of all
                 ]
             ),
         ),
@@ -81,6 +85,7 @@ TIERS = {
             units=160,  # two pairs each as a rule
             instructions={"fit": 128, "choose": 128, "test": 256},
             texts=256,
+            documents=20,
             blocks=6,
             left_out=frozenset(),
         ),
@@ -90,6 +95,7 @@ TIERS = {
             units=480,
             instructions={"fit": 256, "choose": 256, "test": 1024},
             texts=1024,
+            documents=60,
             blocks=None,
             left_out=frozenset(),
         ),

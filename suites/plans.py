@@ -23,6 +23,7 @@ from mechdrift.prompts.statements import Statement
 from mechdrift.prompts.texts import Text
 from mechdrift.prompts.written_pairs import WrittenPair
 from mechdrift.suites.confidence import prompts_of, tokens_of
+from mechdrift.suites.context import read_late_losses, texts_of
 from mechdrift.suites.knowledge import read_knowledge
 from mechdrift.suites.refusal import REPLY_TOKENS, fitted_both, odds_of, questions
 from mechdrift.suites.refusal_direction import SIDES, Fitted, Site, arms_of, tried
@@ -131,11 +132,19 @@ def structure(asked: Asked) -> None:
     read_structure(asked.pair, asked.recordings, asked.seed, asked.tier, asked.shortcut)
 
 
+def context(asked: Asked) -> None:
+    """Long documents, read by both models; settings cost nothing."""
+    if asked.tier.asks("context.late_loss"):
+        texts = texts_of(asked.texts, asked.statements, asked.instructions)
+        read_late_losses(asked.pair, asked.recordings, texts, asked.tier, asked.seed)
+
+
 PLANS: dict[str, Callable[[Asked], None]] = {
     "truth": truth,
     "knowledge": knowledge,
     "refusal": refusal,
     "confidence": confidence,
     "structure": structure,
+    "context": context,
 }
 """By family. A finding of somebody's own has no plan."""

@@ -52,6 +52,12 @@ def refuse_adapter(spec: str, folder: Path) -> None:
     raise InputError(f"{spec}: is an adapter, made on {named!r}", "a model to put it on", f"type BASE+{spec}")
 
 
+def refuse_beside_file(spec: str, folder: Path) -> None:
+    """Raise InputError for an adapter that lies beside a model in one file: transformers would put it on the model unasked."""
+    if (folder / CONFIG).is_file():
+        raise InputError(f"{spec}: {CONFIG} lies beside it", "the file alone", f"move {CONFIG} away, or type {spec}+{folder}")
+
+
 def check_adapter(spec: str, folder: Path) -> None:
     """Raise InputError unless the folder is a whole adapter of a causal language model, of a kind that changes its weights."""
     if not (folder / CONFIG).is_file():

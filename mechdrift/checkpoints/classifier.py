@@ -8,7 +8,8 @@ from typing import Any
 
 from mechdrift.checkpoints.hub import Hub
 from mechdrift.checkpoints.identity import digest_files, joined
-from mechdrift.checkpoints.reference import TOKENIZER_FILES, locate
+from mechdrift.checkpoints.parts import part_files
+from mechdrift.checkpoints.reference import locate
 from mechdrift.errors import InputError
 
 HEAD = "ForSequenceClassification"
@@ -65,8 +66,7 @@ def read_classifier(given: str) -> ReplyClassifier:
         raise InputError(
             f"{OPTION} {spec}: {found}; it has {', '.join(labels)}", "its name for refusals", f"type {OPTION} {spec}:LABEL"
         )
-    small = [files.folder / name for name in ("config.json", *TOKENIZER_FILES) if (files.folder / name).is_file()]
-    digests = [("files", digest_files(spec, small))]
+    digests = [(part, digest_files(spec, files.folder, paths)) for part, paths in part_files(files.folder).items()]
     for path in files.weights:
         with path.open("rb") as handle:
             digests.append((path.name, hashlib.file_digest(handle, "sha256").hexdigest()))

@@ -6,14 +6,15 @@ from errno import ENOSPC
 from pathlib import Path
 
 from mechdrift.checkpoints import adapters
+from mechdrift.checkpoints.parts import READ, TEMPLATES
 from mechdrift.checkpoints.shards import INDEX, SINGLE, weight_names
 from mechdrift.errors import InputError
 
 SPEC = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[^@\s]+))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_REVISION = "main"
-# Config, tokenizer, chat template and the index of the weights; nothing below the root, no code and no pickle.
-SMALL, NOT_FETCHED = ["*.json", "*.jinja", "*.model", "*.txt"], ["*/*"]
+# Configs, tokenizer, chat template and the index of the weights; nothing else below the root, no code and no pickle.
+SMALL, NOT_FETCHED = list(READ), ["*/*"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Hub:
                 self.commits[repo, revision] = _commit(repo, revision)
             commit = self.commits[repo, revision]
             folder = _download(repo, commit, SMALL)
+            _download(repo, commit, [f"{TEMPLATES}/*.jinja"], but=[f"{TEMPLATES}/*/*"])
             is_adapter = (folder / adapters.CONFIG).is_file() and not (folder / "config.json").is_file()
             names = [adapters.WEIGHTS] if is_adapter else weight_names(spec, folder)
             _download(repo, commit, names)
@@ -79,11 +81,11 @@ def _commit(repo: str, revision: str) -> str:
     return commit
 
 
-def _download(repo: str, commit: str, patterns: list[str]) -> Path:
+def _download(repo: str, commit: str, patterns: list[str], but: list[str] = NOT_FETCHED) -> Path:
     """The folder of a commit with the files of these patterns in it; nothing is fetched that is there."""
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(repo, revision=commit, allow_patterns=patterns, ignore_patterns=NOT_FETCHED))
+    return Path(snapshot_download(repo, revision=commit, allow_patterns=patterns, ignore_patterns=but))
 
 
 def _explained(error: Exception, spec: str, repo: str, revision: str) -> InputError:

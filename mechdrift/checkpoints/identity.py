@@ -52,12 +52,12 @@ def read_weights(
     return [known[path] for path in paths]
 
 
-def digest_files(spec: str, paths: Sequence[Path]) -> str:
-    """sha256 over small files: over what `sha256sum` prints of them."""
+def digest_files(spec: str, folder: Path, paths: Sequence[Path]) -> str:
+    """sha256 over small files of a folder: over what `sha256sum`, run in it, prints of them."""
     digests = []
     for path in paths:
         content = path.read_bytes()
-        digests.append((path.name, hashlib.sha256(content).hexdigest()))
+        digests.append((path.relative_to(folder).as_posix(), hashlib.sha256(content).hexdigest()))
         as_in_git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
         _check_blob(spec, path, digests[-1][1], as_in_git)
     return joined(digests)

@@ -2,15 +2,17 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from mechdrift.checkpoints.adapters import CONFIG, WEIGHTS, check_adapter, split_adapter
+from mechdrift.checkpoints.adapters import CONFIG, WEIGHTS, check_adapter, refuse_beside_file, split_adapter
 from mechdrift.checkpoints.gguf_file import is_gguf, read_gguf
 from mechdrift.checkpoints.hub import Hub
 from mechdrift.checkpoints.identity import Memory, Progress, Reader, digest_files, joined, read_weights
+from mechdrift.checkpoints.parts import CONFIG as CONFIG_PART
+from mechdrift.checkpoints.parts import TEMPLATE, TOKENIZER, part_files
 from mechdrift.checkpoints.quantised import method_of
 from mechdrift.checkpoints.reading import Content, digest_whole, read_through
 from mechdrift.checkpoints.reference import TOKENIZER_FILES, Files, locate, place_of
@@ -19,19 +21,6 @@ from mechdrift.errors import InputError
 
 # How the families that are known here name the weights of a block.
 BLOCK = re.compile(r"(?:model\.|transformer\.|gpt_neox\.)?(?:layers|h)\.(\d+)\.")
-IDENTITY_FILES = {
-    "config": ("config.json",),
-    "tokenizer": (
-        "tokenizer.json",
-        "tokenizer.model",
-        "vocab.json",
-        "merges.txt",
-        "added_tokens.json",
-        "special_tokens_map.json",
-        "tokenizer_config.json",
-    ),
-    "template": ("chat_template.jinja", "chat_template.json"),
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class Checkpoint:
     parameters: int
     """Number of stored weights."""
     digests: dict[str, str]
-    """sha256 of weights, config, tokenizer and template, and of an adapter."""
+    """sha256 of weights, config, generation config, template and tokenizer, and of an adapter."""
     source: str
     """What the spec was taken for: folder, hub, organism, file (GGUF) or adapter."""
     commit: str | None
@@ -114,7 +103,7 @@ class Resolver:
         _refuse_blocks_beyond(found, layers)
         contents = self._read(found.spec, found.weights, read_through)
         weights = joined((path.name, content.sha256) for path, content in zip(found.weights, contents, strict=True))
-        digests = {"weights": weights} | _digests(found.spec, found.folder, IDENTITY_FILES)
+        digests = {"weights": weights} | _digests(found.spec, found.folder)
         parameters = sum(content.parameters for content in contents)
         folder, source, commit, pinned = found.place
         return Checkpoint(
@@ -130,7 +119,7 @@ class Resolver:
         (content,) = self._read(spec, (folder / WEIGHTS,), read_through)
         digests = point.digests | {
             "adapter": joined([(WEIGHTS, content.sha256)]),
-            "adapter_config": digest_files(spec, [folder / CONFIG]),
+            "adapter_config": digest_files(spec, folder, [folder / CONFIG]),
         }
         adapted = replace(
             point,
@@ -143,16 +132,21 @@ class Resolver:
             adapter=str(folder),
         )
         if adapted.tokenizer_folder == folder:
-            digests |= _digests(spec, folder, ("tokenizer", "template"))
+            own = _digests(spec, folder)
+            digests |= {part: own[part] for part in (TEMPLATE, TOKENIZER)}
         return adapted
 
     def _file(self, spec: str) -> Checkpoint:
-        """A GGUF file: everything is in it, so its bytes are its identity, under any name."""
+        """A GGUF file: its bytes are its identity, under any name, and what lies beside it that transformers reads too."""
         found = read_gguf(spec)
+        refuse_beside_file(spec, found.path.parent)
         (content,) = self._read(spec, (found.path,), partial(digest_whole, parameters=found.parameters))
         quantised = f"gguf {found.quantised}" if found.quantised else ""
         sizes = (found.architecture, found.layers, found.width, found.parameters)
-        digests = {"weights": content.sha256}
+        beside = {part: paths for part, paths in part_files(found.path.parent).items() if paths and part != CONFIG_PART}
+        digests = {"weights": content.sha256} | {
+            part: digest_files(spec, found.path.parent, paths) for part, paths in beside.items()
+        }
         return Checkpoint(
             *(spec, found.path.parent, *sizes, digests, "file", None, spec), quantised=quantised, gguf=found.path.name
         )
@@ -179,11 +173,9 @@ def _refuse_blocks_beyond(found: Files, layers: int) -> None:
         )
 
 
-def _digests(spec: str, folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Digests of the named parts of a folder."""
-    return {
-        name: digest_files(spec, [path for file in IDENTITY_FILES[name] if (path := folder / file).is_file()]) for name in names
-    }
+def _digests(spec: str, folder: Path) -> dict[str, str]:
+    """Digests of all parts of a folder but its weights."""
+    return {part: digest_files(spec, folder, paths) for part, paths in part_files(folder).items()}
 
 
 def _shape(found: Files) -> tuple[str, int, int]:

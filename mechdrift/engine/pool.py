@@ -67,7 +67,10 @@ class Pool:
 
         if self.device in (MAP, TENSOR_PARALLEL):
             return f"{self.device} {[torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]}"
-        return torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device
+        if self.device.startswith("cuda"):
+            return torch.cuda.get_device_name(self.device)
+        # Kernels for other vector units add up in another order.
+        return f"{self.device} {torch.backends.cpu.get_cpu_capability()}" if self.device == "cpu" else self.device
 
     def tokenizer(self, checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
         """The checkpoint's tokenizer, kept."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+HEAD_TOKENS = 256
 Edit = Callable[[Any, list[int], list[int]], AbstractContextManager[None]]
 
 
@@ -227,6 +228,45 @@ def record_under_whole(
     import torch
 
     return torch.stack([record_logits(model, prompts, tokens, batch_tokens, progress, edit) for edit in edits])
+
+
+def record_losses(
+    model: "PreTrainedModel", prompts: Sequence[Sequence[int]], batch_tokens: int, progress: Progress | None = None
+) -> "Tensor":
+    """Loss of every token but the first, in nats, of prompts of one length: float32 [prompt, token] on the CPU.
+
+    One forward a batch through the blocks; the head, with whatever scales and caps it, takes HEAD_TOKENS positions at a time, as
+    logits of thousands of tokens over a whole vocabulary may not fit.
+    """
+    import torch
+
+    length = len(prompts[0])
+    recorded = torch.empty(len(prompts), length - 1)
+    decoder = model.get_decoder()
+    for batch in forwards(model, prompts, [length - 1] * len(prompts), batch_tokens, False, progress):
+        ids = batch.inputs["input_ids"]
+        with _standing_in(decoder, decoder(**batch.inputs)):
+            for start in range(0, length - 1, HEAD_TOKENS):
+                places = torch.arange(start, min(start + HEAD_TOKENS, length - 1), device=ids.device)
+                logits = model(**batch.inputs, logits_to_keep=places).logits.float()
+                wanted = ids[:, places + 1].to(logits.device)
+                losses = logits.logsumexp(-1) - logits.gather(-1, wanted[..., None])[..., 0]
+                recorded[batch.prompts, start : start + len(places)] = losses.cpu()
+    return recorded
+
+
+@contextmanager
+def _standing_in(module: "nn.Module", output: Any) -> Iterator[None]:
+    """Inside, calls of the module return this output and compute nothing."""
+    own = module.__dict__.get("forward")  # accelerate sets one on modules that it spreads
+    module.forward = lambda *_args, **_named: output
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
 
 
 @contextmanager

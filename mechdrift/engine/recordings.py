@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache, partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +15,15 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress, batches, groups
 from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import Edit, record_blocks, record_columns, record_logits, record_under, record_under_whole
+from mechdrift.engine.record import (
+    Edit,
+    record_blocks,
+    record_columns,
+    record_logits,
+    record_losses,
+    record_under,
+    record_under_whole,
+)
 from mechdrift.engine.selfcheck import check_adding, prefix_gap, sharing_gap, tolerance_of
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
@@ -29,6 +37,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENGINE = 2  # raise it whenever the same inputs would give other numbers
+UNPACKERS = (  # of quantised weights, as their packages are called
+    *("accelerate", "aqlm", "auto-gptq", "auto-round", "autoawq", "bitsandbytes", "compressed-tensors", "gptqmodel", "hqq"),
+    *("kernels", "optimum", "optimum-quanto", "torchao"),
+)
 PART_BATCHES = 4  # forwards between two savings: what a killed run loses at most
 
 Run = Callable[[Any, list[int], Progress | None], "Tensor"]  # a model on the prompts of these indices
@@ -251,6 +263,25 @@ class Recorder:
         asked = Prompts([list(prompt) for prompt in prompts], list(first), [()] * len(prompts))
         return self.read("columns", checkpoint, asked, run, (len(prompts), checkpoint.layers, widest, checkpoint.width))
 
+    def losses(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
+        """Loss of every token but the first, of prompts of one length: float32 [prompt, token]."""
+
+        def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
+            return record_losses(model, prompts.take(chosen).ids, self.batch_tokens, progress)
+
+        count, length = len(prompts.ids), len(prompts.ids[0])
+        step = PART_BATCHES * max(1, self.batch_tokens // length)
+        cut = [list(range(start, min(start + step, count))) for start in range(0, count, step)]
+        return self.read(
+            "losses",
+            checkpoint,
+            prompts,
+            run,
+            (count, length - 1),
+            cut=cut,
+            work=lambda chosen: reading([length] * len(chosen)),
+        )
+
     def read(
         self,
         what: str,
@@ -328,13 +359,27 @@ class Recorder:
             "device": self.pool.device_kind(),
             "batch_tokens": self.batch_tokens,
             "part_batches": PART_BATCHES,
-            "versions": _versions(),
+            "versions": versions_for(checkpoint),
         }
 
 
+def versions_for(checkpoint: Checkpoint) -> dict[str, str]:
+    """Versions of the packages that compute with these weights: what merges an adapter or unpacks rounded weights among them."""
+    names = ["torch", "transformers"]
+    names += ["peft"] if checkpoint.adapter else []
+    names += ["gguf"] if checkpoint.gguf else []
+    names += [name for name in UNPACKERS if is_installed(name)] if checkpoint.quantised and not checkpoint.gguf else []
+    return {name: version(name) for name in names}
+
+
 @cache
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in ("torch", "transformers")}
+def is_installed(package: str) -> bool:
+    """Whether there is such a package here."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def probes(prompts: Sequence[Sequence[int]]) -> list[int]:

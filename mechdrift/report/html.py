@@ -93,7 +93,7 @@ def _environment() -> "Environment":
         finalize=lambda value: visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )  # fmt: skip
     told = (interval, limit, number, visible, waiver, was, pictures.strip, outcome.sentence, outcome.started, outcome.ended)
-    environment.globals |= {each.__name__: each for each in (*told, outcome.compared, folded, _settings)}
+    environment.globals |= {each.__name__: each for each in (*told, outcome.compared, outcome.config_changes, folded, _settings)}
     return environment
 
 

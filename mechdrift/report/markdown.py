@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from mechdrift.report.history import tracks
-from mechdrift.report.outcome import compared, ended, sentence, unmeasured, worst_first
+from mechdrift.report.outcome import compared, config_changes, ended, sentence, unmeasured, worst_first
 from mechdrift.report.text import UNLIKE, interval, limit, visible, waiver, was
 from mechdrift.report.whole import Whole
 
@@ -78,6 +78,7 @@ def _lines(whole: Whole) -> Iterator[str]:
             if row["baseline"] and row["baseline"]["status"] in UNLIKE
         ],
     )
+    yield from _list("Configs differ", config_changes(whole))
     yield from _list("Warnings", [*whole.told["run"]["warnings"], *whole.missing])
 
 

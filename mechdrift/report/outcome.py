@@ -1,5 +1,6 @@
 """What came of a run, in the order in which reports say it."""
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +45,14 @@ def compared(whole: Whole) -> str:
     later = [(one["name"], one) for one in inputs["stages"]]
     later += [(one["name"], one) for one in inputs["posts"]] or [("post", inputs["post"])]
     return ", ".join(f"{name} {one['spec']}" for name, one in [("base", inputs["base"]), *later])
+
+
+def config_changes(whole: Whole) -> list[str]:
+    """Settings that differ between two checkpoints, a line each: `base -> post: sliding_window: null, 32`."""
+    found = whole.told["inputs"]["config_changes"]
+    return [
+        f"{' -> '.join(each['between'])}: {each['key']}: {json.dumps(each['base'])}, {json.dumps(each['post'])}" for each in found
+    ]
 
 
 def why_it_fails(whole: Whole, row: Row) -> set[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OLDER_RECORD: dict[str, Any] = {"chain": [], "lineage": [], "extra": {}}
 OLDER_PARTS: dict[str, dict[str, Any]] = {
-    "inputs": {"stages": [], "posts": []},
+    "inputs": {"stages": [], "posts": [], "config_changes": []},
     "settings": {"fail_on": ["drifted", "undecided", "unmeasurable"]},
     "run": {"warnings": [], "phases": {}},
 }

@@ -58,8 +58,9 @@ def test_a_copy_is_a_checkpoint_that_differs_in_its_weights_alone(tmp_path: Path
     assert {name: copy.digests[name] == point.digests[name] for name in point.digests} == {
         "weights": False,
         "config": True,
-        "tokenizer": True,
+        "generation": True,
         "template": True,
+        "tokenizer": True,
     }
     before, after = (load_file(each.folder / "model.safetensors") for each in (point, copy))
     assert {name: (each.dtype, each.shape) for name, each in before.items()} == {

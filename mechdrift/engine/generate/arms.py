@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mechdrift.checkpoints.load import load_config, require_known
 from mechdrift.checkpoints.resolve import Checkpoint
@@ -72,6 +72,11 @@ class Generator(Protocol):
 
     name: ClassVar[str]
     """Of the backend, in options and in the record: `transformers` or `vllm`."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What of it can change a reply, as JSON data: name, and what is not part of a recording's key anyway."""
+        ...
 
     def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
         """Greedy replies to every prompt under every arm, of at most new_tokens tokens.

