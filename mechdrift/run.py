@@ -21,7 +21,7 @@ from mechdrift.report import text
 from mechdrift.rows import Asked, Row, unmeasured_row, worse_of
 from mechdrift.run_end import finish
 from mechdrift.run_header import header
-from mechdrift.run_start import resolve_all
+from mechdrift.run_start import refuse_settings_of_checkpoints, resolve_all
 from mechdrift.settings import Settings
 from mechdrift.stages.lineage import lineage
 from mechdrift.tiers import TIERS, Tier, selected
@@ -45,6 +45,7 @@ ROW = pytest.StashKey[Row]()
 
 def start(config: pytest.Config, settings: Settings) -> None:
     """Set up a comparing run: choose what is collected, read profile and statements, register hooks and fixtures."""
+    refuse_settings_of_checkpoints(config, settings)
     if config.args_source != pytest.Config.ArgsSource.ARGS:
         from importlib.resources import files
 

@@ -17,6 +17,22 @@ from mechdrift.stages.without_stage import KEPT
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
     from mechdrift.run import ComparingRun
+    from mechdrift.settings import Settings
+
+
+def refuse_settings_of_checkpoints(config: pytest.Config, settings: "Settings") -> None:
+    """Raise UsageError where pytest took its settings from a checkpoint's folder: a stranger's `addopts` may measure nothing.
+
+    pytest looks for them in every folder that stands alone among its arguments, as after `--post `.
+    """
+    ini, started = config.inipath, config.invocation_params.dir
+    for spec in (settings.base, *(spec for _, spec in (*settings.posts, *settings.stages))):
+        folder = (started / Path(spec).expanduser()).resolve()
+        if ini and folder.is_dir() and folder in ini.resolve().parents and folder not in (started, *started.parents):
+            raise pytest.UsageError(
+                f"mechdrift: pytest took settings from {ini}, in a checkpoint; expected your own; "
+                f"type --base=SPEC --post=SPEC with an equals sign, or remove {ini.name}"
+            )
 
 
 def resolve_all(run: "ComparingRun") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Replies
@@ -19,6 +19,7 @@ class Written:
     """A generator that says what is written."""
 
     name: ClassVar[str] = "written"
+    provenance: ClassVar[dict[str, Any]] = {"name": "written"}
     recorder: Recorder
     said: Sequence[str] = tuple(SAID)
     asked: list[str] = field(default_factory=list)

@@ -26,9 +26,9 @@ def documents(texts: Sequence[str], lengths: Lengths, longest: int, most: int, s
     counts = lengths([text + BETWEEN for text in ordered])
     tokens = longest
     while tokens >= SHORTEST:
-        found = _grouped(ordered, counts, tokens // 2)[:most]
+        found = _grouped(ordered, counts, tokens // 2)
         if len(found) >= FEWEST:
-            return [BETWEEN.join([*group, *reversed(group)]) for group in found]
+            return [BETWEEN.join([*group, *reversed(group)]) for group in found[:most]]
         tokens //= 2
     return []
 

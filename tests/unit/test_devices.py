@@ -82,7 +82,12 @@ def test_what_a_device_is_called_in_the_cache_key(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda at: names[int(str(at).rpartition(":")[2])])
     kinds = [Pool(device, "bfloat16").device_kind() for device in ("cpu", "cuda:1", "map", "tp")]
-    assert kinds == ["cpu", "NVIDIA B", "map ['NVIDIA A', 'NVIDIA B']", "tp ['NVIDIA A', 'NVIDIA B']"]
+    assert kinds == [
+        f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "NVIDIA B",
+        "map ['NVIDIA A', 'NVIDIA B']",
+        "tp ['NVIDIA A', 'NVIDIA B']",
+    ]
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [(True, "bfloat16"), (False, "float32")])
