@@ -48,7 +48,12 @@ def test_limits_between_releases_are_calibrated_and_allow_no_change(name: str) -
     profile = load_profile(name)
     limits = [rule.limit for rule in profile.rules.values() if rule.limit]
     for limit in limits:
-        assert re.fullmatch(r"calibrated: \d+ null runs of organism:instruct, margin [\d.]+", limit.provenance)
+        assert re.fullmatch(
+            r"calibrated: \d+ null runs of organism:instruct, margin [\d.]+|exact: no setting differs", limit.provenance
+        )
+    assert {label for label, rule in profile.rules.items() if rule.limit and "exact" in rule.limit.provenance} == {
+        "context.settings"
+    }
     # What base-to-post judges of one model alone has no "no change" between releases.
     assert {profile.rule(f"refusal.{row}").role for row in ("harmful", "harmless", "ablation")} == {"report"}
 
