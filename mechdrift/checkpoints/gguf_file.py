@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mechdrift.checkpoints.lfs import refuse_pointers
 from mechdrift.errors import InputError
 
 SUFFIX = ".gguf"
@@ -41,6 +42,7 @@ def read_gguf(spec: str) -> GgufFile:
     path = Path(os.path.expanduser(spec))
     if not path.is_file():
         raise InputError(f"{spec}: no such file", "a GGUF file", "check the path")
+    refuse_pointers(spec, [path])
     with path.open("rb") as handle:
         magic = handle.read(4)
     if magic != MAGIC:
