@@ -18,6 +18,8 @@ ROUNDED = re.compile(
     r"weight_(packed|scale|scale_inv|scale_2|shape|zero_point|g_idx)|(input|output|activation)_scale|\w+_(blocks|scales))$"
 )
 REWARD = re.compile(r"(score|classifier|value_head|reward_head)\.")
+# What torch.compile, data parallel training and TRL put around a model, and so before each name.
+WRAPPER = re.compile(r"(_orig_mod|module|_fsdp_wrapped_module|pretrained_model)\.")
 EMPTY = {"weight", "bias", "default"}  # parts of a name that say nothing of a tensor's kind
 
 
@@ -37,6 +39,8 @@ def misplaced(spec: str, model: str, names: Iterable[str], stored: Stored) -> In
             "the config.json that was saved with them",
             "restore its quantization_config",
         )
+    if wrapper := WRAPPER.match(names[0]):
+        return InputError(f"{found}{first}", f"names without {wrapper[0]}", "save the model inside the wrapper")
     if all(REWARD.match(name) for name in names):
         return InputError(f"{found}: a reward model or a classifier", "a language model", "name the model that it judges")
     return InputError(f"{found}{first}", "the tensors of config.json's model", "restore the config.json that was saved with them")
@@ -66,7 +70,7 @@ def reshaped(spec: str, sizes: Iterable[tuple[str, Iterable[int], Iterable[int]]
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Names sorted so that block 2 comes before block 10."""
-    return sorted(names, key=lambda name: [(part.zfill(9), part) for part in name.split(".")])
+    return sorted(names, key=lambda name: [part.zfill(9) if part.isdigit() else part for part in name.split(".")])
 
 
 def _kinds(names: list[str]) -> str:

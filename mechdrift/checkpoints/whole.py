@@ -50,7 +50,7 @@ def check_whole(spec: str, stored: Stored, config: "PreTrainedConfig", classes: 
         if lacking or beyond:
             raise missing(spec, lacking) if lacking else misplaced(spec, name, beyond, stored)
         raise reshaped(spec, info["mismatched_keys"])
-    _refuse_twice(spec, places)
+    _refuse_twice(spec, [places[name] for name in model.state_dict() if name in places])
     for target, source in model.all_tied_weights_keys.items():
         if places[target] and places[source] and not are_equal(stored, places[target][0], places[source][0]):
             raise _untied(spec, places[target][0], places[source][0])
@@ -177,9 +177,9 @@ def _differences(stored: Stored, config: "PreTrainedConfig", classes: Mapping[An
     return in_order(written - stored.keys()), [name for name in others if not is_harmless(name, stored)]
 
 
-def _refuse_twice(spec: str, places: dict[str, list[str]]) -> None:
+def _refuse_twice(spec: str, places: list[list[str]]) -> None:
     """Raise InputError for two stored tensors of one place, of which transformers would take either."""
-    for names in places.values():
+    for names in places:
         if len(names) > 1:
             raise InputError(
                 f"{spec}: {names[0]} and {names[1]} are the same weight of the model",
