@@ -12,6 +12,7 @@ BLOCK = 1 << 22  # elements in memory at a time
 VALUE_HEAD = re.compile(r"v_head\.")
 # Constants that a model computes for itself; of families whose code once kept them and no longer names them.
 COMPUTED = re.compile(r"(^|\.)(masked_bias|rotary_emb\.(inv_freq|cos_cached|sin_cached))$")
+MASK = re.compile(r"\.(bias|causal_mask)$")  # of GPT-J and CodeGen, [1, 1, n, n]: the lower triangle
 FLOAT8 = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 
 
@@ -50,13 +51,18 @@ def is_computed(name: str) -> bool:
 
 
 def is_harmless(name: str, stored: Stored) -> bool:
-    """Whether the model is the same without a tensor that has no place in it: a value head, or a bias of zeros.
+    """Whether the model is the same without a tensor that has no place in it: a value head, a causal mask, or a bias of zeros.
 
     Such a bias is written by older quantisers to every matrix.
     """
     if VALUE_HEAD.match(name):
         return True
-    return name.endswith(".bias") and name in stored and _is_zero(stored[name])
+    if name not in stored:
+        return False
+    shape = stored[name].tensor.shape
+    if MASK.search(name) and len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]:
+        return True
+    return name.endswith(".bias") and _is_zero(stored[name])
 
 
 def are_equal(stored: Stored, one: str, other: str) -> bool:

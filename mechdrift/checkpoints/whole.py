@@ -34,25 +34,17 @@ def check_whole(spec: str, stored: Stored, config: "PreTrainedConfig", classes: 
     try:
         model, info = _load_shapes(stored, config, classes)
     except Exception as error:  # from each family's own arithmetic with a config that does not fit
-        lacking, beyond = _differences(stored, config, classes)
-        if lacking:
-            raise missing(spec, lacking) from error
-        if beyond:
-            raise misplaced(spec, name, beyond, stored) from error
-        raise _not_loadable(spec, name, error) from error
+        raise _by_name(spec, stored, config, classes) or _not_loadable(spec, name, error) from error
     places = _places(model, stored)
-    if beyond := [key for key in _unexpected(model, info) if not all(is_harmless(one, stored) for one in places[key] or [key])]:
-        raise misplaced(spec, name, [one for key in beyond for one in places[key] or [key]], stored)
-    if lacking := info["missing_keys"]:
-        raise missing(spec, lacking)
+    if beyond := _beyond(model, info, places, stored):
+        raise misplaced(spec, name, beyond, stored)
+    if info["missing_keys"]:
+        raise _by_name(spec, stored, config, classes) or missing(spec, info["missing_keys"])
     if info["mismatched_keys"]:
-        lacking, beyond = _differences(stored, config, classes)
-        if lacking or beyond:
-            raise missing(spec, lacking) if lacking else misplaced(spec, name, beyond, stored)
-        raise reshaped(spec, info["mismatched_keys"])
+        raise _by_name(spec, stored, config, classes) or reshaped(spec, info["mismatched_keys"])
     _refuse_twice(spec, [places[name] for name in model.state_dict() if name in places])
     for target, source in model.all_tied_weights_keys.items():
-        if places[target] and places[source] and not are_equal(stored, places[target][0], places[source][0]):
+        if target in places and source in places and not are_equal(stored, places[target][0], places[source][0]):
             raise _untied(spec, places[target][0], places[source][0])
 
 
@@ -63,7 +55,7 @@ def check_loaded(spec: str, model: "PreTrainedModel", info: dict[str, Any], stor
     else tells: what belongs to them is known to the method that reads them.
     """
     name = model.config.model_type
-    if beyond := [one for one in _unexpected(model, info) if not is_harmless(one, stored)]:
+    if beyond := _beyond(model, info, _places(model, stored), stored):
         raise misplaced(spec, name, beyond, stored)
     if info["missing_keys"]:
         raise missing(spec, info["missing_keys"])
@@ -144,17 +136,23 @@ def _places(model: "PreTrainedModel", stored: Stored) -> dict[str, list[str]]:
     return places
 
 
+def _beyond(model: "PreTrainedModel", info: dict[str, Any], places: dict[str, list[str]], stored: Stored) -> list[str]:
+    """The tensors without a place that matter, as the files name them."""
+    names = [name for key in _unexpected(model, info) for name in places.get(key, [key])]
+    return [name for name in names if not is_harmless(name, stored)]
+
+
 def _unexpected(model: "PreTrainedModel", info: dict[str, Any]) -> list[str]:
     """The tensors without a place, but for what the model computes for itself, which older versions stored."""
     buffers = {name for name, _ in model.named_buffers()}
     return in_order(name for name in info["unexpected_keys"] if name not in buffers and not is_computed(name))
 
 
-def _differences(stored: Stored, config: "PreTrainedConfig", classes: Mapping[Any, Any]) -> tuple[list[str], list[str]]:
-    """Which names a save would have written that are not there, and the other way round.
+def _by_name(spec: str, stored: Stored, config: "PreTrainedConfig", classes: Mapping[Any, Any]) -> InputError | None:
+    """What is missing, or has no place, by the names that a save writes.
 
-    For what is merged on load: transformers says that the whole does not fit, not which part is missing. Empty for files in
-    another layout, whose names are not comparable, and where no model can be built at all.
+    Of what is merged on load transformers says that the whole does not fit, not which part is missing; of tied weights it names
+    both. None for files in another layout, whose names are not comparable, and where no model can be built.
     """
     import torch
     from transformers.core_model_loading import revert_weight_conversion
@@ -166,15 +164,18 @@ def _differences(stored: Stored, config: "PreTrainedConfig", classes: Mapping[An
             tied = model.all_tied_weights_keys
             state = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
             written = revert_weight_conversion(model, state).keys()
-    except Exception:  # that it cannot be built is told by whoever asks
-        return [], []
+    except Exception:  # that it cannot be built is for the caller to say
+        return None
     if 2 * len(written & stored.keys()) < len(written):
-        return [], []
+        return None
+    if lacking := written - stored.keys():
+        return missing(spec, lacking)
     beyond = stored.keys() - written - tied.keys()
     if ignored := model._keys_to_ignore_on_load_unexpected:
         beyond = {name for name in beyond if not re.search("|".join(f"({pattern})" for pattern in ignored), name)}
     others = _unexpected(model, {"unexpected_keys": beyond})
-    return in_order(written - stored.keys()), [name for name in others if not is_harmless(name, stored)]
+    others = [name for name in others if not is_harmless(name, stored)]
+    return misplaced(spec, config.model_type, others, stored) if others else None
 
 
 def _refuse_twice(spec: str, places: list[list[str]]) -> None:

@@ -39,14 +39,11 @@ def test_every_family_is_whole_as_saved_and_not_with_a_tensor_less_or_more(famil
         save_file(held, folder / WEIGHTS, {"format": "pt"})
         with pytest.raises(InputError, match="1 tensors missing, first ") as caught:
             resolve(str(folder))
-        # Of a base model's checkpoint the prefix is transformers' own; what is missing is named as the model has it.
-        assert name.rpartition(".layers.")[2].rpartition(".h.")[2] in str(caught.value)
+        assert f"first {name};" in str(caught.value)
         save_file(held | {name: taken}, folder / WEIGHTS, {"format": "pt"})
     beyond = f"{names[-1]}_of_mine"
     rewrite(folder, lambda held: held.update({beyond: torch.ones(3)}))
-    with pytest.raises(
-        InputError, match=f"1 tensors .* have no place in a {json.loads((folder / 'config.json').read_text())['model_type']}"
-    ):
+    with pytest.raises(InputError, match=rf"1 tensors \(.*\) have no place in a {family.partition('-')[0]}, first"):
         resolve(str(folder))
 
 
@@ -95,7 +92,7 @@ def test_constants_that_older_code_stored_pass(family: str, names: list[str], tm
     """As Pythia, GPT-J, GPT-Neo and Llama 2 were published."""
     types = {"attention_types": [[["global", "local"], 1], [["global"], 1]]} if family == "gpt_neo" else {}
     folder = write_tiny(tmp_path / "model", family, **types)
-    rewrite(folder, lambda held: held.update({name: torch.ones(4) for name in names}))
+    rewrite(folder, lambda held: held.update({name: torch.ones(1, 1, 8, 8) for name in names}))
     assert resolve(str(folder)).notes == ()
 
 
@@ -111,9 +108,11 @@ def test_a_tied_head_passes_where_it_equals_the_embedding_in_whatever_precision(
     folder = write_tiny(tmp_path / "model", tie_word_embeddings=True)
     assert "lm_head.weight" not in load_file(folder / WEIGHTS)
     embedding = load_file(folder / WEIGHTS)["model.embed_tokens.weight"].bfloat16()
-    for head in (embedding.clone(), embedding.float()):
-        rewrite(folder, lambda held, head=head: held.update({"model.embed_tokens.weight": embedding, "lm_head.weight": head}))
-        resolve(str(folder))
+    rewrite(folder, lambda held: held.update({"model.embed_tokens.weight": embedding, "lm_head.weight": embedding.clone()}))
+    resolve(str(folder))
+    head = embedding.float()
+    rewrite(folder, lambda held: held.update({"lm_head.weight": head}))
+    resolve(str(folder))
     head[200, 5] += 1
     rewrite(folder, lambda held: held.update({"lm_head.weight": head}))
     with pytest.raises(InputError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight; expected one matrix"):
@@ -149,7 +148,7 @@ def test_files_of_another_layout_beside_it_pass(tiny_checkpoint: Callable[..., P
 def test_shapes_cost_no_memory_for_weights(tmp_path: Path) -> None:
     """A header of 70 billion weights over a file with a hole for its data: the shapes are held against the config in no time."""
     config = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, LlamaConfig, LlamaForCausalLM
 
     from mechdrift.checkpoints.shards import Tensor
     from mechdrift.checkpoints.stored import Place
@@ -160,8 +159,6 @@ def test_shapes_cost_no_memory_for_weights(tmp_path: Path) -> None:
         shapes = {name: tuple(weight.shape) for name, weight in LlamaForCausalLM(large).state_dict().items()}
     stored = {name: Place(tmp_path, Tensor(name, "BF16", shape, 0, 0)) for name, shape in shapes.items()}
     assert sum(place.tensor.elements for place in stored.values()) > 7e10
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
     check_whole("large", stored, large, MODEL_FOR_CAUSAL_LM_MAPPING)
     stored["model.norm.weight"] = Place(tmp_path, Tensor("model.norm.weight", "BF16", (8191,), 0, 0))
     with pytest.raises(InputError, match=r"1 tensors of another shape, first model\.norm\.weight: \[8191\]; expected \[8192\]"):
