@@ -17,8 +17,11 @@ NAMES = {
 }
 
 
-def write_gguf(model: Any, tokenizer: Any, path: Path, quantised: bool = False, without: str = "") -> Path:
-    """A model of transformers as a GGUF file: float32, or its projections as Q8_0. without: a tensor that is left out."""
+def write_gguf(model: Any, tokenizer: Any, path: Path, quantised: bool = False, without: str = "", more: str = "") -> Path:
+    """A model of transformers as a GGUF file: float32, or its projections as Q8_0.
+
+    without: a tensor that is left out; more: one that is not the model's.
+    """
     import gguf
     import numpy as np
 
@@ -58,6 +61,8 @@ def write_gguf(model: Any, tokenizer: Any, path: Path, quantised: bool = False, 
             writer.add_tensor(target, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
         else:
             writer.add_tensor(target, np.ascontiguousarray(array))
+    if more:
+        writer.add_tensor(more, np.ones(config.hidden_size, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -77,6 +77,7 @@ CASES = (
         model(add_block(3), family="deepseek_v3"),
         "have no place in a deepseek_v3, first model.layers.3.",
     ),
+    Case("whole: no place", "in a GGUF file", gguf_of(more="blk.1.attn_q_norm.weight"), "have no place in a llama, first blk.1."),
     #
     Case("whole: missing", "a head that nothing ties", model(tensors(lambda held: held.pop(ENDS[0]))), f"first {ENDS[0]}"),
     Case(
