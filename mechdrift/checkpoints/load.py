@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.adapters import put_on
+from mechdrift.checkpoints.gguf_file import dropped
 from mechdrift.checkpoints.quantised import check_can_run
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import weight_files
@@ -88,6 +89,8 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
             "a causal language model that transformers knows",
             "check config.json against the weights",
         ) from error
+    if checkpoint.gguf:
+        info["unexpected_keys"] |= dropped(checkpoint.folder / checkpoint.gguf, model)
     held = {} if checkpoint.gguf else stored_in(weight_files(checkpoint.spec, checkpoint.folder))
     check_loaded(checkpoint.spec, model, info, held)
     quantiser = getattr(model, "hf_quantizer", None)  # gone, or saying so, where weights were dequantised

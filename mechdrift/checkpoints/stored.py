@@ -11,7 +11,9 @@ BLOCK = 1 << 22  # elements in memory at a time
 # TRL's value head, beside a policy that PPO trained: it reads the last block and writes nothing that a reply is made of.
 VALUE_HEAD = re.compile(r"v_head\.")
 # Constants that a model computes for itself; of families whose code once kept them and no longer names them.
-COMPUTED = re.compile(r"(^|\.)(masked_bias|rotary_emb\.(inv_freq|cos_cached|sin_cached))$")
+COMPUTED = re.compile(
+    r"(^|\.)(masked_bias|rotary_emb\.(inv_freq|cos_cached|sin_cached)|rope_(freqs|factors_long|factors_short)\.weight)$"
+)
 MASK = re.compile(r"\.(bias|causal_mask)$")  # of GPT-J and CodeGen, [1, 1, n, n]: the lower triangle
 FLOAT8 = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 
