@@ -138,7 +138,7 @@ def drawn(request: Request, progress: "Callable[[str], Progress]", shades: bool)
             told = {"checkpoint": point.pinned, "identity": point.short, "form": request.form, "seed": str(request.seed)}
             save(request.out, *kept, told)
             yield from _row("written", [text.printable(str(request.out))])
-        for warning in dict.fromkeys([*recorder.warnings, *recorder.store.warnings]):
+        for warning in dict.fromkeys([*point.notes, *recorder.warnings, *recorder.store.warnings]):
             yield from _row("warning", [text.printable(warning)])
 
 

@@ -79,4 +79,4 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
 
 def _identity(checkpoint: "Checkpoint") -> dict[str, Any]:
     """A checkpoint in the record; where it lay is no part of it."""
-    return {name: value for name, value in asdict(checkpoint).items() if name not in ("folder", "gguf", "adapter")}
+    return {name: value for name, value in asdict(checkpoint).items() if name not in ("folder", "gguf", "adapter", "notes")}

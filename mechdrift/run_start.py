@@ -57,6 +57,7 @@ def resolve_all(run: "ComparingRun") -> None:
         if run.settings.lineage:
             _take_off_stages(run, resolver.resolve)
         backend(run)
+        run.warnings += [note for point in run.points.values() for note in point.notes]
         for point in {point.short: point for point in run.points.values()}.values():
             check_tokenizer(point)
         for between in run.betweens:

@@ -8,9 +8,13 @@ from mechdrift.engine.families import FAMILIES
 VARIANTS = (*FAMILIES, "gpt_neox-sequential")
 """Every family, and the other way in which one of them adds."""
 # Sliding windows are shorter than the prompts of the tests; of experts, not all are chosen.
+LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1}
 SIZES: dict[str, dict[str, Any]] = {
+    "deepseek_v3": LATENT | ROUTED | {"first_k_dense_replace": 1},
     "gemma2": {"head_dim": 8, "sliding_window": 4},
     "gemma3_text": {"head_dim": 8, "sliding_window": 4, "sliding_window_pattern": 2},
+    "glm4_moe": ROUTED | {"first_k_dense_replace": 1, "head_dim": 8},
     "gpt_neox-sequential": {"use_parallel_residual": False},
     "mistral": {"sliding_window": 4},
     "mixtral": {"num_local_experts": 4},

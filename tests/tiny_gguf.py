@@ -17,8 +17,11 @@ NAMES = {
 }
 
 
-def write_gguf(model: Any, tokenizer: Any, path: Path, quantised: bool = False) -> Path:
-    """A model of transformers as a GGUF file: float32, or its projections as Q8_0."""
+def write_gguf(model: Any, tokenizer: Any, path: Path, quantised: bool = False, without: str = "", more: str = "") -> Path:
+    """A model of transformers as a GGUF file: float32, or its projections as Q8_0.
+
+    without: a tensor that is left out; more: one that is not the model's.
+    """
     import gguf
     import numpy as np
 
@@ -47,6 +50,8 @@ def write_gguf(model: Any, tokenizer: Any, path: Path, quantised: bool = False) 
             target = f"blk.{parts[2]}.{NAMES['.'.join(parts[3:])]}.weight"
         else:
             target = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}[parts[-1]] + ".weight"
+        if target == without:
+            continue
         array = tensor.numpy()
         for end, heads in (("attn_q.weight", config.num_attention_heads), ("attn_k.weight", config.num_key_value_heads)):
             if target.endswith(end):  # llama.cpp turns pairs of neighbours, transformers pairs of halves
@@ -56,6 +61,8 @@ def write_gguf(model: Any, tokenizer: Any, path: Path, quantised: bool = False) 
             writer.add_tensor(target, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
         else:
             writer.add_tensor(target, np.ascontiguousarray(array))
+    if more:
+        writer.add_tensor(more, np.ones(config.hidden_size, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

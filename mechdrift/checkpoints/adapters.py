@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.checkpoints.lfs import refuse_pointers, small_files
 from mechdrift.checkpoints.shards import check_shard, read_header
 from mechdrift.checkpoints.untrusted import read_json
 from mechdrift.errors import InputError, is_out_of_memory
@@ -62,6 +63,7 @@ def check_adapter(spec: str, folder: Path) -> None:
     """Raise InputError unless the folder is a whole adapter of a causal language model, of a kind that changes its weights."""
     if not (folder / CONFIG).is_file():
         raise InputError(f"{spec}: no {CONFIG} in {folder}", "an adapter as PEFT's save_pretrained writes it", "check the path")
+    refuse_pointers(spec, small_files(folder))
     config = _config(spec, folder)
     kind, task = config.get("peft_type"), config.get("task_type")
     if kind in PROMPT_LEARNING:

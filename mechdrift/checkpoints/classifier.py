@@ -9,7 +9,10 @@ from typing import Any
 from mechdrift.checkpoints.hub import Hub
 from mechdrift.checkpoints.identity import digest_files, joined
 from mechdrift.checkpoints.parts import part_files
-from mechdrift.checkpoints.reference import locate
+from mechdrift.checkpoints.quantised import method_of
+from mechdrift.checkpoints.reference import Files, locate
+from mechdrift.checkpoints.stored import stored_in
+from mechdrift.checkpoints.whole import check_whole
 from mechdrift.errors import InputError
 
 HEAD = "ForSequenceClassification"
@@ -66,8 +69,22 @@ def read_classifier(given: str) -> ReplyClassifier:
         raise InputError(
             f"{OPTION} {spec}: {found}; it has {', '.join(labels)}", "its name for refusals", f"type {OPTION} {spec}:LABEL"
         )
+    _check_whole(spec, files)
     digests = [(part, digest_files(spec, files.folder, paths)) for part, paths in part_files(files.folder).items()]
     for path in files.weights:
         with path.open("rb") as handle:
             digests.append((path.name, hashlib.file_digest(handle, "sha256").hexdigest()))
     return ReplyClassifier(files.place.pinned, files.folder, fitting[0], labels[fitting[0]], joined(digests))
+
+
+def _check_whole(spec: str, files: Files) -> None:
+    """Raise InputError where a tensor of the classifier is missing: transformers would draw a head at random."""
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each family's class does its own arithmetic with what a stranger wrote
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"{OPTION} {spec}: its config does not load ({why})", "a text classifier", "check it") from error
+    if not method_of(files.config):
+        check_whole(f"{OPTION} {spec}", stored_in(files.weights), config, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)

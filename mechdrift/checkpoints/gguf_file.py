@@ -4,9 +4,13 @@ import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mechdrift.checkpoints.lfs import refuse_pointers
 from mechdrift.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
@@ -41,6 +45,7 @@ def read_gguf(spec: str) -> GgufFile:
     path = Path(os.path.expanduser(spec))
     if not path.is_file():
         raise InputError(f"{spec}: no such file", "a GGUF file", "check the path")
+    refuse_pointers(spec, [path])
     with path.open("rb") as handle:
         magic = handle.read(4)
     if magic != MAGIC:
@@ -73,3 +78,22 @@ def read_gguf(spec: str) -> GgufFile:
     rounded = {tensor.tensor_type.name for tensor in reader.tensors} - EXACT
     parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
     return GgufFile(path, str(architecture), int(layers), int(width), parameters, ", ".join(sorted(rounded)))
+
+
+def dropped(path: Path, model: "PreTrainedModel") -> set[str]:
+    """Names of a file's tensors that transformers left out without a word: its older reader skips what it cannot map.
+
+    Some families rename as they read, so a name counts only where the file holds just that many weights more than the model.
+    """
+    from gguf import GGUFReader
+    from transformers.modeling_gguf_pytorch_utils import TensorProcessor, get_gguf_hf_weights_map
+
+    sizes = {tensor.name: int(tensor.n_elements) for tensor in GGUFReader(path).tensors}
+    try:
+        known = get_gguf_hf_weights_map(model, TensorProcessor())
+    except NotImplementedError:  # a family of the newer reader, which tells of them itself
+        return set()
+    unknown = sizes.keys() - known.keys()
+    held = {weight.data_ptr(): weight.numel() for weight in model.state_dict().values()}
+    surplus = sum(sizes.values()) - sum(held.values())
+    return unknown if surplus and surplus == sum(sizes[name] for name in unknown) else set()

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.adapters import put_on
+from mechdrift.checkpoints.gguf_file import dropped
 from mechdrift.checkpoints.quantised import check_can_run
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.shards import weight_files
+from mechdrift.checkpoints.stored import stored_in
+from mechdrift.checkpoints.whole import check_loaded
 from mechdrift.errors import InputError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -43,7 +47,7 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
     """The model in evaluation mode, weight by weight straight to where it runs, its adapter merged into it.
 
     device: one of torch's, `map` (over all GPUs, then the CPU) or `tp` (tensor parallel, under torchrun). Raises InputError,
-    also where a weight is missing: transformers would draw it at random.
+    also where files and model do not have the same tensors: transformers would draw or drop them and only log it.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -85,12 +89,10 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
             "a causal language model that transformers knows",
             "check config.json against the weights",
         ) from error
-    if missing := sorted(info["missing_keys"]):
-        raise InputError(
-            f"{checkpoint.spec}: {len(missing)} tensors missing, first {missing[0]}",
-            "every weight of the config",
-            "save it again",
-        )
+    if checkpoint.gguf:
+        info["unexpected_keys"] |= dropped(checkpoint.folder / checkpoint.gguf, model)
+    held = {} if checkpoint.gguf else stored_in(weight_files(checkpoint.spec, checkpoint.folder))
+    check_loaded(checkpoint.spec, model, info, held)
     quantiser = getattr(model, "hf_quantizer", None)  # gone, or saying so, where weights were dequantised
     plain = quantiser is None or getattr(quantiser.quantization_config, "dequantize", False)
     if checkpoint.quantised or checkpoint.gguf:

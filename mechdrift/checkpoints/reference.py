@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from mechdrift.checkpoints.adapters import refuse_adapter
 from mechdrift.checkpoints.hub import SPEC, Hub
+from mechdrift.checkpoints.index import check_index
+from mechdrift.checkpoints.lfs import refuse_pointers, small_files
 from mechdrift.checkpoints.shards import SINGLE, check_shard, weight_files
 from mechdrift.checkpoints.trained import refuse_root, refuse_unmerged
 from mechdrift.checkpoints.untrusted import read_json, refuse_what_points_elsewhere
@@ -62,6 +64,7 @@ def locate(spec: str, hub: Hub) -> Files:
     """
     place = place_of(spec, hub)
     folder = place.folder
+    refuse_pointers(spec, small_files(folder))
     refuse_adapter(spec, folder)
     if not (folder / SINGLE).is_file():
         refuse_unmerged(spec, folder)
@@ -78,6 +81,7 @@ def locate(spec: str, hub: Hub) -> Files:
     weights = weight_files(spec, folder)
     for shard in weights:
         check_shard(spec, shard)
+    check_index(spec, folder, weights)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise InputError(
             f"{spec}: no tokenizer in it (a trainer writes one if it is given processing_class)",

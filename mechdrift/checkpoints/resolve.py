@@ -1,11 +1,11 @@
 """From files to a checkpoint with an identity: everything is read once, digested, and held to be finite."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mechdrift.checkpoints.adapters import CONFIG, WEIGHTS, check_adapter, refuse_beside_file, split_adapter
 from mechdrift.checkpoints.gguf_file import is_gguf, read_gguf
@@ -16,11 +16,12 @@ from mechdrift.checkpoints.parts import TEMPLATE, TOKENIZER, part_files
 from mechdrift.checkpoints.quantised import method_of
 from mechdrift.checkpoints.reading import Content, digest_whole, read_through
 from mechdrift.checkpoints.reference import TOKENIZER_FILES, Files, locate, place_of
-from mechdrift.checkpoints.shards import tensors
+from mechdrift.checkpoints.stored import notes_on, stored_in
+from mechdrift.checkpoints.whole import check_whole
 from mechdrift.errors import InputError
 
-# How the families that are known here name the weights of a block.
-BLOCK = re.compile(r"(?:model\.|transformer\.|gpt_neox\.)?(?:layers|h)\.(\d+)\.")
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Checkpoint:
     """Name of the GGUF file in the folder, where it is one."""
     adapter: str = ""
     """Folder of the adapter that changes it; no part of its identity."""
+    notes: tuple[str, ...] = ()
+    """What is stored in its files and left out, one sentence each."""
 
     @property
     def short(self) -> str:
@@ -98,17 +101,22 @@ class Resolver:
         return self._resolved[spec]
 
     def _folder(self, found: Files) -> Checkpoint:
-        """Read the config before the weights: what is refused is refused at once."""
-        model_type, layers, width = _shape(found)
-        _refuse_blocks_beyond(found, layers)
+        """Read config and headers before the weights: what is refused is refused at once."""
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+        config, layers, width = _shape(found)
+        stored, quantised = stored_in(found.weights), method_of(found.config)
+        if not quantised:  # of those the load tells what belongs to them
+            check_whole(found.spec, stored, config, MODEL_FOR_CAUSAL_LM_MAPPING)
         contents = self._read(found.spec, found.weights, read_through)
         weights = joined((path.name, content.sha256) for path, content in zip(found.weights, contents, strict=True))
         digests = {"weights": weights} | _digests(found.spec, found.folder)
         parameters = sum(content.parameters for content in contents)
         folder, source, commit, pinned = found.place
         return Checkpoint(
-            *(found.spec, folder, model_type, layers, width, parameters, digests, source, commit, pinned),
-            quantised=method_of(found.config),
+            *(found.spec, folder, str(config.model_type), layers, width, parameters, digests, source, commit, pinned),
+            quantised=quantised,
+            notes=notes_on(found.spec, stored),
         )
 
     def _adapted(self, spec: str, base: str, adapter: str) -> Checkpoint:
@@ -161,25 +169,13 @@ def resolve(spec: str) -> Checkpoint:
     return Resolver().resolve(spec)
 
 
-def _refuse_blocks_beyond(found: Files, layers: int) -> None:
-    """Raise InputError for weights of blocks that the config does not have: transformers would leave them out and say nothing."""
-    names = [tensor.name for path in found.weights for tensor in tensors(path)]
-    deepest = max((int(match[1]) for name in names if (match := BLOCK.match(name))), default=-1)
-    if deepest >= layers:
-        raise InputError(
-            f"{found.spec}: config.json has {layers} blocks, and the weights go up to block {deepest}",
-            "the config of these weights",
-            "restore the config.json that was saved with them",
-        )
-
-
 def _digests(spec: str, folder: Path) -> dict[str, str]:
     """Digests of all parts of a folder but its weights."""
     return {part: digest_files(spec, folder, paths) for part, paths in part_files(folder).items()}
 
 
-def _shape(found: Files) -> tuple[str, int, int]:
-    """Model type, number of blocks and d_model, under whatever names the family's config has for them.
+def _shape(found: Files) -> tuple["PreTrainedConfig", int, int]:
+    """The config, number of blocks and d_model, under whatever names the family's config has for them.
 
     Raises InputError for what is no decoder-only language model that transformers knows.
     """
@@ -199,4 +195,4 @@ def _shape(found: Files) -> tuple[str, int, int]:
             "a decoder-only language model that transformers knows",
             "check it: code of the checkpoint's own is not run",
         ) from error
-    return str(config.model_type), layers, width
+    return config, layers, width

@@ -5,6 +5,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mechdrift.checkpoints.lfs import refuse_pointers
 from mechdrift.checkpoints.untrusted import parse_json, read_json
 from mechdrift.errors import InputError
 
@@ -34,6 +35,10 @@ def weight_files(spec: str, folder: Path) -> tuple[Path, ...]:
                 f"{SINGLE}: unpickling runs whatever code the file holds",
                 "convert it: model.save_pretrained(folder) of a current transformers writes safetensors",
             )
+        if shards := sorted(folder.glob("*-of-*.safetensors")):
+            raise InputError(
+                f"{spec}: {len(shards)} shards and no {INDEX}, first {shards[0].name}", "their index", "copy the checkpoint again"
+            )
         raise InputError(f"{spec}: no weights in it", f"{SINGLE} or {INDEX}", "check the path")
     if missing:
         raise InputError(
@@ -48,18 +53,27 @@ def weight_names(spec: str, folder: Path) -> list[str]:
     """Names of the files that hold the weights, there or not. Raises InputError for an index that cannot be followed."""
     if (folder / SINGLE).is_file() or not (folder / INDEX).is_file():
         return [SINGLE]
-    try:
-        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{spec}: {INDEX} is broken ({type(error).__name__}: {error})", "a weight_map", "copy the checkpoint again"
-        ) from error
-    outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    names = sorted(set(read_index(spec, folder).values()))
+    outside = [name for name in names if Path(name).name != name]
     if outside:
         raise InputError(f"{spec}: {INDEX} points outside the folder ({outside[0]!r})", "plain file names", "do not trust it")
     if not names:
         raise InputError(f"{spec}: {INDEX} names no file", "a weight_map", "copy the checkpoint again")
     return names
+
+
+def read_index(spec: str, folder: Path) -> dict[str, str]:
+    """The file of each tensor, as the index names it. Raises InputError for an index that is none."""
+    refuse_pointers(spec, [folder / INDEX])
+    try:
+        placed = read_json(folder / INDEX)["weight_map"]
+        if not all(isinstance(name, str) for name in placed.values()):
+            raise TypeError("a file name that is no text")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{spec}: {INDEX} is broken ({type(error).__name__}: {error})", "a weight_map", "copy the checkpoint again"
+        ) from error
+    return dict(placed)
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -123,6 +137,7 @@ def tensors(path: Path) -> list[Tensor]:
 
 def check_shard(spec: str, path: Path) -> None:
     """Raise InputError unless the file is as long as its header says and its tensors lie end to end."""
+    refuse_pointers(spec, [path])
     try:
         end = max((tensor.end for tensor in tensors(path)), default=path.stat().st_size)
     except ValueError as error:

@@ -1,5 +1,6 @@
 """The matrices of a checkpoint, one at a time out of its files: which tensor is which, in every family."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mechdrift.checkpoints.load import load_config
-from mechdrift.checkpoints.resolve import BLOCK, Checkpoint
+from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import tensors, weight_files
 from mechdrift.engine.adapted import Adapted
 from mechdrift.engine.families import FAMILIES
@@ -15,6 +16,10 @@ from mechdrift.errors import Unmeasurable
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+# How the families that are known here name the weights of a block.
+BLOCK = re.compile(r"(?:model\.|transformer\.|gpt_neox\.)?(?:layers|h)\.(\d+)\.")
 
 
 class Heads(NamedTuple):

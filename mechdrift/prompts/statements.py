@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+from mechdrift.checkpoints.lfs import refuse_pointers
 from mechdrift.checkpoints.untrusted import parse_json
 from mechdrift.errors import InputError
 
@@ -204,6 +205,7 @@ def read_statements(path: Path, seed: int = 0) -> list[Statement]:
 
 def read_rows(path: Path, what: str) -> list[tuple[int, dict[str, object]]]:
     """(line number, row) pairs of a CSV or JSONL file of the user's; what it is stands in the InputError."""
+    refuse_pointers(what, [path])
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             if path.suffix != ".jsonl":

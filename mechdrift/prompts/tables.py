@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from mechdrift.checkpoints.lfs import refuse_pointers
 from mechdrift.checkpoints.untrusted import parse_json
 from mechdrift.errors import InputError
 from mechdrift.prompts.statements import read_rows
@@ -27,6 +28,7 @@ def read_table(path: Path, what: str) -> list[tuple[Place, Row]]:
     """
     if path.is_dir():
         path = _only_file(path, what)
+    refuse_pointers(what, [path])
     try:
         with path.open("rb") as handle:
             opening = handle.read(4096).removeprefix(BOM_UTF8).lstrip()

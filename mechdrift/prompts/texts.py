@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mechdrift.checkpoints.lfs import refuse_pointers
 from mechdrift.errors import InputError
 from mechdrift.prompts.instructions import Instruction
 from mechdrift.prompts.statements import Statement
@@ -97,6 +98,7 @@ def drawn(texts: Sequence[str], most: int | None) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     """The lines of a text file. Raises InputError."""
+    refuse_pointers(WHAT, [path])
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:

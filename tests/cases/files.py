@@ -152,8 +152,18 @@ CASES = (
         "weights as pickle only",
     ),
     #
-    Case("wrong width", "hidden_size", loaded(edit("config.json", hidden_size=48, head_dim=8)), "does not load as llama"),
-    Case("wrong width", "intermediate_size", loaded(edit("config.json", intermediate_size=40)), "does not load as llama"),
+    Case(
+        "wrong width",
+        "hidden_size",
+        model(edit("config.json", hidden_size=48, head_dim=8)),
+        "tensors of another shape, first lm_head",
+    ),
+    Case(
+        "wrong width",
+        "intermediate_size",
+        model(edit("config.json", intermediate_size=40)),
+        "9 tensors of another shape",
+    ),
     Case(
         "wrong width",
         "more blocks than weights",
@@ -164,13 +174,13 @@ CASES = (
         "wrong width",
         "fewer blocks than weights",
         model(edit("config.json", num_hidden_layers=2)),
-        "config.json has 2 blocks, and the weights go up to block 2; expected the config of these weights",
+        "9 tensors (input_layernorm, down_proj, gate_proj, ...) have no place in a llama, first model.layers.2.input_layernorm",
     ),
     Case(
         "wrong width",
         "a smaller vocabulary in the config",
-        loaded(edit("config.json", vocab_size=100)),
-        "and its model has a vocabulary of 100",
+        model(edit("config.json", vocab_size=100)),
+        "2 tensors of another shape, first lm_head.weight: [258, 32]; expected [100, 32] by config.json",
     ),
     Case(
         "wrong width", "post of another width", measured(only="truth.direction_similarity"), "layers x width differ", UNMEASURABLE

@@ -117,3 +117,15 @@ def test_without_gguf_the_error_names_the_extra(file: Path, monkeypatch: pytest.
     monkeypatch.setattr("mechdrift.checkpoints.gguf_file.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'mechdrift\[gguf\]'"):
         resolve(str(file))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_tensor_without_a_place_is_named_and_a_constant_passes(tied: bool, tmp_path: Path, tiny_tokenizer: Any) -> None:
+    """`rope_freqs` stands in every file that llama.cpp writes of a Llama 3.1; a tied head stands in none."""
+    model = tiny_model(**SIZES, tie_word_embeddings=tied)
+    head = "output.weight" if tied else ""
+    sound = write_gguf(model, tiny_tokenizer, tmp_path / "sound.gguf", without=head, more="rope_freqs.weight")
+    load_model(resolve(str(sound)), torch.float32, "cpu")
+    odd = write_gguf(model, tiny_tokenizer, tmp_path / "odd.gguf", without=head, more="blk.1.attn_q_norm.weight")
+    with pytest.raises(InputError, match=r"1 tensors \(attn_q_norm\) have no place in a llama, first blk\.1\.attn_q_norm"):
+        load_model(resolve(str(odd)), torch.float32, "cpu")

@@ -134,8 +134,9 @@ def replace(folder: Path) -> None:
 
 
 def lengthen(folder: Path) -> None:
+    """A mask that older code kept, and no model misses."""
     tensors = load_file(folder / WEIGHTS)
-    save_file(tensors | {"more": torch.zeros(3)}, folder / WEIGHTS, {"format": "pt"})
+    save_file(tensors | {"model.masked_bias": torch.zeros(3)}, folder / WEIGHTS, {"format": "pt"})
     age(folder)
 
 

@@ -53,6 +53,22 @@ def test_float8_is_dequantised_on_a_cpu(float8: tuple[Path, dict[str, torch.Tens
         assert model(torch.tensor([[0, 1, 2]])).logits.isfinite().all()
 
 
+def test_float8_is_held_whole_by_its_load(float8: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    """Which tensors belong to rounded weights the method knows that reads them: a bias of zeros, as older ones wrote, passes."""
+    folder, meant = float8
+    sound, name = load_file(folder / WEIGHTS), next(iter(meant))
+    zeros = {name.replace("weight", "bias"): torch.zeros(len(sound[name]))}
+    save_file(sound | zeros, folder / WEIGHTS, {"format": "pt"})
+    load_model(resolve(str(folder)), torch.float32, "cpu")
+    save_file(sound | {"model.layers.0.more": torch.ones(2)}, folder / WEIGHTS, {"format": "pt"})
+    with pytest.raises(InputError, match=r"1 tensors \(more\) have no place in a llama, first model\.layers\.0\.more"):
+        load_model(resolve(str(folder)), torch.float32, "cpu")
+    del sound["model.norm.weight"]
+    save_file(sound, folder / WEIGHTS, {"format": "pt"})
+    with pytest.raises(InputError, match=r"1 tensors missing, first model\.norm\.weight"):
+        load_model(resolve(str(folder)), torch.float32, "cpu")
+
+
 def test_float8_that_is_nan_is_named(float8: tuple[Path, dict[str, torch.Tensor]]) -> None:
     folder, meant = float8
     tensors = load_file(folder / WEIGHTS)
