@@ -1,7 +1,7 @@
 """How a run starts: checkpoints are read through and prompts read, before any test."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 def resolve_all(run: "ComparingRun") -> None:
     """Choose the store, resolve the checkpoints, read what is asked."""
-    from mechdrift.checkpoints.chat import check_tokenizer
+    from mechdrift.checkpoints import tokenizer_check
     from mechdrift.checkpoints.classifier import read_classifier
     from mechdrift.checkpoints.identity import Memory
     from mechdrift.checkpoints.resolve import Resolver
     from mechdrift.checkpoints.vocabulary import vocabulary_note
     from mechdrift.engine.pool import check_device
 
+    tokenizer_check.prepare()  # it loads its libraries while weights are read
     run.store_folder = _choose_store(run)
     memory = Memory(run.store_folder / "identities")
     resolver = Resolver(memory, lambda label: fixtures.progress_line(run.config, label))
@@ -40,15 +41,14 @@ def resolve_all(run: "ComparingRun") -> None:
         if run.settings.lineage:
             _take_off_stages(run, resolver.resolve)
         backend(run)
-        for point in {point.short: point for point in run.points.values()}.values():
-            check_tokenizer(point)
+        read_prompts(run)
+        check_tokenizers(run)
         for between in run.betweens:
             if between.later in run.absent:
                 continue
             if note := vocabulary_note(*run.pair(between).points):
                 run.warnings.append(note if between == BASE_TO_POST else f"{between}: {note}")
         run.hand_set.require_layers(min(point.layers for point in run.points.values()))
-        read_prompts(run)
         if told_by := run.settings.reply_classifier:
             run.reply_classifier = read_classifier(told_by)
     except InputError as error:
@@ -85,6 +85,42 @@ def _open_terminal(run: "ComparingRun") -> AbstractContextManager[None]:
     if reporter is None or capture is None or not reporter.isatty:
         return nullcontext()
     return capture.global_and_fixture_disabled()
+
+
+def check_tokenizers(run: "ComparingRun") -> None:
+    """Try every tokenizer on what it will be given; what a chat template does wrong is a warning. Raises InputError."""
+    from mechdrift.checkpoints.chat import template_warning
+    from mechdrift.checkpoints.load import load_tokenizer, try_tokenizer
+    from mechdrift.checkpoints.special_tokens import end_tokens
+
+    texts = run_texts(run)
+    for point in {point.short: point for point in run.points.values()}.values():
+        try_tokenizer(point, texts)
+        tokenizer = load_tokenizer(point)
+        end_tokens(point)
+        if warning := template_warning(point, tokenizer):
+            run.warnings.append(warning)
+
+
+def run_texts(run: "ComparingRun") -> list[str]:
+    """What tokenizers will be given, as far as it is known before any has read it: prompts without what templates add."""
+    from mechdrift.errors import Unmeasurable
+    from mechdrift.prompts.chat_forms import PLAIN
+    from mechdrift.prompts.judgement import judgement_prompts
+
+    assert run.instructions
+    assert run.texts
+    judged: list[str] = []
+    with suppress(Unmeasurable):  # too few statements to judge by: its rows say so
+        affirmed = [one for one in run.statements if not one.negated]
+        judged = list(judgement_prompts(affirmed, run.settings.seed, "test").values())
+    return [
+        *(one.text for one in run.statements),
+        *judged,
+        *(one.text.join(PLAIN) for one in run.instructions.all),
+        *(text.text for text in run.texts.all),
+        *(side + answer for pair in run.pairs for side in (pair.clean, pair.corrupt) for answer in pair.answers or ("",)),
+    ]
 
 
 def read_prompts(run: "ComparingRun") -> None:

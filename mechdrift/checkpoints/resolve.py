@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from mechdrift.checkpoints.adapters import CONFIG, WEIGHTS, check_adapter, split_adapter
+from mechdrift.checkpoints.claims import refuse_impossible_sizes
+from mechdrift.checkpoints.end_ids import check_end_ids
 from mechdrift.checkpoints.gguf_file import is_gguf, read_gguf
 from mechdrift.checkpoints.hub import Hub
 from mechdrift.checkpoints.identity import Memory, Progress, Reader, digest_files, joined, read_weights
@@ -110,6 +112,8 @@ class Resolver:
 
     def _folder(self, found: Files) -> Checkpoint:
         """Read the config before the weights: what is refused is refused at once."""
+        refuse_impossible_sizes(found.spec, found.config, found.weights)
+        check_end_ids(found.spec, found.folder, found.config)
         model_type, layers, width = _shape(found)
         _refuse_blocks_beyond(found, layers)
         contents = self._read(found.spec, found.weights, read_through)

@@ -12,8 +12,9 @@ import torch
 from tiny import VARIANTS, tiny_model, write_tiny
 
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.engine.generate import batched
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, end_tokens, under
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, under
 from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool

@@ -1,0 +1,60 @@
+"""Sizes that a config claims, against what its weight files hold: before any library builds what is claimed."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mechdrift.checkpoints.shards import tensors
+from mechdrift.errors import InputError
+
+LAYERS = re.compile(
+    r"(^|_)(layers?|blocks|depth)($|_)"
+)  # num_hidden_layers, n_layer, decoder_layers: of each at least one tensor
+SIZES = re.compile(r"(^|_)(experts?|heads?|size|dim|dims|width|rank|embd|inner|groups?|model|channels)($|_)")
+NO_SIZE = re.compile(r"(_id|_ids|_index|window|chunk_size|block_size|image_size|patch_size|max_|theta|per_tok|_loss)")
+PACKED = 64  # rounded weights lie several in one element, and a matrix may be a factor of a size
+SECTION = re.compile(r"config$|^(encoder|decoder|generator)$")
+DEEPEST = 8  # sections in sections; published ones have two
+
+
+def refuse_impossible_sizes(spec: str, config: dict[str, Any], weights: Sequence[Path]) -> None:
+    """Raise InputError where config.json claims more blocks, or larger ones, than the weight files can hold.
+
+    Reads headers only. A block has a tensor of its own at least, and no size is beyond PACKED times the longest side of any
+    tensor, or their number, where experts or heads are apart.
+    """
+    shapes = [tensor.shape for path in weights for tensor in tensors(path)]
+    count = len(shapes)
+    longest = max((side for shape in shapes for side in shape), default=0)
+    for name, value in _numbers(config, DEEPEST):
+        key = name.rpartition(".")[2]
+        if NO_SIZE.search(key):
+            continue
+        if LAYERS.search(key) and not SIZES.search(key):
+            bound, held = count, f"{count:,} tensors"
+        elif SIZES.search(key) or key in ("n_ctx", "n_positions", "ffn", "d_ff"):
+            bound, held = PACKED * max(longest, count), f"no side longer than {longest:,}"
+        else:
+            continue
+        if value > bound:
+            raise InputError(
+                f"{spec}: config.json claims {name} {_shown(value)}, and the weight files have {held}",
+                "the config of these weights",
+                "restore the config.json that was saved with them",
+            )
+
+
+def _numbers(section: dict[str, Any], deepest: int, within: str = "") -> Iterator[tuple[str, float]]:
+    """Names and values of the numbers in a config and its sections, and the lengths of its lists."""
+    for key, value in section.items():
+        name = f"{within}{key}"
+        if isinstance(value, dict) and deepest and SECTION.search(key):
+            yield from _numbers(value, deepest - 1, f"{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, value
+
+
+def _shown(value: float) -> str:
+    """A number as people read it, however large."""
+    return f"{value:,}" if value < 10**15 else "of more than 10^15"
