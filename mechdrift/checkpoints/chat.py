@@ -18,7 +18,7 @@ RENDER_SECONDS = 10.0  # for what takes milliseconds
 TODAY = "2024-07-26"  # Llama 3.1's template has this day itself where it cannot ask
 NO_TEMPLATE = "no chat template: plain form"
 AS_PARTS = "the chat template is given content as a list of parts: it does not read text"
-PROBE = "Which city lies on the river?"
+PROBE = "qzxj"  # what no template has in its own words
 RENDERER = Path(__file__).with_name("render.py")
 
 Conversation = list[dict[str, Any]]

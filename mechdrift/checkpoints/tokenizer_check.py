@@ -39,7 +39,7 @@ def check_tokenizer(spec: str, folder: Path, content: str, gguf: str | None = No
     steps: list[tuple[dict[str, object], float]] = [
         ({"folder": str(folder), "gguf": gguf}, LOAD_SECONDS),
         ({"texts": every}, READ_SECONDS * (1 + sum(map(len, every)) / CHARACTERS)),
-        ({"decode": True}, LOAD_SECONDS),
+        ({"decode": True}, READ_SECONDS),
     ]
     sandbox = Sandbox(TRIAL, "torch") if gguf else take()
     try:

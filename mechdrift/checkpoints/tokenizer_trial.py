@@ -4,6 +4,7 @@ It says how much longer texts become. Nothing of a tokenizer can be stopped once
 decoders are a stranger's, and are run here before they are run beside the models.
 """
 
+import json
 import sys
 from typing import Any
 
@@ -17,7 +18,7 @@ MOST_OF_TEMPLATE = 20_000  # characters
 CHUNK = 64  # tokens that are decoded together
 
 HELD: dict[str, Any] = {}
-"""The tokenizer that was loaded last."""
+"""The tokenizer that was loaded last, and the steps of its normalizer."""
 
 
 def most(text: str) -> int:
@@ -51,7 +52,7 @@ def loaded(folder: str, gguf: str | None) -> str:
     except BaseException as error:
         return f"does not load ({' '.join(str(error).split())[:300]})"
     if tokenizer.is_fast:  # of a slow one it is said elsewhere that it cannot be used
-        HELD["tokenizer"] = tokenizer
+        HELD.update(tokenizer=tokenizer, steps=steps(tokenizer))
     return ""
 
 
@@ -60,6 +61,8 @@ def encoded(texts: list[str]) -> str:
     tokenizer = HELD.get("tokenizer")
     if tokenizer is None:
         return ""
+    if not tokenizer(texts[0], add_special_tokens=False)["input_ids"]:
+        return f"makes no token of {texts[0][:20]!r}"
     # A chat template's own words stand around every instruction.
     template = str(tokenizer.chat_template or "")[:MOST_OF_TEMPLATE]
     characters = sorted(set("".join([*texts, template])))
@@ -73,7 +76,7 @@ def encoded(texts: list[str]) -> str:
 def longer(tokenizer: Any, text: str) -> str:
     """What is wrong with what one text becomes."""
     normal = text
-    for step in steps(tokenizer.backend_tokenizer.normalizer):  # one by one: ten that make a text longer take all memory
+    for step in HELD["steps"]:  # one by one: ten of them, each of which makes a text longer, would take all memory
         normal = step.normalize_str(normal)
         if len(normal) > most(text):
             return f"makes {len(normal):,} characters of the {len(text):,} of {text[:20]!r}: longer than any text can be"
@@ -83,13 +86,22 @@ def longer(tokenizer: Any, text: str) -> str:
     return ""
 
 
-def steps(normalizer: Any) -> list[Any]:
-    """A normalizer's parts, in order."""
-    if normalizer is None:
-        return []
-    if isinstance(normalizer, normalizers.Sequence):
-        return [step for at in range(len(normalizer)) for step in steps(normalizer[at])]
-    return [normalizer]
+def steps(tokenizer: Any) -> list[Any]:
+    """The parts of its normalizer, in order."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    parts = []
+    for written in flat(json.loads(normalizer.__getstate__())) if normalizer is not None else ():
+        part = normalizers.NFC()  # whatever its class, it becomes what it is given
+        part.__setstate__(json.dumps(written).encode())
+        parts.append(part)
+    return parts
+
+
+def flat(written: dict[str, Any]) -> list[dict[str, Any]]:
+    """A normalizer as JSON has it, without sequences in sequences."""
+    if written["type"] != "Sequence":
+        return [written]
+    return [part for inner in written["normalizers"] for part in flat(inner)]
 
 
 def decoded() -> str:

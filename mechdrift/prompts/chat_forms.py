@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mechdrift.checkpoints.chat import (
     AS_PARTS,
+    PROBE,
     RENDER_SECONDS,
     TemplateError,
     chat_template,
@@ -121,7 +122,7 @@ def _rendered(checkpoint: Checkpoint, tokenizer: "PreTrainedTokenizerBase", inst
 
     What it is is learnt from two probes: an instruction's own words may stand in the template too.
     """
-    probes = ["qzxj", "vkwyqz"]
+    probes = [PROBE, "vkwyqz"]
     template = template_of(tokenizer)
     if template.fault:
         raise Unmeasurable(f"{checkpoint.spec}: chat template {template.fault}")

@@ -193,6 +193,9 @@ def test_without_a_generation_config_the_config_says_what_ends_a_reply(tiny_chec
         assert end_tokens(resolve(str(folder))) == expected
     folder = tiny_checkpoint(eos_token_id=None)
     (folder / "generation_config.json").unlink(missing_ok=True)
+    assert end_tokens(resolve(str(folder))) == [1]  # the tokenizer's own
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": None}))
     with pytest.raises(Unmeasurable, match="ends a reply"):
         end_tokens(resolve(str(folder)))
 
