@@ -45,8 +45,21 @@ def refuse_impossible_sizes(spec: str, config: dict[str, Any], weights: Sequence
             )
 
 
+def refuse_impossible_rank(spec: str, config: dict[str, Any], weights: Path) -> None:
+    """Raise InputError where an adapter's config claims a rank that its matrices do not have: as much would be allocated."""
+    longest = max((side for tensor in tensors(weights) for side in tensor.shape), default=0)
+    patterns = config.get("rank_pattern")
+    for rank in (config.get("r"), *(patterns.values() if isinstance(patterns, dict) else ())):
+        if isinstance(rank, int | float) and rank > longest:
+            raise InputError(
+                f"{spec}: adapter_config.json claims rank {_shown(rank)}, and its matrices have no side longer than {longest:,}",
+                "the config of these weights",
+                "copy the adapter again",
+            )
+
+
 def _numbers(section: dict[str, Any], deepest: int, within: str = "") -> Iterator[tuple[str, float]]:
-    """Names and values of the numbers in a config and its sections, and the lengths of its lists."""
+    """Names and values of the numbers in a config and its sections."""
     for key, value in section.items():
         name = f"{within}{key}"
         if isinstance(value, dict) and deepest and SECTION.search(key):

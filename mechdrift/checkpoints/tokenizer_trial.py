@@ -61,8 +61,6 @@ def encoded(texts: list[str]) -> str:
     tokenizer = HELD.get("tokenizer")
     if tokenizer is None:
         return ""
-    if not tokenizer(texts[0], add_special_tokens=False)["input_ids"]:
-        return f"makes no token of {texts[0][:20]!r}"
     # A chat template's own words stand around every instruction.
     template = str(tokenizer.chat_template or "")[:MOST_OF_TEMPLATE]
     characters = sorted(set("".join([*texts, template])))
@@ -70,6 +68,8 @@ def encoded(texts: list[str]) -> str:
     for text in ["", *characters, *(character * 40 for character in characters), *sorted(texts, key=len)]:
         if wrong := longer(tokenizer, text):
             return wrong
+    if not tokenizer(texts[0], add_special_tokens=False)["input_ids"]:
+        return f"makes no token of {texts[0][:20]!r}"
     return ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from broken import edit, measured, model, remove, template, write
+from broken import adapter, edit, measured, model, remove, template, write
 from stand_in import StandIn
 
 from cases.case import UNMEASURABLE, Case
@@ -105,7 +105,8 @@ def bos_of_another_id(folder: Path) -> None:
     around(before="<eos>")(folder)
 
 
-MILD_DECODER = {"type": "Sequence", "decoders": [{"type": "ByteLevel"}, replaced({"String": "e"}, "e" * 10**5)]}
+BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+MILD_DECODER = {"type": "Sequence", "decoders": [BYTES, replaced({"String": "e"}, "e" * 10**5)]}
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 119\n"
 
 END_TOKENS = (
@@ -141,7 +142,7 @@ CLAIMS = (
         "claimed size",
         "100,000 blocks",
         model(edit("config.json", num_hidden_layers=100_000)),
-        "config.json claims num_hidden_layers 100,000, and the weight files have 29 tensors",
+        "config.json claims num_hidden_layers 100,000, and the weight files have 30 tensors",
     ),
     Case("claimed size", "10^9 blocks", model(edit("config.json", num_hidden_layers=10**9), family="qwen3"), "1,000,000,000"),
     Case("claimed size", "a float of blocks", model(edit("config.json", num_hidden_layers=1e12)), "claims num_hidden_layers"),
@@ -156,6 +157,12 @@ CLAIMS = (
         "experts",
         model(edit("config.json", num_experts=10**9), family="qwen3_moe"),
         "claims num_experts 1,0",
+    ),
+    Case(
+        "claimed size",
+        "an adapter's rank",
+        adapter(edit("adapter_config.json", r=10**9)),
+        "adapter_config.json claims rank 1,000,000,000, and its matrices have no side longer than",
     ),
     Case(
         "claimed size",

@@ -78,9 +78,7 @@ def test_a_text_of_the_run_alone_may_tell(made: Callable[..., Checkpoint], start
 def test_what_takes_all_memory_is_ended(made: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = made(decoder={"type": "Sequence", "decoders": [ENDLESS] * 9})
     monkeypatch.setattr(tokenizer_check, "READ_SECONDS", 3.0)
-    with pytest.raises(
-        InputError, match=r"tokenizer takes (more memory than it may|longer than [\d.]+ s)"
-    ):
+    with pytest.raises(InputError, match=r"tokenizer takes (more memory than it may|longer than [\d.]+ s)"):
         load_tokenizer(checkpoint)
 
 
