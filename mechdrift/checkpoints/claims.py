@@ -8,12 +8,13 @@ from typing import Any
 from mechdrift.checkpoints.shards import tensors
 from mechdrift.errors import InputError
 
-LAYERS = re.compile(
-    r"(^|_)(layers?|blocks|depth)($|_)"
-)  # num_hidden_layers, n_layer, decoder_layers: of each at least one tensor
-SIZES = re.compile(r"(^|_)(experts?|heads?|size|dim|dims|width|rank|embd|inner|groups?|model|channels)($|_)")
+# num_hidden_layers, n_layer, decoder_layers: of each there is one tensor at least.
+LAYERS = re.compile(r"(^|_)(layers?|blocks|depth)($|_)")
+APART = re.compile(r"(^|_)(experts?|heads?|groups?)($|_)")  # may be a module each
+SIZES = re.compile(r"(^|_)(size|dim|dims|width|rank|embd|inner|model|channels|ctx|positions|ffn|ff)($|_)")
 NO_SIZE = re.compile(r"(_id|_ids|_index|window|chunk_size|block_size|image_size|patch_size|max_|theta|per_tok|_loss)")
 PACKED = 64  # rounded weights lie several in one element, and a matrix may be a factor of a size
+HARMLESS = 2**20  # a size below it costs nothing to build: what does not fit the weights is found when they are loaded
 SECTION = re.compile(r"config$|^(encoder|decoder|generator)$")
 DEEPEST = 8  # sections in sections; published ones have two
 
@@ -31,10 +32,12 @@ def refuse_impossible_sizes(spec: str, config: dict[str, Any], weights: Sequence
         key = name.rpartition(".")[2]
         if NO_SIZE.search(key):
             continue
-        if LAYERS.search(key) and not SIZES.search(key):
-            bound, held = count, f"{count:,} tensors"
-        elif SIZES.search(key) or key in ("n_ctx", "n_positions", "ffn", "d_ff"):
+        if APART.search(key) or SIZES.search(key):
             bound, held = PACKED * max(longest, count), f"no side longer than {longest:,}"
+            if not APART.search(key):
+                bound = max(bound, HARMLESS)
+        elif LAYERS.search(key):
+            bound, held = count, f"{count:,} tensors"
         else:
             continue
         if value > bound:
