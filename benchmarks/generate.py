@@ -20,9 +20,10 @@ import torch
 from mechdrift.checkpoints.chat import render
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.engine.batches import batches_by_length
 from mechdrift.engine.devices import input_device
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, end_tokens, under, until_end
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, under, until_end
 from mechdrift.engine.generate.batched import TransformersGenerator, acting
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, reply_of, told
 from mechdrift.engine.generate.vllm_process import running

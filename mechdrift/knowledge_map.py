@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechdrift.checkpoints.identity import Memory
-from mechdrift.checkpoints.load import TENSOR_PARALLEL
+from mechdrift.checkpoints.load import TENSOR_PARALLEL, try_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
 from mechdrift.engine.pool import Pool, check_device, pick_device, pick_dtype
 from mechdrift.engine.recordings import Prompts, Recorder
@@ -27,7 +27,7 @@ from mechdrift.measures.knowledge_depth import centre_of_mass
 from mechdrift.measures.knowledge_maps import Kept, Maps, Patched, answered, kept_pairs, maps_of, mean_gap, share_right
 from mechdrift.option_values import OFF
 from mechdrift.prompts.pairs import LAST, OBJECT, SUBJECT, Form, Found, PromptPair, part_of
-from mechdrift.prompts.statements import FactTable, fact_tables
+from mechdrift.prompts.statements import FactTable, fact_tables, table_statements
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.report import text
 from mechdrift.report.heat_map import heat_map, legend
@@ -124,6 +124,7 @@ def drawn(request: Request, progress: "Callable[[str], Progress]", shades: bool)
         recorder = Recorder(pool, Store(folder), request.batch, progress)
         yield from _row("checkpoint", [text.described(point)])
         yield from _row("asked", [f"{request.form}, seed {request.seed}, {pool.dtype} on {device}"])
+        try_tokenizer(point, [one.text for table in tables for one in table_statements(table, request.seed)])
         tokens = partial(encode, pool.tokenizer(point))
         found = {table.kind: table_pairs(table, tokens, request.form, request.seed) for table in tables}
         if max(of.units for of in found.values()) < LEAST_UNITS:

@@ -1,7 +1,7 @@
 """How a run starts: checkpoints are read through and prompts read, before any test."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ import pytest
 
 from mechdrift import fixtures
 from mechdrift.chains import BASE, BASE_TO_POST, POST, without
-from mechdrift.errors import InputError
+from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.option_values import OFF
 from mechdrift.stages.lineage import How, points_without
 from mechdrift.stages.without_stage import KEPT
@@ -37,7 +37,7 @@ def refuse_settings_of_checkpoints(config: pytest.Config, settings: "Settings") 
 
 def resolve_all(run: "ComparingRun") -> None:
     """Choose the store, resolve the checkpoints, read what is asked."""
-    from mechdrift.checkpoints.chat import check_tokenizer
+    from mechdrift.checkpoints import tokenizer_check
     from mechdrift.checkpoints.classifier import read_classifier
     from mechdrift.checkpoints.config_changes import config_changes
     from mechdrift.checkpoints.identity import Memory
@@ -45,6 +45,7 @@ def resolve_all(run: "ComparingRun") -> None:
     from mechdrift.checkpoints.vocabulary import vocabulary_note
     from mechdrift.engine.pool import check_device
 
+    tokenizer_check.prepare()  # it loads its libraries while weights are read
     run.store_folder = _choose_store(run)
     memory = Memory(run.store_folder / "identities")
     resolver = Resolver(memory, lambda label: fixtures.progress_line(run.config, label))
@@ -58,8 +59,8 @@ def resolve_all(run: "ComparingRun") -> None:
             _take_off_stages(run, resolver.resolve)
         backend(run)
         run.warnings += [note for point in run.points.values() for note in point.notes]
-        for point in {point.short: point for point in run.points.values()}.values():
-            check_tokenizer(point)
+        read_prompts(run)
+        check_tokenizers(run)
         for between in run.betweens:
             if between.later in run.absent:
                 continue
@@ -68,7 +69,6 @@ def resolve_all(run: "ComparingRun") -> None:
             if note := vocabulary_note(*run.pair(between).points):
                 run.warnings.append(note if between == BASE_TO_POST else f"{between}: {note}")
         run.hand_set.require_layers(min(point.layers for point in run.points.values()))
-        read_prompts(run)
         if told_by := run.settings.reply_classifier:
             run.reply_classifier = read_classifier(told_by)
     except InputError as error:
@@ -105,6 +105,42 @@ def _open_terminal(run: "ComparingRun") -> AbstractContextManager[None]:
     if reporter is None or capture is None or not reporter.isatty:
         return nullcontext()
     return capture.global_and_fixture_disabled()
+
+
+def check_tokenizers(run: "ComparingRun") -> None:
+    """Try every tokenizer on what it will be given; what a chat template does wrong is a warning. Raises InputError."""
+    from mechdrift.checkpoints.chat import template_warning
+    from mechdrift.checkpoints.load import load_tokenizer, try_tokenizer
+    from mechdrift.checkpoints.special_tokens import end_tokens
+
+    texts = run_texts(run)
+    for point in {point.short: point for point in run.points.values()}.values():
+        try_tokenizer(point, texts)
+        tokenizer = load_tokenizer(point)
+        with suppress(Unmeasurable):  # where nothing ends a reply, rows of replies say so
+            end_tokens(point)
+        if warning := template_warning(point, tokenizer):
+            run.warnings.append(warning)
+
+
+def run_texts(run: "ComparingRun") -> list[str]:
+    """What tokenizers will be given, as far as it is known before any has read it: prompts without what templates add."""
+    from mechdrift.prompts.chat_forms import PLAIN
+    from mechdrift.prompts.judgement import judgement_prompts
+
+    assert run.instructions
+    assert run.texts
+    judged: list[str] = []
+    with suppress(Unmeasurable):  # too few statements to judge by: its rows say so
+        affirmed = [one for one in run.statements if not one.negated]
+        judged = list(judgement_prompts(affirmed, run.settings.seed, "test").values())[::8]  # they are made of the same examples
+    return [
+        *(one.text for one in run.statements),
+        *judged,
+        *(one.text.join(PLAIN) for one in run.instructions.all),
+        *(text.text for text in run.texts.all),
+        *(side + answer for pair in run.pairs for side in (pair.clean, pair.corrupt) for answer in pair.answers or ("",)),
+    ]
 
 
 def read_prompts(run: "ComparingRun") -> None:

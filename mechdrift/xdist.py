@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.checkpoints import tokenizer_check
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.phases import Phase
@@ -44,6 +45,7 @@ class Workers:
             "checkpoints": points,
             "absent": self.run.absent,
             "store": str(self.run.store_folder),
+            "tokenizers": tokenizer_check.passed(),
             "classifier": classifier and asdict(classifier) | {"folder": str(classifier.folder)},
         }
 
@@ -88,6 +90,7 @@ def take_over(run: "ComparingRun") -> None:
     told = run.config.workerinput[KEY]  # type: ignore[attr-defined]
     run.points = {name: Checkpoint(**point | {"folder": Path(point["folder"])}) for name, point in told["checkpoints"].items()}
     run.absent = told["absent"]
+    tokenizer_check.trust(told["tokenizers"])
     run.store_folder = Path(told["store"])
     if classifier := told["classifier"]:
         run.reply_classifier = ReplyClassifier(**classifier | {"folder": Path(classifier["folder"])})

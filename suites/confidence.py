@@ -18,6 +18,7 @@ from mechdrift.fixtures import Pair
 from mechdrift.measures.confidence import Entropies, Gaps, PerUnit, Sampled, entropies_of
 from mechdrift.measures.entropy_neurons import Chosen, candidates, choose, controls
 from mechdrift.measures.truthfulness import judged_kinds
+from mechdrift.prompts.framing import Both
 from mechdrift.prompts.statements import Statement
 from mechdrift.prompts.texts import Text
 from mechdrift.suites.truthfulness import judged_gaps, judged_questions
@@ -136,7 +137,7 @@ def read_confidence(
     if not long:
         raise Unmeasurable(f"none of {len(texts)} texts has two tokens")
     both = [prompts.take(long) for prompts in both]
-    sampled = tried(_sampled, [texts[number] for number in long], both, len(texts) - len(long))
+    sampled = tried(_sampled, [texts[number] for number in long], both, recordings.tokenizers(points), len(texts) - len(long))
     asked, questions = _judged(recordings, pair, statements, seed)
     tokens = min(tokens_of(recordings, point) for point in points)
     first, second = (LastMLPReader(recordings, point, prompts, tokens) for point, prompts in zip(points, both, strict=True))
@@ -158,9 +159,9 @@ def prompts_of(recordings: Recorder, point: Checkpoint, texts: Sequence[Text]) -
     return Prompts([row[:longest] for row in ids], [1] * len(ids), [()] * len(ids))
 
 
-def _sampled(texts: Sequence[Text], both: Sequence[Prompts], left_out: int) -> Sampled:
+def _sampled(texts: Sequence[Text], both: Sequence[Prompts], tokenizers: Both, left_out: int) -> Sampled:
     """The texts by unit. Raises Unmeasurable where the models do not read the same."""
-    require_same_tokens(*both)
+    require_same_tokens(both[0], both[1], tokenizers)
     units = {text.unit: text.kind for text in texts}
     if len(units) < FEWEST:
         raise Unmeasurable(f"{len(units)} texts of two tokens or more: {FEWEST} needed for a jackknife")
@@ -181,7 +182,7 @@ def _judged(
         affirmed = [statement for statement in affirmed if statement.kind in kinds]
         both = [judged_questions(recordings, point, affirmed, seed, "test") for point in (pair.base, pair.post)]
         questions = [prompts for _, prompts in both]
-        require_same_tokens(*questions)
+        require_same_tokens(questions[0], questions[1], recordings.tokenizers(pair.points))
         return [affirmed[index] for index in both[0][0]], questions
     except Unmeasurable as error:
         return [], [error, error]

@@ -59,7 +59,8 @@ def read_late_losses(pair: Pair, recordings: Recorder, texts: Sequence[str], tie
     """Both models on the same documents. Raises Unmeasurable where there are too few texts, or tokens differ."""
     points = (pair.base, pair.post)
     prompts = document_prompts(points, recordings, texts, tier.documents, seed)
-    require_same_tokens(*(prompts[point.short] for point in points))
+    base, post = (prompts[point.short] for point in points)
+    require_same_tokens(base, post, recordings.tokenizers(points))
     losses = {point.short: recordings.losses(point, prompts[point.short]) for point in recordings.held_first(points)}
     return LateLosses(*(losses[point.short] for point in points))
 

@@ -19,6 +19,7 @@ from mechdrift.measures.drift import Drift
 from mechdrift.measures.knowledge_maps import SITE_RULE, KnowledgeReadings, Patched
 from mechdrift.measures.knowledge_transfer import Transferred
 from mechdrift.measures.truthfulness import ACCURACY_MINIMUM
+from mechdrift.prompts.framing import ONE_TOKENIZER, what_differs
 from mechdrift.prompts.pairs import FORMS, Form, PromptPair
 from mechdrift.prompts.written_pairs import WrittenPair
 from mechdrift.stats import Proportion
@@ -121,8 +122,11 @@ def read_knowledge(
     # What the user wrote, or joined by hand, is asked as a whole.
     chosen = tuple if written or asking.by_hand else partial(a_fair_share, most=tier.units)
     asked = chosen(found.pairs)
-    if asked != chosen(asking.found(recordings, pair.post, known, "test").pairs):
-        raise Unmeasurable("base and post read the pairs as other tokens: compare checkpoints of one tokenizer")
+    of_post = chosen(asking.found(recordings, pair.post, known, "test").pairs)
+    if asked != of_post:
+        base, post = ([pair.clean for pair in pairs] for pairs in (asked, of_post))
+        why = what_differs(recordings.tokenizers(pair.points), base, post)
+        raise Unmeasurable(f"base and post read the pairs as other tokens: {why or ONE_TOKENIZER}")
     if not asked:
         raise Unmeasurable(f"no {form} pairs: {found.told()}")
     prompts = _prompts(asked)

@@ -1,11 +1,12 @@
 """What the refusal suite claims, and how its readings are taken."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
+from mechdrift.checkpoints.chat import NO_TEMPLATE
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Generator
@@ -205,7 +206,11 @@ def fitted_both(
     matched: dict[Which, Fitted] = {}
     for point in recordings.held_first(tuple(points.values())):  # each model is loaded once for both forms
         for which in (name for name, its in points.items() if its == point):
-            native[which] = fit(recordings, point, {on: asked[which][on, "fit"] for on in SIDES})
+            found = fit(recordings, point, {on: asked[which][on, "fit"] for on in SIDES})
+            form_note = asked[which]["harmful", "fit"].note
+            if form_note not in ("", NO_TEMPLATE):  # that there is no template at all, the name of the form says
+                found = replace(found, note=f"{form_note}; {found.note}")
+            native[which] = found
             if reason is None:
                 matched[which] = fit(recordings, point, alike)
     return native, reason or (matched["base"], matched["post"])

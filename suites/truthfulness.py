@@ -170,8 +170,9 @@ def read_truth(pair: Pair, recordings: Recorder, statements: Sequence[Statement]
     both = [index for index, statement in enumerate(statements) if statement.kind in kinds]
     points = (pair.base, pair.post)
     bare = [recordings.statement_prompts(point, [s.text for s in statements], "period") for point in points]
-    require_same_tokens(*bare)
-    require_same_tokens(*(judged_questions(recordings, point, compared, seed, "test")[1] for point in points))
+    judged = [judged_questions(recordings, point, compared, seed, "test")[1] for point in points]
+    require_same_tokens(bare[0], bare[1], recordings.tokenizers(points))
+    require_same_tokens(judged[0], judged[1], recordings.tokenizers(points))
     blocks, gaps = [], []
     for point, prompts in zip(points, bare, strict=True):
         blocks.append(recordings.blocks(point, prompts))

@@ -9,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cases import files, identity, whole
+from cases import files, identity, tokens, whole
 from cases.case import Case
 from stand_in import StandIn, environment, stand_in
 
-CASES: tuple[Case, ...] = (*files.CASES, *whole.CASES, *identity.CASES)
+CASES: tuple[Case, ...] = (*files.CASES, *whole.CASES, *identity.CASES, *tokens.CASES)
 
 
 def run(case: Case, server: StandIn, folder: Path) -> tuple[str, int, str]:

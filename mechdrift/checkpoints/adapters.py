@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.checkpoints.claims import refuse_impossible_rank
 from mechdrift.checkpoints.lfs import refuse_pointers, small_files
 from mechdrift.checkpoints.shards import check_shard, read_header
 from mechdrift.checkpoints.untrusted import read_json
@@ -83,6 +84,7 @@ def check_adapter(spec: str, folder: Path) -> None:
             )
         raise InputError(f"{spec}: no {WEIGHTS} in it", "the adapter's weights", "copy the adapter again")
     check_shard(spec, folder / WEIGHTS)
+    refuse_impossible_rank(spec, config, folder / WEIGHTS)
     if find_spec("peft") is None:
         raise InputError(f"{spec}: an adapter, and peft is not installed", "peft", "pip install 'mechdrift[adapters]'")
 

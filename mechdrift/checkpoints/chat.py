@@ -1,22 +1,14 @@
-"""Chat templates: programs that came with a checkpoint, so they run in transformers' sandbox and in a process of their own.
+"""Chat templates: programs that came with a checkpoint, so they run in transformers' sandbox, and that in one of ours.
 
-The sandbox keeps a template from files and from Python, but not from running forever; and what runs inside one call into C
-(`10 ** (10 ** 9)`) can be stopped by no signal and no thread of the same process. A process can be killed. It takes half a second
-to start and a run renders tens of times, so a template keeps its process.
+transformers' keeps a template from files and from Python, but not from running forever or taking all memory.
 """
 
-import atexit
-import json
-import subprocess
-import sys
-import threading
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.errors import InputError
+from mechdrift.checkpoints.sandbox import Sandbox, SandboxError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,86 +16,72 @@ if TYPE_CHECKING:
 MAX_TEMPLATE = 200_000  # characters; the longest in use have some tens of thousands
 RENDER_SECONDS = 10.0  # for what takes milliseconds
 TODAY = "2024-07-26"  # Llama 3.1's template has this day itself where it cannot ask
-PROBE = "Which city lies on the river?"
+NO_TEMPLATE = "no chat template: plain form"
+AS_PARTS = "the chat template is given content as a list of parts: it does not read text"
+PROBE = "qzxj"  # what no template has in its own words
 RENDERER = Path(__file__).with_name("render.py")
 
-Conversation = list[dict[str, str]]
+Conversation = list[dict[str, Any]]
 
 
 class TemplateError(Exception):
     """A chat template did not render; says why."""
 
 
-class _Renderer:
-    """A process that has loaded what it renders with."""
+@dataclass(frozen=True)
+class Template:
+    """What a tokenizer's chat template does with a user's turn."""
 
-    def __init__(self, program: Path) -> None:
-        # -P: no module of the user's folder comes before the libraries; -W: the user's own settings are not for this process.
-        command = [sys.executable, "-P", "-W", "ignore", str(program)]
-        pipe = subprocess.PIPE
-        self.child = subprocess.Popen(  # noqa: S603 - our own program
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, encoding="utf-8"
-        )
-        atexit.register(self.end)
-        self._read()
+    fault: str = ""
+    """Why it is of no use, as in `does not render (TemplateError: no)`; empty where it is."""
+    parts: bool = False
+    """Whether it wants content as a list of parts, as those of multimodal models do."""
 
-    def answer(self, request: str, seconds: float) -> Any:
-        """To one request. Raises TemplateError where it took longer and was killed, or ended; it serves no other then."""
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self.child.kill()
-
-        timer = threading.Timer(seconds, stop)
-        timer.start()
-        try:
-            assert self.child.stdin
-            self.child.stdin.write(f"{request}\n")
-            self.child.stdin.flush()
-            line = self._read()
-        except BrokenPipeError:
-            line = ""
-        finally:
-            timer.cancel()
-        if line.endswith("\n"):
-            return json.loads(line)
-        with suppress(subprocess.TimeoutExpired):
-            self.child.wait(1)  # for its exit code: its output is closed first
-        raise TemplateError(
-            f"still renders after {seconds:g} s" if late.is_set() else f"ended its process with code {self.child.returncode}"
-        )
-
-    def end(self) -> None:
-        """Kill the process, whatever it does."""
-        atexit.unregister(self.end)
-        with suppress(BrokenPipeError), self.child:  # what it did not read any more is still to be written
-            self.child.kill()
-
-    def _read(self) -> str:
-        assert self.child.stdout
-        return self.child.stdout.readline()
+    def turn(self, text: str) -> Conversation:
+        """A user's turn, with its content as the template wants it."""
+        return [{"role": "user", "content": [{"type": "text", "text": text}] if self.parts else text}]
 
 
-_RENDERERS: dict[tuple[Path, str | None], _Renderer] = {}
+_SANDBOXES: dict[tuple[Path, str], Sandbox] = {}
 """Of each template its own: what one does to its process touches no other's."""
+_LOST: dict[tuple[Path, str], str] = {}
+"""Templates that cost their process, and how: none is given another, so its time is paid once."""
+_TRIED: dict[tuple[Path, str, str], Template] = {}
+"""What was found of templates, by their text and the special tokens that they are given."""
 
 
-def check_tokenizer(checkpoint: Checkpoint) -> None:
-    """Load the tokenizer and render its chat template, if it has one, on one user's turn. Raises InputError."""
-    tokenizer = load_tokenizer(checkpoint)
+def template_of(tokenizer: "PreTrainedTokenizerBase") -> Template:
+    """Try the tokenizer's chat template, which it must have, on one user's turn: as text, and where that fails as parts.
+
+    Found once for each template.
+    """
     template = chat_template(tokenizer)
-    if template is None:
-        return
-    do = "mend chat_template.jinja, or remove it from a checkpoint that is no chat model"
+    key = (RENDERER, str(template), repr(tokenizer.special_tokens_map))
+    if key not in _TRIED:
+        _TRIED[key] = _tried(tokenizer, template)
+    return _TRIED[key]
+
+
+def _tried(tokenizer: "PreTrainedTokenizerBase", template: object) -> Template:
+    if not isinstance(template, str):
+        return Template(f"is no text but {type(template).__name__}")
     if len(template) > MAX_TEMPLATE:
-        raise InputError(f"{checkpoint.spec}: chat template of {len(template):,} characters", f"at most {MAX_TEMPLATE:,}", do)
+        return Template(f"of {len(template):,} characters; at most {MAX_TEMPLATE:,} are read")
+    as_text, as_parts = Template(), Template(parts=True)
+    if fault := _fault(tokenizer, as_text):
+        return Template(fault) if _fault(tokenizer, as_parts) else as_parts
+    return as_text
+
+
+def _fault(tokenizer: "PreTrainedTokenizerBase", template: Template) -> str:
+    """Why a user's turn in this shape does not come out; empty where it does."""
     try:
-        (text,) = render(tokenizer, [[{"role": "user", "content": PROBE}]])
+        (text,) = render(tokenizer, [template.turn(PROBE)])
     except TemplateError as error:
-        raise InputError(f"{checkpoint.spec}: chat template {error}", "a template that renders a user's turn", do) from error
-    if PROBE not in text:
-        raise InputError(f"{checkpoint.spec}: chat template leaves out what the user says", "the user's words in the prompt", do)
+        return str(error)
+    if PROBE not in text or (template.parts and str(template.turn(PROBE)[0]["content"]) in text):
+        return "leaves out what the user says"
+    return ""
 
 
 def render(tokenizer: "PreTrainedTokenizerBase", conversations: list[Conversation], seconds: float = RENDER_SECONDS) -> list[str]:
@@ -113,25 +91,57 @@ def render(tokenizer: "PreTrainedTokenizerBase", conversations: list[Conversatio
     ask for the date: the same text in every process of a run, and in the next run. Raises TemplateError, after `seconds` at the
     latest.
     """
-    asked = {
-        "chat_template": chat_template(tokenizer),
+    template = str(chat_template(tokenizer))
+    request = {
+        "chat_template": template,
         "conversations": conversations,
         "special_tokens": tokenizer.special_tokens_map,
         "today": TODAY,
     }
-    key = (RENDERER, asked["chat_template"])
-    renderer = _RENDERERS.get(key) or _RENDERERS.setdefault(key, _Renderer(RENDERER))
+    key = (RENDERER, template)
+    if how := _LOST.get(key):
+        raise TemplateError(how)
+    sandbox = _SANDBOXES.get(key) or _SANDBOXES.setdefault(key, Sandbox(RENDERER))
     try:
-        told = renderer.answer(json.dumps(asked, default=str), seconds)
-    except BaseException:  # also where the user stops the run: what still comes would be taken for the next answer
-        _RENDERERS.pop(key).end()
-        raise
-    if told["error"]:
-        raise TemplateError(told["error"])
-    return list(told["rendered"])
+        answer = sandbox.answer(request, seconds)
+    except BaseException as error:  # also where the user stops the run: what still comes would be taken for the next answer
+        _SANDBOXES.pop(key).end()
+        if not isinstance(error, SandboxError):
+            raise
+        _LOST[key] = str(error)
+        raise TemplateError(_LOST[key]) from error
+    if answer["error"]:
+        raise TemplateError(answer["error"])
+    return list(answer["rendered"])
 
 
 def chat_template(tokenizer: Any) -> str | None:
     """The tokenizer's chat template; of several named ones the default."""
     template = tokenizer.chat_template
     return template.get("default") if isinstance(template, dict) else template
+
+
+def named_templates(tokenizer: Any) -> list[str]:
+    """Names of the tokenizer's chat templates where none of them is the default, which alone is used."""
+    template = tokenizer.chat_template
+    return sorted(map(str, template)) if isinstance(template, dict) and "default" not in template else []
+
+
+def template_warning(checkpoint: Checkpoint, tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """What a user should know of the checkpoint's chat templates, in one line; None where there is nothing."""
+    if chat_template(tokenizer) is None:
+        note = no_template(tokenizer)
+        return f"{checkpoint.spec} has the {note}" if named_templates(tokenizer) else None
+    template = template_of(tokenizer)
+    if template.fault:
+        return f"{checkpoint.spec}: chat template {template.fault}: rows of refusal are unmeasurable"
+    return f"{checkpoint.spec}: {AS_PARTS}" if template.parts else None
+
+
+def no_template(tokenizer: Any) -> str:
+    """Why there is no chat template to use, as notes have it."""
+    *most, last = named_templates(tokenizer) or [""]
+    if not last:
+        return NO_TEMPLATE
+    names = f"{', '.join(most)} and {last}" if most else last
+    return f"named chat template{'s' * bool(most)} {names} and none called default: plain form"

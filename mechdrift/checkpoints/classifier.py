@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mechdrift.checkpoints.claims import refuse_impossible_sizes
 from mechdrift.checkpoints.hub import Hub
 from mechdrift.checkpoints.identity import digest_files, joined
 from mechdrift.checkpoints.parts import part_files
 from mechdrift.checkpoints.quantised import method_of
 from mechdrift.checkpoints.reference import Files, locate
 from mechdrift.checkpoints.stored import stored_in
+from mechdrift.checkpoints.tokenizer_check import check_tokenizer
 from mechdrift.checkpoints.whole import check_whole
 from mechdrift.errors import InputError
 
@@ -56,6 +58,7 @@ def read_classifier(given: str) -> ReplyClassifier:
     """
     spec, _, label = given.rpartition(":") if ":" in given else (given, "", "")
     files = locate(spec, Hub())
+    refuse_impossible_sizes(spec, files.config, files.weights)
     heads = files.config.get("architectures") or ["nothing"]
     if not str(heads[0]).endswith(HEAD):
         raise InputError(f"{OPTION} {spec}: a {heads[0]}", f"a model {HEAD}", "name a text classifier")
@@ -74,7 +77,9 @@ def read_classifier(given: str) -> ReplyClassifier:
     for path in files.weights:
         with path.open("rb") as handle:
             digests.append((path.name, hashlib.file_digest(handle, "sha256").hexdigest()))
-    return ReplyClassifier(files.place.pinned, files.folder, fitting[0], labels[fitting[0]], joined(digests))
+    digest = joined(digests)
+    check_tokenizer(f"{OPTION} {spec}", files.folder, digest)
+    return ReplyClassifier(files.place.pinned, files.folder, fitting[0], labels[fitting[0]], digest)
 
 
 def _check_whole(spec: str, files: Files) -> None:

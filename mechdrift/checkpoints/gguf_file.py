@@ -75,6 +75,10 @@ def read_gguf(spec: str) -> GgufFile:
         raise InputError(
             f"{spec}: a GGUF file of architecture {architecture} without sizes", "a language model", "check the file"
         )
+    if layers > len(reader.tensors):
+        raise InputError(
+            f"{spec}: claims {layers:,} blocks, and has {len(reader.tensors):,} tensors", "a whole GGUF file", "copy it again"
+        )
     rounded = {tensor.tensor_type.name for tensor in reader.tensors} - EXACT
     parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
     return GgufFile(path, str(architecture), int(layers), int(width), parameters, ", ".join(sorted(rounded)))

@@ -11,6 +11,7 @@ from mechdrift.checkpoints.quantised import check_can_run
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import weight_files
 from mechdrift.checkpoints.stored import stored_in
+from mechdrift.checkpoints.tokenizer_check import check_tokenizer
 from mechdrift.checkpoints.whole import check_loaded
 from mechdrift.errors import InputError, is_out_of_memory
 
@@ -22,9 +23,13 @@ MAP, TENSOR_PARALLEL = "map", "tp"  # over all GPUs of the machine: layer by lay
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
-    """The checkpoint's own tokenizer; it must give character offsets, by which named positions are found."""
+    """The checkpoint's own tokenizer; it must give character offsets, by which named positions are found.
+
+    Tried in a sandbox first, where that was not done yet. Raises InputError.
+    """
     from transformers import AutoTokenizer
 
+    try_tokenizer(checkpoint)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             checkpoint.tokenizer_folder,
@@ -41,6 +46,15 @@ def load_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
     if not tokenizer.is_fast:
         raise InputError(f"{checkpoint.spec}: slow tokenizer", "one with offsets (tokenizer.json)", "convert it to a fast one")
     return tokenizer
+
+
+def try_tokenizer(checkpoint: Checkpoint, texts: Iterable[str] = ()) -> None:
+    """Try the checkpoint's tokenizer in a sandbox, on texts that it will be given. Raises InputError."""
+    folder = checkpoint.tokenizer_folder
+    gguf = _gguf(checkpoint, folder).get("gguf_file")
+    names = ("tokenizer", "config", *(["weights"] if gguf else []))
+    content = "".join(checkpoint.digests.get(name, "") for name in names)
+    check_tokenizer(checkpoint.spec, folder, content, gguf, texts)
 
 
 def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "PreTrainedModel":

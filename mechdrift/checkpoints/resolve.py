@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechdrift.checkpoints.adapters import CONFIG, WEIGHTS, check_adapter, refuse_beside_file, split_adapter
+from mechdrift.checkpoints.claims import refuse_impossible_sizes
+from mechdrift.checkpoints.end_ids import check_end_ids
 from mechdrift.checkpoints.gguf_file import is_gguf, read_gguf
 from mechdrift.checkpoints.hub import Hub
 from mechdrift.checkpoints.identity import Memory, Progress, Reader, digest_files, joined, read_weights
@@ -104,6 +106,8 @@ class Resolver:
         """Read config and headers before the weights: what is refused is refused at once."""
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
+        refuse_impossible_sizes(found.spec, found.config, found.weights)
+        check_end_ids(found.spec, found.folder, found.config)
         config, layers, width = _shape(found)
         stored, quantised = stored_in(found.weights), method_of(found.config)
         if not quantised:  # of those the load tells what belongs to them

@@ -30,10 +30,13 @@ from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Part, Store
 from mechdrift.engine.work import Work, reading
 from mechdrift.errors import Unmeasurable, is_out_of_memory
+from mechdrift.prompts.framing import ONE_TOKENIZER, what_differs
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from mechdrift.prompts.framing import Both
 
 T = TypeVar("T")
 ENGINE = 2  # raise it whenever the same inputs would give other numbers
@@ -133,6 +136,11 @@ class Recorder:
             prompts.append(first[:parting])
             tokens.append((first[parting], second[parting]))
         return Prompts(prompts, [len(prompt) - 1 for prompt in prompts], tokens)
+
+    def tokenizers(self, points: "tuple[Checkpoint, Checkpoint]") -> "Both":
+        """Of base and post."""
+        base, post = points
+        return self.pool.tokenizer(base), self.pool.tokenizer(post)
 
     def held_first(self, points: Sequence[Checkpoint]) -> list[Checkpoint]:
         """The checkpoints, the one whose model is in memory first: each is then loaded once at most."""
@@ -412,12 +420,16 @@ def label_of(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.spec} ({checkpoint.short})"
 
 
-def require_same_tokens(base: Prompts, post: Prompts) -> None:
-    """Raise Unmeasurable unless both tokenizers read every prompt and answer alike: else the two are not asked the same."""
+def require_same_tokens(base: Prompts, post: Prompts, tokenizers: "Both | None" = None) -> None:
+    """Raise Unmeasurable unless both tokenizers read every prompt and answer alike: else the two are not asked the same.
+
+    tokenizers: base's and post's, to name what they put around every text where only that differs.
+    """
     pairs = list(zip(base.ids, post.ids, base.positions, post.positions, base.answers, post.answers, strict=True))
     differing = [number for number, (a, b, i, j, s, t) in enumerate(pairs) if a != b or i != j or s != t]
-    if differing:
-        raise Unmeasurable(
-            f"token ids differ between base and post on {len(differing)} of {len(pairs)} prompts, first prompt {differing[0]}: "
-            "compare checkpoints of one tokenizer"
-        )
+    if not differing:
+        return
+    on = f"on {len(differing)} of {len(pairs)} prompts"
+    if tokenizers and base.answers == post.answers and (why := what_differs(tokenizers, base.ids, post.ids)):
+        raise Unmeasurable(f"{why}, {on}; save post with base's tokenizer")
+    raise Unmeasurable(f"token ids differ between base and post {on}, first prompt {differing[0]}: {ONE_TOKENIZER}")

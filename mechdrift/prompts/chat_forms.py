@@ -5,13 +5,23 @@ alike, token by token, so that a difference between them is no difference betwee
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from mechdrift.checkpoints.chat import RENDER_SECONDS, TemplateError, chat_template, render
+from mechdrift.checkpoints.chat import (
+    AS_PARTS,
+    PROBE,
+    RENDER_SECONDS,
+    TemplateError,
+    chat_template,
+    no_template,
+    render,
+    template_of,
+)
 from mechdrift.checkpoints.load import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.errors import Unmeasurable
+from mechdrift.prompts.framing import ONE_TOKENIZER, framing, what_differs
 from mechdrift.prompts.replies import THOUGHT, THOUGHT_ENDS
 
 if TYPE_CHECKING:
@@ -19,7 +29,6 @@ if TYPE_CHECKING:
 
 Form = Literal["native", "plain"]
 PLAIN = "User: ", "\nAssistant:"
-NO_TEMPLATE = "no chat template: plain form"
 RENDERED_A_SECOND = 100  # far fewer than a usual template does
 
 
@@ -36,8 +45,8 @@ class ChatPrompts:
     """Which form was used, whichever was asked for."""
     tail: str
     """The text after the instruction: a reply follows it."""
-    note: str = ""
-    """Why it is not the form asked for; empty where it is."""
+    note: str = field(default="", compare=False)
+    """Why it is not the form asked for, or what was done to have it; empty where there is nothing to say."""
 
     @property
     def thinking(self) -> bool:
@@ -60,8 +69,10 @@ def chat_prompts(
     instruction once and as it is, or where a prompt does not fit.
     """
     if form == "native" and chat_template(tokenizer) is not None:
-        return _encoded(checkpoint, tokenizer, _rendered(checkpoint, tokenizer, instructions), form, reply_tokens)
-    note = NO_TEMPLATE if form == "native" else ""
+        texts = _rendered(checkpoint, tokenizer, instructions)
+        note = AS_PARTS if template_of(tokenizer).parts else ""
+        return _encoded(checkpoint, tokenizer, texts, form, reply_tokens, note)
+    note = no_template(tokenizer) if form == "native" else ""
     return _encoded(checkpoint, tokenizer, _plain(instructions), "plain", reply_tokens, note)
 
 
@@ -76,9 +87,12 @@ def matched_prompts(
     Native where both templates come to the same tokens, else plain; form and note say which and why. Raises Unmeasurable, also
     where the tokenizers read even the plain form differently.
     """
-    bare = [checkpoint.spec for checkpoint, tokenizer in (base, post) if chat_template(tokenizer) is None]
-    if bare:
-        note = f"{' and '.join(bare)}: {NO_TEMPLATE}"
+    without: dict[str, list[str]] = {}
+    for checkpoint, tokenizer in (base, post):
+        if chat_template(tokenizer) is None:
+            without.setdefault(no_template(tokenizer), []).append(checkpoint.spec)
+    if without:
+        note = "; ".join(f"{' and '.join(specs)}: {why}" for why, specs in without.items())
     else:
         native = [chat_prompts(*one, instructions, "native", reply_tokens) for one in (base, post)]
         if native[0] == native[1]:
@@ -88,9 +102,10 @@ def matched_prompts(
     if before != after:
         read = [list(zip(one.ids, one.ends, strict=True)) for one in (before, after)]
         differing = sum(a != b for a, b in zip(*read, strict=True))
+        why = what_differs((base[1], post[1]), before.ids, after.ids) or ONE_TOKENIZER
         raise Unmeasurable(
             f"{base[0].spec} and {post[0].spec} read {differing} of {len(instructions)} instructions in other tokens, "
-            "even in the plain form: compare checkpoints of one tokenizer"
+            f"even in the plain form: {why}"
         )
     return before
 
@@ -107,8 +122,11 @@ def _rendered(checkpoint: Checkpoint, tokenizer: "PreTrainedTokenizerBase", inst
 
     What it is is learnt from two probes: an instruction's own words may stand in the template too.
     """
-    probes = ["qzxj", "vkwyqz"]
-    turns = [[{"role": "user", "content": text}] for text in [*probes, *instructions]]
+    probes = [PROBE, "vkwyqz"]
+    template = template_of(tokenizer)
+    if template.fault:
+        raise Unmeasurable(f"{checkpoint.spec}: chat template {template.fault}")
+    turns = [template.turn(text) for text in [*probes, *instructions]]
     try:
         first, second, *texts = render(tokenizer, turns, RENDER_SECONDS + len(turns) / RENDERED_A_SECOND)
     except TemplateError as error:
@@ -136,7 +154,7 @@ def _encoded(
 ) -> ChatPrompts:
     """Token ids and end-of-instruction positions. Raises Unmeasurable."""
     encoded = tokenizer(["".join(parts) for parts in texts], add_special_tokens=False, return_offsets_mapping=True)
-    leading = leading_tokens(tokenizer)
+    leading = list(framing(tokenizer).before)
     ids, counts = [], []
     for row, offsets, (before, instruction, _) in zip(encoded["input_ids"], encoded["offset_mapping"], texts, strict=True):
         last = max((index for index, (start, _) in enumerate(offsets) if start < len(before + instruction)), default=-1)
@@ -153,12 +171,6 @@ def _encoded(
     _require_room(checkpoint, ids, texts, reply_tokens)
     ends = [list(range(len(row) - shared, len(row))) for row in ids]
     return ChatPrompts(ids, ends, form, texts[0][2], note)
-
-
-def leading_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """What the tokenizer itself puts before every text: a BOS, or nothing."""
-    encoded = tokenizer("a", add_special_tokens=True, return_special_tokens_mask=True)
-    return encoded["input_ids"][: encoded["special_tokens_mask"].index(0)]
 
 
 def _require_room(checkpoint: Checkpoint, ids: Sequence[Sequence[int]], texts: Sequence[Placed], reply_tokens: int) -> None:

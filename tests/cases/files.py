@@ -30,7 +30,6 @@ from broken import (
     prompt_tuning,
     remove,
     slow_tokenizer,
-    template,
     tensors,
     trainer_root,
     typed,
@@ -202,33 +201,6 @@ CASES = (
     ),
     Case(
         "foreign tokenizer", "other ids than base's", other_tokenizer, "token ids differ between base and post on", UNMEASURABLE
-    ),
-    #
-    Case(
-        "bad template",
-        "its grammar",
-        model(template("{% for message in %}")),
-        "chat template does not render (TemplateSyntaxError",
-    ),
-    Case(
-        "bad template",
-        "no end",
-        model(template("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")),
-        "chat template still renders after",
-    ),
-    Case("bad template", "too long", model(template("x" * 200_001)), "chat template of 200,001 characters"),
-    Case(
-        "bad template",
-        "it raises",
-        model(template("{{ raise_exception('no') }}")),
-        "chat template does not render (TemplateError: no)",
-    ),
-    Case("bad template", "it leaves the user out", model(template("hello")), "chat template leaves out what the user says"),
-    Case(
-        "bad template",
-        "it asks for all memory",
-        model(template("{{ 'x' * 10 ** 11 }}")),
-        "chat template does not render (MemoryError",
     ),
     #
     Case("bad adapter", "of another width", adapter(lambda f: write_adapter(f, tiny_model(hidden_size=48))), "does not fit"),

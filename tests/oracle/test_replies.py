@@ -12,8 +12,9 @@ import torch
 from tiny import VARIANTS, tiny_model, write_tiny
 
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.engine.generate import batched
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, end_tokens, under
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, under
 from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
@@ -192,6 +193,9 @@ def test_without_a_generation_config_the_config_says_what_ends_a_reply(tiny_chec
         assert end_tokens(resolve(str(folder))) == expected
     folder = tiny_checkpoint(eos_token_id=None)
     (folder / "generation_config.json").unlink(missing_ok=True)
+    assert end_tokens(resolve(str(folder))) == [1]  # the tokenizer's own
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": None}))
     with pytest.raises(Unmeasurable, match="ends a reply"):
         end_tokens(resolve(str(folder)))
 

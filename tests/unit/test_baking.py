@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from tiny import write_adapter
 
 from mechdrift.baking import bake, read_direction
-from mechdrift.checkpoints.chat import check_tokenizer
+from mechdrift.checkpoints.chat import template_warning
+from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.cli import main
 from mechdrift.errors import InputError
@@ -48,7 +49,7 @@ def test_an_organism_keeps_its_tokenizer_template_and_generation_config(
     (tmp_path / "out").mkdir()
     assert main(["bake", source.spec, "--direction", str(path), "--out", str(tmp_path / "out")]) == 0
     baked = resolve(str(tmp_path / "out"))
-    check_tokenizer(baked)
+    assert template_warning(baked, load_tokenizer(baked)) is None
     before, after = contents(source.folder), contents(baked.folder)
     kept = [name for name in before if name.endswith((".json", ".jinja")) and name != "config.json"]
     assert {"tokenizer.json", "chat_template.jinja", "generation_config.json"} <= set(kept)

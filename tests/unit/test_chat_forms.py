@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from mechdrift.checkpoints.chat import NO_TEMPLATE
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.errors import Unmeasurable
-from mechdrift.prompts.chat_forms import NO_TEMPLATE, ChatPrompts, chat_prompts, leading_tokens, matched_prompts
+from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
+from mechdrift.prompts.framing import Framing, framing
 from mechdrift.prompts.instructions import shipped_instructions
 
 ASKED = [one.text for one in shipped_instructions()][:12]
@@ -85,7 +87,7 @@ def test_a_tokenizer_that_adds_no_bos_is_given_none(made: Callable[..., Known]) 
 
     checkpoint, tokenizer = made(TURNS)
     tokenizer.backend_tokenizer.post_processor = ByteLevel()
-    assert leading_tokens(tokenizer) == []
+    assert framing(tokenizer) == Framing((), ())
     assert all(tokenizer.bos_token_id not in row for row in chat_prompts(checkpoint, tokenizer, ASKED).ids)
 
 

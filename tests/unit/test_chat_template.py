@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from mechdrift.checkpoints import chat
-from mechdrift.checkpoints.chat import TemplateError, check_tokenizer, render
+from mechdrift.checkpoints.chat import AS_PARTS, TemplateError, render, template_of, template_warning
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.errors import InputError
 
 TURNS = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}"
 GOOD = TURNS + "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -28,20 +27,21 @@ def folder(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
 def test_rendering_is_what_apply_chat_template_gives(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(GOOD)
     checkpoint = resolve(str(folder))
-    check_tokenizer(checkpoint)
     tokenizer: Any = load_tokenizer(checkpoint)
     talks = [
         [{"role": "user", "content": " Who? "}],
         [{"role": "system", "content": "Be brief. \u2028\u00e9"}, {"role": "user", "content": "Who {{ bos_token }} is it?"}],
     ]
     expected = [tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) for talk in talks]
+    assert template_warning(checkpoint, tokenizer) is None
     assert render(tokenizer, talks) == expected
     assert expected[0] == "<bos><user>Who?<assistant>"
 
 
 def test_a_tokenizer_without_a_template_needs_no_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "RENDERER", Path("/none"))
-    check_tokenizer(resolve(str(folder)))
+    checkpoint = resolve(str(folder))
+    assert template_warning(checkpoint, load_tokenizer(checkpoint)) is None
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,9 @@ def test_a_tokenizer_without_a_template_needs_no_process(folder: Path, monkeypat
 def test_an_odd_template_is_named(folder: Path, template: str, message: str) -> None:
     (folder / "chat_template.jinja").write_text(template)
     checkpoint = resolve(str(folder))
-    with pytest.raises(InputError) as caught:
-        check_tokenizer(checkpoint)
-    text = str(caught.value)
+    text = template_warning(checkpoint, load_tokenizer(checkpoint)) or ""
     assert message in text
-    assert "mend chat_template.jinja, or remove it" in text
+    assert text.endswith(": rows of refusal are unmeasurable")
     assert "\n" not in text
 
 
@@ -72,7 +70,7 @@ def test_a_template_without_end_is_stopped(folder: Path, template: str) -> None:
     (folder / "chat_template.jinja").write_text(template)
     tokenizer = load_tokenizer(resolve(str(folder)))
     started = time.monotonic()
-    with pytest.raises(TemplateError, match="still renders after 1 s"):
+    with pytest.raises(TemplateError, match="takes longer than 1 s"):
         render(tokenizer, [[{"role": "user", "content": "Who?"}]], seconds=1)
     # Loading its libraries takes the process seconds, up to tens on a machine at work; rendering would take hours.
     assert time.monotonic() - started < 120
@@ -82,11 +80,36 @@ def test_a_renderer_that_dies_is_named(folder: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "dies.py").write_text("import sys; print('loaded', flush=True); sys.exit(9)")
     monkeypatch.setattr(chat, "RENDERER", tmp_path / "dies.py")
     (folder / "chat_template.jinja").write_text(GOOD)
-    with pytest.raises(InputError, match="chat template ended its process with code 9"):
-        check_tokenizer(resolve(str(folder)))
+    checkpoint = resolve(str(folder))
+    warning = template_warning(checkpoint, load_tokenizer(checkpoint))
+    assert warning == f"{folder}: chat template ended its process with code 9: rows of refusal are unmeasurable"
 
 
-def test_a_template_keeps_its_process_until_it_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}", (True, "")),
+        ("{{ m.content[0].text }}", (True, "")),
+        ("{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}{% endif %}", (False, "")),
+        ("{{ m.content[0].words }}", (True, "leaves out what the user says")),
+    ],
+)
+def test_content_is_given_as_parts_where_text_is_not_read(folder: Path, content: str, expected: tuple[bool, str]) -> None:
+    (folder / "chat_template.jinja").write_text(f"{{% for m in messages %}}{content}{{% endfor %}}")
+    checkpoint = resolve(str(folder))
+    tokenizer: Any = load_tokenizer(checkpoint)
+    template = template_of(tokenizer)
+    parts, fault = expected
+    assert template.fault == fault
+    if fault:
+        return
+    assert template.parts is parts
+    talk = template.turn("Who?")
+    assert render(tokenizer, [talk]) == [tokenizer.apply_chat_template(talk, tokenize=False)] == ["Who?"]
+    assert template_warning(checkpoint, tokenizer) == (f"{folder}: {AS_PARTS}" if parts else None)
+
+
+def test_a_template_keeps_its_process_and_gets_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
 
     class Counted(subprocess.Popen[str]):
@@ -105,7 +128,8 @@ def test_a_template_keeps_its_process_until_it_fails(folder: Path, monkeypatch: 
 
     assert (said("one"), said("two\n")) == (["one: kept"], ["two\n: kept"])
     assert len(started) == 1
-    with pytest.raises(TemplateError, match="still renders"):
+    with pytest.raises(TemplateError, match="takes longer"):
         said("fail")
-    assert said("three") == ["three: kept"]
-    assert len(started) == 2
+    with pytest.raises(TemplateError, match="takes longer"):
+        said("three")
+    assert len(started) == 1

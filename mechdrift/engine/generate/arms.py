@@ -103,21 +103,6 @@ def require_fitting(checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], ne
         )
 
 
-def end_tokens(checkpoint: Checkpoint) -> list[int]:
-    """The tokens that end a reply, by the checkpoint's generation config, else by its config. Raises Unmeasurable for none."""
-    from transformers import GenerationConfig
-
-    try:
-        ends = GenerationConfig.from_pretrained(checkpoint.folder, local_files_only=True).eos_token_id
-    except OSError:  # there is none
-        ends = None
-    if ends is None:
-        ends = getattr(load_config(checkpoint).get_text_config(decoder=True), "eos_token_id", None)
-    if ends is None:
-        raise Unmeasurable(f"{checkpoint.spec}: neither its generation config nor its config names the token that ends a reply")
-    return [ends] if isinstance(ends, int) else list(ends)
-
-
 def until_end(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
     """The tokens before the first that ends a reply."""
     return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])

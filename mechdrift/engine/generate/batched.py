@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.engine.batches import Progress, batches_by_length
 from mechdrift.engine.devices import input_device
-from mechdrift.engine.generate.arms import Ablated, Arm, Replies, end_tokens, require_fitting, until_end
+from mechdrift.engine.generate.arms import Ablated, Arm, Replies, require_fitting, until_end
 from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.recordings import Recorder, probes
 from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting

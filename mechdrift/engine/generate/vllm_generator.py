@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from mechdrift.checkpoints.load import MAP, TENSOR_PARALLEL
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.engine.families import FAMILIES
 from mechdrift.engine.generate import canary
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, end_tokens, require_fitting, until_end
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, require_fitting, until_end
 from mechdrift.engine.generate.batched import check_arm
 from mechdrift.engine.generate.vllm_process import Ask, running
 from mechdrift.engine.recordings import Recorder, is_installed, probes
