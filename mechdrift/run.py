@@ -1,6 +1,7 @@
 """One comparing run: what it compares, and the rows that come in."""
 
 import time
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,6 +30,7 @@ from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.failing import fails
 from mechdrift.verdict.limits import Profile, row_of
 from mechdrift.verdict.profiles import load_profile, project_at
+from mechdrift.verdict.run_verdict import RunVerdict
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.classifier import ReplyClassifier
@@ -98,6 +100,8 @@ class ComparingRun:
     """By label."""
     expected: set[Asked] = field(default_factory=set)
     """What the collected tests ask."""
+    never_ran: set[str] = field(default_factory=set)
+    """Labels of rows whose tests did not run."""
     work: dict[str, int] = field(default_factory=dict)
     """Loads, recorded prompts, cache hits and misses, summed over workers."""
     phases: dict[str, Phase] = field(default_factory=dict)
@@ -109,6 +113,8 @@ class ComparingRun:
     bad_input: bool = False
     """A checkpoint turned out unusable while it was loaded."""
     started: float = field(default_factory=time.time)
+    verdict: RunVerdict | None = None
+    """What came of the run; none before it ends."""
     said: list[str] = field(default_factory=list)
     """What was written, and what could not be."""
 
@@ -131,6 +137,10 @@ class ComparingRun:
     def ends(self) -> list[Between]:
         """Base with each post."""
         return [between for between in self.betweens if not between.step]
+
+    def betweens_within(self, names: Collection[str]) -> list[Between]:
+        """What is compared among these checkpoints alone."""
+        return [between for between in self.betweens if {*between.names} <= {*names}]
 
     def pair(self, between: Between) -> fixtures.Pair:
         """The two checkpoints. Raises Unmeasurable where post without a stage cannot be had."""
@@ -309,12 +319,13 @@ class ComparingRun:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""
-        from mechdrift.report.terminal import chain, parts, seconds_by_phase, summary, table
+        from mechdrift.report.terminal import chain, parts, seconds_by_phase, table, title
 
         ends = [between.names for between in self.ends]  # of a step where -k leaves nothing else, the table has the row
         rows = [row for row in self.rows.values() if row["between"] in ends or row_of(row["label"]) not in self.rows]
         if rows:
-            terminalreporter.section(f"mechdrift: {summary(rows)}")
+            head, markup = title(self.verdict, rows)
+            terminalreporter.section(f"mechdrift: {head}", "=", **markup)
             table(rows, terminalreporter.write)
             chain(self.moves(), terminalreporter.write)
             parts(self.lineage(), terminalreporter.write)

@@ -8,12 +8,12 @@ import pytest
 from mechdrift.errors import InputError
 from mechdrift.run_record import record_of
 from mechdrift.verdict.failing import fails
+from mechdrift.verdict.run_verdict import MILDER, NO_GATE, run_verdict
 
 if TYPE_CHECKING:
     from mechdrift.run import ComparingRun
 
 NOT_FINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
-MILDER = {"undecided": 6, "unmeasurable": 7}  # exit codes where nothing worse makes a run fail, the first of them first
 
 
 def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> None:
@@ -21,6 +21,7 @@ def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> Non
     for asked in run.expected:
         if asked.label not in run.rows:
             run.rows[asked.label] = run.unmeasured(asked, "unmeasurable", "its test never ran")
+            run.never_ran.add(asked.label)
     if run.config.option.collectonly:
         return
     for between in run.ends:
@@ -37,6 +38,7 @@ def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> Non
         _write_baselines(run, session)
     if run.settings.record:
         _write_record(run, session)
+    run.verdict = run_verdict(record_of(run, int(session.exitstatus)))
 
 
 def _is_selected(run: "ComparingRun", finding: str) -> bool:
@@ -56,7 +58,7 @@ def _is_selected(run: "ComparingRun", finding: str) -> bool:
 
 
 def exit_code(run: "ComparingRun") -> int:
-    """Exit code of a run that pytest itrun finished."""
+    """Exit code of a run that pytest itself finished; 0 needs a gate that was measured and held, or leave of the user."""
     if run.bad_input:
         return int(pytest.ExitCode.USAGE_ERROR)
     if run.unexpected:
@@ -65,9 +67,20 @@ def exit_code(run: "ComparingRun") -> int:
         return int(pytest.ExitCode.NO_TESTS_COLLECTED)
     failing = set().union(*(fails(row, run.settings.fail_on) for row in run.rows.values()))
     if not failing:
-        return int(pytest.ExitCode.TESTS_FAILED) if run.settings.update else 0
+        return _code_where_none_fails(run)
     milder = [code for verdict, code in MILDER.items() if verdict in failing]
     return milder[0] if failing <= MILDER.keys() else 1
+
+
+def _code_where_none_fails(run: "ComparingRun") -> int:
+    """A waiver and --mechdrift-fail-on speak of what was measured: neither lets a gate pass whose test never ran."""
+    gates = {label for label, row in run.rows.items() if row["role"] == "gate"}
+    if run.settings.update:
+        return int(pytest.ExitCode.TESTS_FAILED)
+    if not gates and run.profile.gated_as_shipped:
+        run.said.append(f"mechdrift: {NO_GATE}")
+        return int(pytest.ExitCode.NO_TESTS_COLLECTED)
+    return MILDER["unmeasurable"] if gates & run.never_ran else 0
 
 
 def _write_record(run: "ComparingRun", session: pytest.Session) -> None:

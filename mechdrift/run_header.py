@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from mechdrift.option_values import OFF
 from mechdrift.report import text
+from mechdrift.run_start import same_files_warnings
 
 if TYPE_CHECKING:
     from mechdrift.run import ComparingRun
@@ -18,6 +19,7 @@ def header(run: "ComparingRun") -> list[str]:
     if len(run.ends) > 1:
         kinds |= dict.fromkeys(dict(run.settings.posts), "post ")
     lines = [f"mechdrift: {kinds.get(name, '')}{name} {text.described(point)}" for name, point in run.points.items()]
+    lines += [text.printable(f"mechdrift: WARNING: {line}") for line in same_files_warnings(run)]
     cache = "off" if run.settings.cache == OFF or run.settings.device == "tp" else run.store_folder
     how = f"device {device}, dtype {pick_dtype(run.settings.dtype, device)}, cache {cache}"
     assert run.instructions

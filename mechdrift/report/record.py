@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA = "1.7"  # additions raise the minor number, anything else the major; record.schema.json is its schema
+SCHEMA = "1.8"  # additions raise the minor number, anything else the major; record.schema.json is its schema
 
 
 def items_path(path: Path) -> Path:
