@@ -275,7 +275,7 @@ def _bisect(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    """Render records of --mechdrift-record; nothing is measured. Exit code: the newest run's, of pairs the worst; 4: not written."""
+    """Render records of --mechdrift-record; nothing is measured. Exit code: the newest run's, of pairs the worst."""
     from mechdrift.report.written import WRITERS, read_records, write_reports
 
     asked = {form: path for form in WRITERS if (path := getattr(options, form.replace("-", "_"))) is not None}

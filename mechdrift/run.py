@@ -19,6 +19,7 @@ from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.marks import asked_by, asked_from, between_of, told_of
 from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
+from mechdrift.report.record import Stamp, stamp
 from mechdrift.rows import Asked, Row, unmeasured_row, worse_of
 from mechdrift.run_end import finish
 from mechdrift.run_header import header
@@ -112,6 +113,8 @@ class ComparingRun:
     """A test, ours or a stranger's, failed otherwise than by a verdict."""
     bad_input: bool = False
     """A checkpoint turned out unusable while it was loaded."""
+    record_before: Stamp | None = None
+    """The stamp of what lay in the record's place when the run began."""
     started: float = field(default_factory=time.time)
     verdict: RunVerdict | None = None
     """What came of the run; none before it ends."""
@@ -163,6 +166,8 @@ class ComparingRun:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """Read all checkpoints through, so that nothing starts on a broken one."""
+        if self.settings.record:
+            self.record_before = stamp(Path(self.settings.record))
         with self._phase(START):
             if self.is_worker:
                 from mechdrift import xdist

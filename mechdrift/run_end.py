@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
 NOT_FINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
 
+# --collect-only, --fixtures, --fixtures-per-test, --cache-show: pytest's own exit code stands, and there is no record.
+SHOWN_ONLY = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow")
+
 
 def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> None:
-    """Complete the rows, set the exit code, write record and baselines."""
+    """Complete the rows, set the exit code, write record and baselines; of a session that only shows something nothing."""
+    if any(getattr(run.config.option, name, None) for name in SHOWN_ONLY):
+        return
     for asked in run.expected:
         if asked.label not in run.rows:
             run.rows[asked.label] = run.unmeasured(asked, "unmeasurable", "its test never ran")
             run.never_ran.add(asked.label)
-    if run.config.option.collectonly:
-        return
     for between in run.ends:
         there = [row for row in run.rows.values() if row["between"] == between.names]
         for row in run.baselines.forgotten(there, between):
@@ -85,13 +88,20 @@ def _code_where_none_fails(run: "ComparingRun") -> int:
 
 def _write_record(run: "ComparingRun", session: pytest.Session) -> None:
     """Write the record; what cannot be written is said and is a usage error, never a green run without its record."""
-    from mechdrift.report.record import write_record
+    from mechdrift.report.record import WrittenMeanwhile, write_over, write_record
 
     record = record_of(run, int(session.exitstatus))
     run.config.hook.pytest_mechdrift_record(config=run.config, record=record)
+    path = Path(str(run.settings.record))
     try:
-        write_record(Path(str(run.settings.record)), record)
-        run.said.append(f"record: {run.settings.record}")
+        if run.settings.device == "tp":  # several processes are one run
+            write_record(path, record)
+        else:
+            write_over(path, record, run.record_before)
+        run.said.append(f"record: {path}")
+    except WrittenMeanwhile as error:
+        run.said.append(f"record {path} not written: {error.strerror}; give each run a record of its own")
+        session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
     except OSError as error:
         run.said.append(f"record {run.settings.record} not written: {error.strerror}; make room or name another place")
         session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from mechdrift.report.outcome import compared, ended, sentence, started, why_it_fails
 from mechdrift.report.series import View
-from mechdrift.report.text import let_pass, visible, waiver, was
+from mechdrift.report.text import visible, waiver, was
 from mechdrift.report.whole import Whole
 from mechdrift.verdict.failing import holds
 
@@ -49,7 +49,7 @@ def _case(whole: Whole, row: Row) -> Any:
     elif why:
         case.add_error_info(message, text, visible(row["verdict"]))
     elif row["role"] == "gate" and not holds(row):
-        case.add_skipped_info(visible(let_pass(row)), text)
+        case.add_skipped_info(visible(f"{row['verdict']}, let pass: {row['reason']}"), text)
     elif row["estimate"] is None:
         case.add_skipped_info(message, text)
     return case

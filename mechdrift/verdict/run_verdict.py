@@ -14,7 +14,7 @@ WORST_FIRST: tuple[Name, ...] = (
 MILDER: dict[str, int] = {"undecided": 6, "unmeasurable": 7}
 """Exit codes of a run where nothing worse makes it fail, the first of them first."""
 NOTHING_GATED = 5
-NO_GATE = "no gate was asked, and the profile has some: add one, or --mechdrift-profile report"
+NO_GATE = "no gate was asked: choose one, or type --mechdrift-profile report"
 SAME_FILES = "base and post are the same files: nothing was compared"
 
 
