@@ -182,9 +182,13 @@ def write_baseline(path: Path, record: dict[str, Any], kept: Saved | None = None
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone_in(path.parent):
         if kept is None and path.exists():
-            raise InputError(f"{path.stem} was saved meanwhile, by another run", "a new name", "compare with it, or save another")
+            raise InputError(
+                f"baseline {path.stem} was saved meanwhile, by another run", "a new name", "compare with it, or save another"
+            )
         if kept is not None and stamp(path) != kept.stamp:
-            raise InputError(f"{path.stem} was changed meanwhile, by another run", "what this run compared with", "run again")
+            raise InputError(
+                f"baseline {path.stem} was changed meanwhile, by another run", "what this run compared with", "run again"
+            )
         return _write_baseline(path, record, kept)
 
 
