@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mechdrift.errors import InputError
@@ -51,26 +52,33 @@ def _keep_one(left: Path | None, folder: Path, stamp: str) -> None:
 def _specs_before(folder: Path) -> tuple[str, str]:
     """Of the night before; the pair's name where there is none."""
     for path in sorted(folder.glob("*.json"), reverse=True):
-        inputs = read_records([path]).shown.told["inputs"]
-        return inputs["base"]["spec"], inputs["post"]["spec"]
+        with suppress(InputError):
+            inputs = read_records([path]).shown.told["inputs"]
+            return inputs["base"]["spec"], inputs["post"]["spec"]
     return "-", folder.name
 
 
 def show(history: Path) -> int:
-    """Draw each pair over its nights, HISTORY/PAIR.html and .md; the exit code of the worst pair, by its newest night."""
+    """Draw each pair over its nights, HISTORY/PAIR.html and .md; the exit code of the worst pair, by its newest night.
+
+    A pair that cannot be read is one line, and 4 where no other is worse.
+    """
     codes = []
     for folder in sorted(path for path in history.iterdir() if path.is_dir()):
-        nights = read_records(sorted(folder.glob("*.json")), one_series=True)
-        for line in write_reports(
-            nights, {form: history / f"{folder.name}.{end}" for form, end in (("html", "html"), ("markdown", "md"))}
-        ):
-            print(line)
-        codes.append(nights.exit_code)
-    return min(filter(None, codes), default=0)  # 1 is a drift, or an error; 5 nothing; 6, 7 milder
+        pages = {form: history / f"{folder.name}.{end}" for form, end in (("html", "html"), ("markdown", "md"))}
+        try:
+            nights = read_records(sorted(folder.glob("*.json")), one_series=True)
+            for line in write_reports(nights, pages):
+                print(line)
+            codes.append(nights.exit_code)
+        except InputError as error:
+            print(printable(f"mechdrift: {error}"), file=sys.stderr)
+            codes.append(CANNOT)
+    return min(filter(None, codes), default=0)  # 1 is a drift, or an error; 5 no record; 6, 7 milder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Keep and show; what cannot be read is one line and exit code 4, and what was kept stays."""
+    """Keep and show."""
     parser = argparse.ArgumentParser(prog="nightly-view.sh", description=__doc__)
     parser.add_argument("tonight", type=Path)
     parser.add_argument("history", type=Path)
@@ -78,11 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("pairs", nargs="*", metavar="PAIR", help="of the matrix: each must have left something")
     given = parser.parse_args(arguments)
     keep(given.tonight, given.history, given.stamp, given.pairs)
-    try:
-        code = show(given.history)
-    except InputError as error:
-        print(printable(f"mechdrift: {error}"), file=sys.stderr)
-        return CANNOT
+    code = show(given.history)
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(summary, "a", encoding="utf-8") as file:
             file.writelines(path.read_text(encoding="utf-8") for path in sorted(given.history.glob("*.md")))

@@ -103,7 +103,7 @@ CASES = (
         may_hold=True,
     ),
     Case("nothing gated", "-k leaves none", typed("-k", "not test_gap"), "1 deselected", 5),
-    Case("nothing gated", "--deselect", typed("--deselect", "test_own.py::test_gap"), "1 deselected", 5),
+    Case("nothing gated", "--deselect", typed("--deselect", "test_own.py::test_gap", pytest_ini="[pytest]\n"), "1 deselected", 5),
     Case("nothing ran", "--setup-only", typed("--setup-only"), "its test never ran", UNMEASURABLE),
     Case(
         "nothing ran",
