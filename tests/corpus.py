@@ -37,7 +37,7 @@ def main() -> int:
             fine = (
                 told is not None
                 and code == case.code
-                and "Traceback" not in printed
+                and "Traceback (most" not in printed
                 and (case.may_hold or " passed" not in printed)
             )
             wrong += not fine

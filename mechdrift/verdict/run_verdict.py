@@ -15,7 +15,6 @@ MILDER: dict[str, int] = {"undecided": 6, "unmeasurable": 7}
 """Exit codes of a run where nothing worse makes it fail, the first of them first."""
 NOTHING_GATED = 5
 NO_GATE = "no gate was asked: choose one, or type --mechdrift-profile report"
-SAME_FILES = "base and post are the same files: nothing was compared"
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,22 @@ def _passed(record: dict[str, Any], gates: Sequence[Row], failing: Collection[st
         return RunVerdict("error", f"exit code 0, and a gate is {min(failing)}")
     if not gates and settings["gated_as_shipped"]:
         return RunVerdict("error", NO_GATE)
-    if record["inputs"]["identical"] and len(record["inputs"].get("posts", ())) < 2 and settings["identity_shortcut"]:
-        return RunVerdict("identical", SAME_FILES)
+    if settings["identity_shortcut"] and (names := _same_as_base(record["inputs"])):
+        return RunVerdict("identical", f"{' and '.join(names)} are the same files: nothing was compared")
     if not gates:
         return RunVerdict("ungated", f"profile {settings['profile']} has no gates")
     if why := allowed_by(gates, settings["fail_on"]):
         return RunVerdict("allowed", f"{sum(map(holds, gates))} of {len(gates)} gates held; passes by {why}")
     return RunVerdict("held", "")
+
+
+def _same_as_base(inputs: dict[str, Any]) -> list[str]:
+    """Names of base and of the posts that have its content; none where no post has."""
+    posts = [point["name"] for point in inputs.get("posts", ())] or ["post"]
+    for names in inputs.get("same_files", ()) or ([["base", "post"]] if inputs["identical"] else []):
+        if "base" in names and (found := [name for name in posts if name in names]):
+            return ["base", *found]
+    return []
 
 
 def allowed_by(gates: Iterable[Row], fail_on: Collection[str]) -> str:
