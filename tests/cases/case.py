@@ -38,5 +38,5 @@ class Case:
         if not self.gate:
             return [sys.executable, "-m", "pytest", "--mechdrift-cache", str(cache), *arguments], {}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        given = {"ARGS": "\n".join(arguments), "PYTEST_ADDOPTS": f"--mechdrift-cache={cache} -p no:cacheprovider", "PATH": path}
+        given = {"ARGS": "\n".join(arguments), "PYTEST_ADDOPTS": f"--mechdrift-cache={cache}", "PATH": path}
         return ["bash", str(files("mechdrift.integrations") / "gate.sh")], given

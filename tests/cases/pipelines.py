@@ -59,7 +59,7 @@ CASES = (
     nothing("-h", own("-h")),
     nothing("--markers", own("--markers")),
     nothing("--fixtures", own("--fixtures")),
-    nothing("--cache-show", own("--cache-show", "-p", "cacheprovider")),
+    nothing("--cache-show", own("--cache-show")),
     nothing("addopts = --co in pytest.ini", own(pytest_ini="[pytest]\naddopts = --co\n")),
     nothing("a conftest that ends with 0", own(conftest_py=EXIT_0)),
     nothing("the record goes elsewhere", own("--mechdrift-record=elsewhere.json")),

@@ -154,8 +154,17 @@ def test_training_is_the_same_with_and_without_it(told: Callable[..., None], tmp
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("verdict", ["drifted", "undecided", "unmeasurable", "error"])
-@pytest.mark.parametrize(("policy", "warns", "stops"), [("mark", False, False), ("warn", True, False), ("stop", True, True)])
+@pytest.mark.parametrize(
+    ("verdict", "policy", "warns", "stops"),
+    [
+        ("drifted", "mark", False, False),
+        ("drifted", "warn", True, False),
+        ("drifted", "stop", True, True),
+        ("undecided", "stop", True, True),
+        ("unmeasurable", "mark", False, False),
+        ("error", "stop", True, True),
+    ],
+)
 def test_a_policy_does_what_it_says(
     verdict: str,
     policy: str,
