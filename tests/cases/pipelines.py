@@ -6,7 +6,7 @@ from pathlib import Path
 from by_hand import suite_by_hand
 from stand_in import StandIn
 
-from .case import UNMEASURABLE, Case
+from .case import UNMEASURABLE, USAGE, Case
 
 Make = Callable[[Path, StandIn], tuple[str, ...]]
 PAIR = {"BASE": "organism:base", "POST": "organism:instruct"}
@@ -72,7 +72,7 @@ CASES = (
     ),
     nothing("--setup-only", own("--setup-only"), "mechdrift: verdict unmeasurable, exit code 7", UNMEASURABLE),
     nothing("--setup-plan", own("--setup-plan"), "mechdrift: verdict unmeasurable, exit code 7", UNMEASURABLE),
-    nothing("-p no:mechdrift", own("-p", "no:mechdrift"), "mechdrift: verdict error, exit code 4"),
+    nothing("-p no:mechdrift", own("-p", "no:mechdrift"), "mechdrift: verdict error, exit code 4", USAGE),
     nothing("rows that gate nothing", own(suite=suite_by_hand(marks=UNGATED)), f"exit code 5: {NO_GATE}"),
     verdict("a gate that holds", own(), "mechdrift: verdict held, exit code 0"),
     verdict("one that drifted", own(suite=suite_by_hand(estimate=0.2)), "mechdrift: verdict drifted, exit code 1", DRIFTED),
