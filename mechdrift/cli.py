@@ -153,7 +153,11 @@ def _add_report(command: argparse.ArgumentParser) -> None:
 
     command.set_defaults(run=_report)
     command.add_argument(
-        "records", metavar="RECORD", nargs="+", type=Path, help="of one run; or of several, which become a view over time"
+        "records",
+        metavar="RECORD",
+        nargs="+",
+        type=Path,
+        help="of one run; or of several: a pair over time, or pairs of which the worst counts",
     )
     for form, (_, metavar, what) in WRITERS.items():
         command.add_argument(f"--{form}", metavar=metavar, type=Path, help=what)
@@ -161,6 +165,11 @@ def _add_report(command: argparse.ArgumentParser) -> None:
         "--by-time",
         action="store_true",
         help="order records by their steps of training, or by when their runs started, not as given",
+    )
+    command.add_argument(
+        "--series",
+        action="store_true",
+        help="all records are of one pair over time, so that the last one counts; default: told by base and by the posts' names",
     )
 
 
@@ -266,13 +275,14 @@ def _bisect(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    """Render records of --mechdrift-record, with the files beside them; nothing is measured."""
+    """Render records of --mechdrift-record; nothing is measured. Exit code: the newest run's, of pairs the worst."""
     from mechdrift.report.written import WRITERS, read_records, write_reports
 
     asked = {form: path for form in WRITERS if (path := getattr(options, form.replace("-", "_"))) is not None}
-    for line in write_reports(read_records(options.records, options.by_time), asked):
+    shown = read_records(options.records, options.by_time, options.series)
+    for line in write_reports(shown, asked):
         print(line)
-    return 0
+    return shown.exit_code
 
 
 def _write(text: str) -> None:
@@ -317,7 +327,7 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code: 0, 1 for a bad cache, or 4 for what cannot be used or measured, with one line."""
+    """Run a subcommand; returns the exit code: 0, 1 for a bad cache, a report's verdict, or 4 for what cannot be used."""
     try:
         options = parser().parse_args(arguments)
         code = int(options.run(options))

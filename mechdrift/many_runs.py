@@ -1,6 +1,7 @@
 """Many comparing runs, one after the other: their records in a folder, where a killed series goes on."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mechdrift.errors import InputError
+from mechdrift.own_record import Started
 
 NO_RECORD = "pytest gave no record"
 CUT_OFF = {2, 3}
@@ -56,15 +58,16 @@ def has_record(path: Path) -> bool:
 
 def _measure(run: Run, path: Path) -> None:
     """In a process of its own, so that no run knows of another but through the store."""
-    command = run.command(path)
+    command, started = run.command(path), Started(path, run.base, run.post)
     done = subprocess.run(  # noqa: S603 - our own command
-        command, capture_output=True, text=True, errors="replace", check=False
+        command, capture_output=True, text=True, errors="replace", check=False, env=started.environment(os.environ)
     )
-    if not has_record(path):
+    if (why := started.why_no_record(done.returncode)) or done.returncode in CUT_OFF:
         path.unlink(missing_ok=True)
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        printed = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        said = printed[-1] if done.returncode and printed else why or f"exit code {done.returncode}"
         raise InputError(
-            f"{run.name}: {NO_RECORD}: {said[-1] if said else f'exit code {done.returncode}'}",
+            f"{run.name}: {NO_RECORD}: {said}",
             "a run that ends",
             f"type {' '.join(command[1:])}",
         )

@@ -1,6 +1,7 @@
 """One comparing run: what it compares, and the rows that come in."""
 
 import time
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.marks import asked_by, asked_from, between_of, told_of
 from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
+from mechdrift.report.record import Stamp, stamp
 from mechdrift.rows import Asked, Row, unmeasured_row, worse_of
 from mechdrift.run_end import finish
 from mechdrift.run_header import header
@@ -29,6 +31,7 @@ from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.failing import fails
 from mechdrift.verdict.limits import Profile, row_of
 from mechdrift.verdict.profiles import load_profile, project_at
+from mechdrift.verdict.run_verdict import RunVerdict
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.classifier import ReplyClassifier
@@ -102,6 +105,8 @@ class ComparingRun:
     """By label."""
     expected: set[Asked] = field(default_factory=set)
     """What the collected tests ask."""
+    never_ran: set[str] = field(default_factory=set)
+    """Labels of rows whose tests did not run."""
     work: dict[str, int] = field(default_factory=dict)
     """Loads, recorded prompts, cache hits and misses, summed over workers."""
     phases: dict[str, Phase] = field(default_factory=dict)
@@ -112,7 +117,11 @@ class ComparingRun:
     """A test, ours or a stranger's, failed otherwise than by a verdict."""
     bad_input: bool = False
     """A checkpoint turned out unusable while it was loaded."""
+    record_before: Stamp | None = None
+    """The stamp of what lay in the record's place when the run began."""
     started: float = field(default_factory=time.time)
+    verdict: RunVerdict | None = None
+    """What came of the run; none before it ends."""
     said: list[str] = field(default_factory=list)
     """What was written, and what could not be."""
 
@@ -136,6 +145,10 @@ class ComparingRun:
         """Base with each post."""
         return [between for between in self.betweens if not between.step]
 
+    def betweens_within(self, names: Collection[str]) -> list[Between]:
+        """What is compared among these checkpoints alone."""
+        return [between for between in self.betweens if {*between.names} <= {*names}]
+
     def pair(self, between: Between) -> fixtures.Pair:
         """The two checkpoints. Raises Unmeasurable where post without a stage cannot be had."""
         if why := self.absent.get(between.later):
@@ -157,6 +170,8 @@ class ComparingRun:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """Read all checkpoints through, so that nothing starts on a broken one."""
+        if self.settings.record:
+            self.record_before = stamp(Path(self.settings.record))
         with self._phase(START):
             if self.is_worker:
                 from mechdrift import xdist
@@ -313,12 +328,13 @@ class ComparingRun:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table."""
-        from mechdrift.report.terminal import chain, parts, seconds_by_phase, summary, table
+        from mechdrift.report.terminal import chain, parts, seconds_by_phase, table, title
 
         ends = [between.names for between in self.ends]  # of a step where -k leaves nothing else, the table has the row
         rows = [row for row in self.rows.values() if row["between"] in ends or row_of(row["label"]) not in self.rows]
         if rows:
-            terminalreporter.section(f"mechdrift: {summary(rows)}")
+            head, markup = title(self.verdict, rows)
+            terminalreporter.section(f"mechdrift: {head}", "=", **markup)
             table(rows, terminalreporter.write)
             chain(self.moves(), terminalreporter.write)
             parts(self.lineage(), terminalreporter.write)

@@ -8,21 +8,25 @@ import pytest
 from mechdrift.errors import InputError
 from mechdrift.run_record import record_of
 from mechdrift.verdict.failing import fails
+from mechdrift.verdict.run_verdict import MILDER, NO_GATE, run_verdict
 
 if TYPE_CHECKING:
     from mechdrift.run import ComparingRun
 
 NOT_FINISHED = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
-MILDER = {"undecided": 6, "unmeasurable": 7}  # exit codes where nothing worse makes a run fail, the first of them first
+
+# --collect-only, --fixtures, --fixtures-per-test, --cache-show: pytest's own exit code stands, and there is no record.
+SHOWN_ONLY = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow")
 
 
 def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> None:
-    """Complete the rows, set the exit code, write record and baselines."""
+    """Complete the rows, set the exit code, write record and baselines; of a session that only shows something nothing."""
+    if any(getattr(run.config.option, name, None) for name in SHOWN_ONLY):
+        return
     for asked in run.expected:
         if asked.label not in run.rows:
             run.rows[asked.label] = run.unmeasured(asked, "unmeasurable", "its test never ran")
-    if run.config.option.collectonly:
-        return
+            run.never_ran.add(asked.label)
     for between in run.ends:
         there = [row for row in run.rows.values() if row["between"] == between.names]
         for row in run.baselines.forgotten(there, between):
@@ -37,6 +41,7 @@ def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> Non
         _write_baselines(run, session)
     if run.settings.record:
         _write_record(run, session)
+    run.verdict = run_verdict(record_of(run, int(session.exitstatus)))
 
 
 def _is_selected(run: "ComparingRun", finding: str) -> bool:
@@ -56,7 +61,7 @@ def _is_selected(run: "ComparingRun", finding: str) -> bool:
 
 
 def exit_code(run: "ComparingRun") -> int:
-    """Exit code of a run that pytest itrun finished."""
+    """Exit code of a run that pytest itself finished; 0 needs a gate that was measured and held, or leave of the user."""
     if run.bad_input:
         return int(pytest.ExitCode.USAGE_ERROR)
     if run.unexpected:
@@ -65,20 +70,38 @@ def exit_code(run: "ComparingRun") -> int:
         return int(pytest.ExitCode.NO_TESTS_COLLECTED)
     failing = set().union(*(fails(row, run.settings.fail_on) for row in run.rows.values()))
     if not failing:
-        return int(pytest.ExitCode.TESTS_FAILED) if run.settings.update else 0
+        return _code_where_none_fails(run)
     milder = [code for verdict, code in MILDER.items() if verdict in failing]
     return milder[0] if failing <= MILDER.keys() else 1
 
 
+def _code_where_none_fails(run: "ComparingRun") -> int:
+    """A waiver and --mechdrift-fail-on speak of what was measured: neither lets a gate pass whose test never ran."""
+    gates = {label for label, row in run.rows.items() if row["role"] == "gate"}
+    if run.settings.update:
+        return int(pytest.ExitCode.TESTS_FAILED)
+    if not gates and run.profile.gated_as_shipped:
+        run.said.append(f"mechdrift: {NO_GATE}")
+        return int(pytest.ExitCode.NO_TESTS_COLLECTED)
+    return MILDER["unmeasurable"] if gates & run.never_ran else 0
+
+
 def _write_record(run: "ComparingRun", session: pytest.Session) -> None:
     """Write the record; what cannot be written is said and is a usage error, never a green run without its record."""
-    from mechdrift.report.record import write_record
+    from mechdrift.report.record import WrittenMeanwhile, write_over, write_record
 
     record = record_of(run, int(session.exitstatus))
     run.config.hook.pytest_mechdrift_record(config=run.config, record=record)
+    path = Path(str(run.settings.record))
     try:
-        write_record(Path(str(run.settings.record)), record)
-        run.said.append(f"record: {run.settings.record}")
+        if run.settings.device == "tp":  # several processes are one run
+            write_record(path, record)
+        else:
+            write_over(path, record, run.record_before)
+        run.said.append(f"record: {path}")
+    except WrittenMeanwhile as error:
+        run.said.append(f"record {path} not written: {error.strerror}; give each run a record of its own")
+        session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
     except OSError as error:
         run.said.append(f"record {run.settings.record} not written: {error.strerror}; make room or name another place")
         session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from mechdrift.option_values import OFF
 from mechdrift.report import text
+from mechdrift.run_start import same_files_warnings
 
 if TYPE_CHECKING:
     from mechdrift.run import ComparingRun
@@ -21,6 +22,7 @@ def header(run: "ComparingRun") -> list[str]:
     for between, changes in run.config_changes.items():
         keys = ", ".join(change.key for change in changes)
         lines.append(text.printable(f"mechdrift: configs of {between} differ in: {keys}"))
+    lines += [text.printable(f"mechdrift: WARNING: {line}") for line in same_files_warnings(run)]
     cache = "off" if run.settings.cache == OFF or run.settings.device == "tp" else run.store_folder
     how = f"device {device}, dtype {pick_dtype(run.settings.dtype, device)}, cache {cache}"
     assert run.instructions

@@ -1,15 +1,20 @@
 """The record of a run, as data: from what the run compared, how, and what came of it."""
 
+import os
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.findings import registered
-from mechdrift.run_start import backend
+from mechdrift.run_start import backend, same_files
+from mechdrift.verdict.run_verdict import run_verdict
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
     from mechdrift.run import ComparingRun
+
+NONCE = "MECHDRIFT_NONCE"
+"""The environment variable by which whoever starts a run knows its record again."""
 
 
 def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
@@ -25,7 +30,7 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
     assert run.texts
     device = pick_device(run.settings.device)
     packages = ("mechdrift", "torch", "transformers", "numpy", "scipy", "pytest")
-    return {
+    record: dict[str, Any] = {
         "schema": SCHEMA,
         "inputs": {
             "base": _identity(run.pair(first).base),
@@ -38,6 +43,7 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
                 for between, changes in run.config_changes.items()
                 for change in changes
             ],
+            "same_files": same_files(run),
         },
         "settings": {
             "profile": run.profile.name,
@@ -70,11 +76,13 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
         "run": {
             "started": run.started,
             "seconds": time.time() - run.started,
+            "nonce": os.environ.get(NONCE),
             "work": run.work,
             "phases": {name: phase.told() for name, phase in run.phases.items()},
             "warnings": run.warnings,
         },
     }
+    return record | {"outcome": asdict(run_verdict(record))}
 
 
 def _identity(checkpoint: "Checkpoint") -> dict[str, Any]:

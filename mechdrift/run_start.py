@@ -1,5 +1,6 @@
 """How a run starts: checkpoints are read through and prompts read, before any test."""
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -68,11 +69,37 @@ def resolve_all(run: "ComparingRun") -> None:
                 run.config_changes[between] = changes
             if note := vocabulary_note(*run.pair(between).points):
                 run.warnings.append(note if between == BASE_TO_POST else f"{between}: {note}")
+        run.warnings += same_files_warnings(run)
         run.hand_set.require_layers(min(point.layers for point in run.points.values()))
         if told_by := run.settings.reply_classifier:
             run.reply_classifier = read_classifier(told_by)
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
+
+
+def same_files(run: "ComparingRun") -> list[list[str]]:
+    """Names of the checkpoints that the user gave more than once, whatever their paths: those of one content together."""
+    given = [BASE, *run.stages, *(name for name, _ in run.settings.posts)]
+    groups: dict[str, list[str]] = {}
+    for name in given:
+        groups.setdefault(json.dumps(run.points[name].digests, sort_keys=True), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def same_files_warnings(run: "ComparingRun") -> list[str]:
+    """A line for each checkpoint that was given twice, and one where post has base's very weights."""
+    shortcut = run.settings.identity_shortcut
+    lines = []
+    for names in same_files(run):
+        nothing = ": nothing was compared" if shortcut and run.betweens_within(names) else ""
+        lines.append(f"{' and '.join(names)} are the same files{nothing}; check the specs")
+    for between in run.ends:
+        pair = run.pair(between)
+        parts = pair.base.digests.keys() | pair.post.digests.keys()
+        unlike = sorted(part for part in parts if pair.base.digests.get(part) != pair.post.digests.get(part))
+        if unlike and not {"weights", "adapter"} & {*unlike}:
+            lines.append(f"{between.earlier} and {between.later} have the same weights; only {', '.join(unlike)} differ")
+    return lines
 
 
 def _take_off_stages(run: "ComparingRun", resolve: "Callable[[str], Checkpoint]") -> None:

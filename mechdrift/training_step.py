@@ -1,11 +1,27 @@
-"""A pytest plugin that writes into a run's record after which step of a training run it was: `-p mechdrift.training_step`."""
+"""A pytest plugin for runs beside a training run, `-p mechdrift.training_step`: its step, and how many gates it collected."""
 
 import os
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 STEP = "MECHDRIFT_STEP"  # the environment variable that has the number
+COLLECTED = "MECHDRIFT_COLLECTED"  # that of the file which gets the number of gates
 
 
 def pytest_mechdrift_record(record: dict[str, Any]) -> None:
     """`extra.step`, by which reports order the records of a training run."""
     record["extra"]["step"] = int(os.environ[STEP])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tell the callback how many gates there will be, before a step is trained."""
+    from mechdrift.marks import asked_by
+    from mechdrift.run import RUN
+
+    run = session.config.stash.get(RUN, None)
+    if run is not None and COLLECTED in os.environ:
+        asked = [asked_by(item, run.profile) for item in session.items]
+        gates = {one.label for one in asked if one and one.rule(run.profile).role == "gate"}
+        Path(os.environ[COLLECTED]).write_text(str(len(gates)))

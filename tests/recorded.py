@@ -98,6 +98,13 @@ def against(status: str, text: str = "") -> Row:
     return {"name": f"v1{text}", "status": status, "reason": f"as stored{text}"} | numbers
 
 
+def exit_code_of(rows: Sequence[Row]) -> int:
+    """With which a run of these rows ends: the worst of its gates that nobody waived."""
+    gates = {one["verdict"] for one in rows if one["role"] == "gate" and not one["waiver"]}
+    by_verdict = {"error": 1, "drifted": 1, "undecided": 6, "unmeasurable": 7}
+    return next((code for verdict, code in by_verdict.items() if verdict in gates), 0)
+
+
 def record(*rows: Row, post: str = "runs/post", started: float = 1e9, text: str = "", **more: Any) -> dict[str, Any]:
     """A record with these rows; `text` is in all of its words."""
     point = {"spec": f"runs/base{text}", "model_type": "llama", "layers": 2, "width": 8, "parameters": 100}
@@ -115,7 +122,7 @@ def record(*rows: Row, post: str = "runs/post", started: float = 1e9, text: str 
         "rows": list(rows),
         "chain": [],
         "not_selected": [f"a.other{text}"],
-        "exit_code": 0,
+        "exit_code": exit_code_of(rows),
         "extra": {},
         "run": {"started": started, "seconds": 3.0, "work": {}, "phases": {}, "warnings": [f"slow{text}"]},
     }

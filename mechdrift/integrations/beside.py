@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechdrift.many_runs import Run
+from mechdrift.own_record import Started
 from mechdrift.rows import Row
-from mechdrift.training_step import STEP
+from mechdrift.training_step import COLLECTED, STEP
 from mechdrift.verdict.failing import fails
+from mechdrift.verdict.run_verdict import run_verdict
 
 ERROR = "error"
 NUMBERS = {"drifted": 2, "undecided": 1, "held": 0, "unmeasurable": -1, ERROR: -2}
-"""Verdicts as trackers get them, who know numbers alone."""
-WORST_FIRST = ("drifted", "undecided", "unmeasurable", "held")
-DECIDED = (0, 1, 6, 7)  # exit codes of runs that ended with a verdict on every gate; 1 is an error's too
+"""Verdicts as trackers get them, who know numbers alone; a run that gates or compares nothing has none."""
 # With these a child of `torchrun` or `accelerate launch` would take itself for one of the training's processes.
 OF_LAUNCHERS = re.compile(
     r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|(TORCHELASTIC|ACCELERATE|FSDP)_.*"
@@ -32,13 +32,16 @@ class Outcome:
     step: int
     """Of the training run."""
     verdict: str
-    """The worst of the gated rows; `reported` where none is gated; `error` where the run did not end with verdicts."""
+    """Of the run, as its record has it (`held`, `allowed`, `ungated`, `identical`, `drifted`, `undecided`, `unmeasurable`);
+    `error` where it did not end with verdicts."""
     fails: bool
     """Whether gated rows made the run fail: by --mechdrift-fail-on, and never for another reason."""
     said: str
     """Why, in one line."""
     numbers: dict[str, float]
     """`mechdrift/LABEL/estimate`, `low`, `high` and `verdict` (NUMBERS) of every row, and `mechdrift/verdict`."""
+    failing: tuple[str, ...] = ()
+    """The verdicts by which gated rows made it fail."""
 
 
 class Beside:
@@ -48,7 +51,9 @@ class Beside:
         """Start it. folder: of its record and of what it prints; timeout: in seconds."""
         self.step = step
         self.record = folder / f"{run.name}.json"
+        self._started = Started(self.record, run.base, run.post)
         self.printed = folder / f"{run.name}.log"
+        self.collected = folder / f"{run.name}.collected"
         self.record.unlink(missing_ok=True)  # an older one would be taken for this run's
         self._timeout, self._until = timeout, time.monotonic() + timeout
         environment = {name: value for name, value in os.environ.items() if not OF_LAUNCHERS.fullmatch(name)}
@@ -58,7 +63,7 @@ class Beside:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=environment | {STEP: str(step)},
+                env=self._started.environment(environment | {STEP: str(step), COLLECTED: str(self.collected)}),
                 start_new_session=True,  # so that its workers end with it
             )
         self._stopped = False
@@ -85,6 +90,10 @@ class Beside:
         """Its exit code; None where it was stopped by its timeout."""
         return None if self._stopped else self._process.returncode
 
+    def why_no_record(self) -> str:
+        """Why its record cannot be believed; empty where it can."""
+        return self._started.why_no_record(self._process.returncode)
+
     def why(self) -> str:
         """How it ended, and what it printed last."""
         if self._stopped:
@@ -94,21 +103,29 @@ class Beside:
 
 
 def outcome_of(beside: Beside) -> Outcome:
-    """What came of a run that has ended."""
-    if beside.code not in DECIDED or not beside.record.exists():
-        return _error(beside.step, f"not measured: {beside.why()}", {})
+    """What came of a run that has ended; its exit code counts with its record alone."""
+    if beside.code is None or (why := beside.why_no_record()):
+        return _error(beside.step, f"not measured: {beside.why() if beside.code is None else f'{beside.why()}; {why}'}", {})
     record = json.loads(beside.record.read_bytes())
     rows: list[Row] = record["rows"]
     numbers = {name: value for row in rows for name, value in _numbers(row).items()}
     failing = {row["label"]: found for row in rows if (found := fails(row, record["settings"]["fail_on"]))}
-    if beside.code and not any(found - {ERROR} for found in failing.values()):
-        return _error(beside.step, f"an error in {', '.join(failing) or 'a test'}; see {beside.printed}", numbers)
-    gates = {row["verdict"] for row in rows if row["role"] == "gate"}
-    verdict = next((each for each in WORST_FIRST if each in gates), "reported")
-    if verdict in NUMBERS:
-        numbers["mechdrift/verdict"] = NUMBERS[verdict]
+    verdict = run_verdict(record)
+    if verdict.verdict == ERROR:
+        what = f"an error in {', '.join(failing)}" if failing else verdict.message or beside.why()
+        return _error(beside.step, f"{what}; see {beside.printed}", numbers)
+    if verdict.verdict in NUMBERS:
+        numbers["mechdrift/verdict"] = NUMBERS[verdict.verdict]
     said = "; ".join(f"{label} {', '.join(sorted(found))}" for label, found in failing.items())
-    return Outcome(beside.step, verdict, bool(failing), said or f"gates: {verdict}", numbers)
+    by = tuple(sorted(set().union(*failing.values())))
+    return Outcome(
+        beside.step, verdict.verdict, bool(failing), said or verdict.message or f"gates: {verdict.verdict}", numbers, by
+    )
+
+
+def gates_collected(beside: Beside) -> int:
+    """How many gates a run with --collect-only found; 0 where its pytest did not come so far."""
+    return int(beside.collected.read_text()) if beside.collected.exists() else 0
 
 
 def _error(step: int, said: str, numbers: dict[str, float]) -> Outcome:

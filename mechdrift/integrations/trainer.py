@@ -13,14 +13,15 @@ from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mechdrift.errors import InputError
-from mechdrift.integrations.beside import ERROR, Beside, Outcome, outcome_of
+from mechdrift.integrations.beside import ERROR, Beside, Outcome, gates_collected, outcome_of
 from mechdrift.many_runs import Run
 from mechdrift.report.record import write_whole
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-POLICIES = ("mark", "warn", "stop")
+POLICIES = ("mark", "warn", "stop")  # the strictest last
+SAYS_NOTHING = ("ungated", "identical")
 MARK = "mechdrift-verdict.json"
 POLL = 10.0  # seconds: between two signs of life, far below the time after which processes that wait for one give up
 
@@ -41,6 +42,9 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
         *,
         every: int | None = None,
         on_drift: str = "stop",
+        on_undecided: str = "mark",
+        on_unmeasurable: str = "warn",
+        on_error: str = "warn",
         base: str | None = None,
         only: Sequence[str] = (),
         profile: str | None = None,
@@ -53,26 +57,29 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
         """Raises InputError for a value that is none; what pytest would refuse is refused when training begins.
 
         trainer: whose `log` hands numbers to all trackers of `report_to`. every: saves and measures a checkpoint after so many
-        steps, and the last one; None: measures those that the trainer saves. on_drift: `mark` writes the verdict into each
-        checkpoint, `warn` warns of a drift too, `stop` then ends the training too. base: spec of what is compared with; None: the
-        model as training begins. only, profile, tier, device: as the options of pytest; the CPU unless told, for the model in
-        training fills its GPU. options: further arguments of pytest, suites among them. folder: of start and records; None:
-        `mechdrift` in the trainer's output folder. timeout: of one run, in seconds.
+        steps, and the last one; None: measures those that the trainer saves. on_drift, on_undecided, on_unmeasurable, on_error:
+        `mark` writes the verdict into each checkpoint, `warn` warns of it too, `stop` ends the training too; of several verdicts
+        that make one run fail the strictest. A run that gates or compares nothing is warned of in any case. base: spec of what
+        is compared with; None: the model as training begins. only, profile, tier, device: as the options of pytest; the CPU
+        unless told, for the model in training fills its GPU. options: further arguments of pytest, suites among them. folder:
+        of start and records; None: `mechdrift` in the trainer's output folder. timeout: of one run, in seconds.
         """
-        if on_drift not in POLICIES:
-            raise InputError(f"on_drift={on_drift!r}", f"one of {', '.join(POLICIES)}", "see docs/training.md")
+        policies = {"drift": on_drift, "undecided": on_undecided, "unmeasurable": on_unmeasurable, "error": on_error}
+        for name, policy in policies.items():
+            if policy not in POLICIES:
+                raise InputError(f"on_{name}={policy!r}", f"one of {', '.join(POLICIES)}", "see docs/training.md")
         if every is not None and every < 1:
             raise InputError(f"every={every}", "a number of steps, 1 or more, or None", "leave it out for every save")
         if timeout <= 0:
             raise InputError(f"timeout={timeout}", "seconds, more than 0", "give the longest that a run may take")
         named = {"--mechdrift-profile": profile, "--mechdrift-tier": tier, "--mechdrift-device": device}
         self._options = (
-            *("--mechdrift-fail-on", "drifted"),  # what is undecided at one step is asked again at the next
             *(word for name in only for word in ("--mechdrift-only", name)),
             *(word for name, value in named.items() if value is not None for word in (name, value)),
             *options,
         )
-        self._trainer, self._every, self._policy, self._base, self._timeout = trainer, every, on_drift, base, timeout
+        self._trainer, self._every, self._base, self._timeout = trainer, every, base, timeout
+        self._policies = {"drifted": policies.pop("drift"), **policies}
         self._folder = Path(folder if folder is not None else Path(trainer.args.output_dir) / "mechdrift").absolute()
         self.outcomes: list[Outcome] = []
         """What was said of each checkpoint so far; the same in all processes."""
@@ -97,8 +104,14 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
                 shutil.rmtree(start, ignore_errors=True)
             self._trainer.save_model(str(start))  # in all processes: it gathers what is spread over them
         post = self._base or start
-        if refused := self._watched("options", post, state, lambda beside: beside.code != 0 and beside.why(), "--collect-only"):
-            raise InputError(str(refused), "options that pytest takes", "mend them")
+        refused, gates = self._watched("options", post, state, _collected, "--collect-only")
+        if refused:
+            raise InputError(refused, "options that pytest takes", "mend them")
+        if state.is_world_process_zero:
+            if not gates:
+                log.warning("mechdrift: nothing is gated: no checkpoint will be held, none can drift")
+            if self._every is None and args.save_strategy == "no":
+                log.warning("mechdrift: no checkpoint will be measured: the trainer saves none; give every=STEPS")
 
     def on_step_end(self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **given: Any) -> None:
         """Have the trainer save what is to be measured."""
@@ -115,11 +128,26 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
         if state.is_world_process_zero:
             mark = {name: value for name, value in asdict(outcome).items() if name != "numbers"}
             write_whole(checkpoint / MARK, (json.dumps(mark, indent=1) + "\n").encode())
-            if outcome.verdict == ERROR or (outcome.fails and self._policy != "mark"):
+            if self._policy(outcome) != "mark":
                 log.warning("mechdrift: step %d: %s", outcome.step, outcome.said)
         self._trainer.log(dict(outcome.numbers))
-        if outcome.fails and self._policy == "stop":
+        if self._policy(outcome) == "stop":
             control.should_training_stop = True
+
+    def on_train_end(self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **given: Any) -> None:
+        """Say it where a training ends of which no checkpoint was held: that looks as fine training does."""
+        if state.is_world_process_zero and not any(outcome.verdict in ("held", "drifted") for outcome in self.outcomes):
+            found = ", ".join(sorted({outcome.verdict for outcome in self.outcomes})) or "none measured"
+            log.warning("mechdrift: no checkpoint of this training was held or drifted: %s", found)
+
+    def _policy(self, outcome: Outcome) -> str:
+        """What is to be done: the strictest for the verdicts by which a run failed; `warn` where it gated nothing."""
+        if outcome.verdict == ERROR:
+            return self._policies[ERROR]
+        if outcome.verdict in SAYS_NOTHING:
+            return "warn"
+        asked = [self._policies[name] for name in outcome.failing if name in self._policies]
+        return max(asked, key=POLICIES.index, default="mark")
 
     def _is_due(self, state: "TrainerState") -> bool:
         return not self._every or state.global_step % self._every == 0 or state.global_step >= state.max_steps
@@ -160,3 +188,8 @@ def _spec(written: str | Path) -> str:
     if isinstance(written, str) or not (adapter := written / "adapter_config.json").is_file():
         return str(written)
     return f"{json.loads(adapter.read_bytes())['base_model_name_or_path']}+{written}"
+
+
+def _collected(beside: Beside) -> tuple[str, int]:
+    """Why pytest refuses the options, and how many gates it found."""
+    return (beside.why() if beside.code != 0 else ""), gates_collected(beside)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.report import outcome, pictures
 from mechdrift.report.history import Track, tracks
 from mechdrift.report.pictures import Picture, Point
+from mechdrift.report.series import View
 from mechdrift.report.text import interval, limit, number, visible, waiver, was
 from mechdrift.report.whole import Map, Whole
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 TEMPLATES = Path(__file__).with_name("templates")
+COLOURS = {"held": "held", "drifted": "drifted", "error": "error"} | dict.fromkeys(
+    ("undecided", "unmeasurable", "identical", "ungated", "allowed"), "undecided"
+)
+"""Of a run's verdict, as the style sheet has them: green is for gates that were measured and all held."""
 DRAWN = ("change", "scale", "gap", "gap_ratio", "uniformity")
 """Numbers of the matrices that are drawn; the file beside the record has all."""
 ROOM = 2_000_000
@@ -61,9 +66,9 @@ class Room:
         return kept
 
 
-def html(records: Sequence[Whole]) -> str:
-    """The newest record, and before it what all of them say over time."""
-    whole = records[-1]
+def html(shown: View) -> str:
+    """The newest record, of several pairs the worst one's, and before it what all of them say over time."""
+    whole, records = shown.shown, shown.records
     room = Room(ROOM // 2)
     over_time = _over_time(tracks(records), room) if len(records) > 1 else []
     room.left += ROOM // 2
@@ -71,6 +76,8 @@ def html(records: Sequence[Whole]) -> str:
     page = _environment().get_template("report.html.j2")
     return page.render(
         whole=whole,
+        shown=shown,
+        colour=COLOURS[shown.verdict],
         records=records,
         style=style,
         style_hash=b64encode(hashlib.sha256(style.encode()).digest()).decode(),

@@ -1,28 +1,35 @@
 """JUnit XML: a suite a record, a case a row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
-from mechdrift.report.outcome import compared, sentence, started, why_it_fails
+from mechdrift.report.outcome import compared, ended, sentence, started, why_it_fails
+from mechdrift.report.series import View
 from mechdrift.report.text import visible, waiver, was
 from mechdrift.report.whole import Whole
+from mechdrift.verdict.failing import holds
 
 Row = dict[str, Any]
+RUN_CASE = "run"
 FAILURES = {"drifted", "undecided"}
 NOT_COMMON = "disabled"
 """An attribute that junit-xml writes and the common schema does not know."""
 
 
-def junit(records: Sequence[Whole]) -> str:
-    """Failure: a gate drifted or is undecided. Error: one is unmeasurable, or a test ended with one. Skipped: no number."""
+def junit(shown: View) -> str:
+    """Failure: a gate drifted or is undecided. Error: one is unmeasurable, or a test ended with one.
+
+    Skipped: no number, or a gate that does not hold and is let pass. A run that is not green by its gates has a case of its own,
+    where no row says so.
+    """
     from junit_xml import TestSuite
 
     suites = ElementTree.Element("testsuites")
-    for whole in records:
-        cases = [_case(whole, row) for row in whole.rows]
+    for whole in shown.records:
+        cases = [*(_case(whole, row) for row in whole.rows), *_of_the_run(whole)]
         name = visible(f"mechdrift {whole.path.name}")
-        about = {"compared": visible(compared(whole))}
+        about = {"compared": visible(compared(whole)), "outcome": visible(ended(whole))}
         suites.append(TestSuite(name, cases, timestamp=started(whole), properties=about).build_xml_doc())
     for suite in suites:
         suite.attrib.pop(NOT_COMMON)
@@ -41,9 +48,22 @@ def _case(whole: Whole, row: Row) -> Any:
         case.add_failure_info(message, text, visible(row["verdict"]))
     elif why:
         case.add_error_info(message, text, visible(row["verdict"]))
+    elif row["role"] == "gate" and not holds(row):
+        case.add_skipped_info(visible(f"{row['verdict']}, let pass: {row['reason']}"), text)
     elif row["estimate"] is None:
         case.add_skipped_info(message, text)
     return case
+
+
+def _of_the_run(whole: Whole) -> Iterator[Any]:
+    """An error where a run without verdict has no row that is one; skipped where it passes by leave, or compared nothing."""
+    from junit_xml import TestCase
+
+    if whole.verdict.verdict == "held" or any(why_it_fails(whole, row) for row in whole.rows):
+        return
+    case = TestCase(RUN_CASE, classname="mechdrift", stdout=visible(ended(whole)))
+    (case.add_skipped_info if whole.verdict.passes else case.add_error_info)(visible(ended(whole)))
+    yield case
 
 
 def _told(row: Row) -> list[str]:

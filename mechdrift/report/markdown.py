@@ -5,11 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mechdrift.report.history import tracks
 from mechdrift.report.outcome import compared, config_changes, ended, sentence, unmeasured, worst_first
+from mechdrift.report.series import View
 from mechdrift.report.text import UNLIKE, interval, limit, visible, waiver, was
 from mechdrift.report.whole import Whole
 
 ROWS = 30
 HEADS = ("finding", "role", "verdict", "estimate [90% interval]", "limit", "n", "site")
+PAIR_HEADS = ("pair", "record", "outcome")
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+.!|~:$-])")
 
 
@@ -20,9 +22,18 @@ def escaped(text: str) -> str:
     return plain.replace("@", "@<!-- -->").replace("\\#", "\\#<!-- -->")  # no name is called, no issue is linked
 
 
-def markdown(records: Sequence[Whole]) -> str:
-    """The last record; of several also which rows crossed their limit, and when."""
-    return "\n".join([*_lines(records[-1]), *_over_time(records)]) + "\n"
+def markdown(shown: View) -> str:
+    """The newest record, of several pairs the worst one's; of several also which rows crossed their limit, and when."""
+    lines = [f"## mechdrift: {escaped(shown.title)}", *_pairs(shown), "", *_lines(shown.shown), *_over_time(shown.records)]
+    return "\n".join(lines) + "\n"
+
+
+def _pairs(shown: View) -> Iterator[str]:
+    """How each pair came out, and which one is shown below."""
+    if len(shown.pairs) > 1:
+        yield from _table(PAIR_HEADS, ((name, whole.path.name, ended(whole)) for name, whole in shown.named()))
+        yield ""
+        yield f"Below: {escaped(shown.shown.path.name)}"
 
 
 def _over_time(records: Sequence[Whole]) -> Iterator[str]:
@@ -33,8 +44,6 @@ def _over_time(records: Sequence[Whole]) -> Iterator[str]:
 
 
 def _lines(whole: Whole) -> Iterator[str]:
-    yield f"## mechdrift: {escaped(ended(whole))}"
-    yield ""
     yield f"{escaped(compared(whole))}; profile {escaped(whole.told['settings']['profile'])}"
     ordered = worst_first(whole)
     against = any(row["baseline"] for row in ordered)

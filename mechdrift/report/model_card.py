@@ -1,30 +1,28 @@
 """Hugging Face metadata of the rows that held, for the head of a model card."""
 
-from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from mechdrift.report.series import View
 from mechdrift.report.text import limit, number, visible
-from mechdrift.report.whole import Whole
 from mechdrift.verdict.failing import holds
 
 Row = dict[str, Any]
 TASK = "text-generation"
 
 
-def model_card(records: Sequence[Whole]) -> str:
-    """A model-index, YAML: of each post of the newest record the rows that are held."""
+def model_card(shown: View) -> str:
+    """A model-index, YAML: of each post of the newest record of each pair the rows that are held."""
     from huggingface_hub import CardData
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    whole = records[-1]
-    inputs = whole.told["inputs"]
-    posts = {one["name"]: one for one in inputs["posts"]} or {"post": inputs["post"]}
     index = []
-    for name, post in posts.items():
-        rows = [row for row in whole.rows if row["between"] == ["base", name] and row["estimate"] is not None and holds(row)]
-        if rows:
-            index += eval_results_to_model_index(_name(post), [_result(row) for row in rows])
+    for whole in shown.newest:
+        inputs = whole.told["inputs"]
+        for name, post in ({one["name"]: one for one in inputs["posts"]} or {"post": inputs["post"]}).items():
+            rows = [row for row in whole.rows if row["between"] == ["base", name] and row["estimate"] is not None and holds(row)]
+            if rows:
+                index += eval_results_to_model_index(_name(post), [_result(row) for row in rows])
     return f"{CardData(**{'model-index': index}).to_yaml()}\n"
 
 

@@ -12,22 +12,29 @@ from mechdrift.verdict.failing import WORSE, fails
 
 Row = dict[str, Any]
 ENDED = {
-    0: "passed",
+    0: "no verdict",
     1: "failed: a gate drifted, or a test ended with an error",
     2: "interrupted",
     3: "failed: an internal error of pytest",
     4: "failed: pytest could not start",
-    5: "asked nothing",
+    5: "nothing gated",
     6: "failed: a gate is undecided",
     7: "failed: a gate is unmeasurable",
 }
-"""By exit code."""
+"""By exit code, of a run that does not pass."""
+PASSED = {"held": "passed", "allowed": "allowed", "ungated": "not gated", "identical": "identical"}
+"""By verdict, of one that does."""
 
 
 def ended(whole: Whole) -> str:
-    """`passed (exit code 0): 16 gated rows: 16 held`."""
-    code = whole.told["exit_code"]
-    return f"{ENDED.get(code, 'failed')} (exit code {code}): {summary(whole.rows)}"
+    """`passed (exit code 0): 16 gated rows: 16 held`; what is no verdict on measured gates has another word."""
+    code, verdict = whole.told["exit_code"], whole.verdict
+    if "no_record" in whole.told["extra"]:
+        return verdict.message
+    word = PASSED.get(verdict.verdict) or ENDED.get(code, "failed")
+    twice = [f"{' and '.join(names)} are the same files" for names in whole.told["inputs"]["same_files"]]
+    about = [verdict.message] if verdict.verdict == "identical" else [verdict.message or summary(whole.rows), *twice]
+    return f"{word} (exit code {code}): {'; '.join(about)}"
 
 
 def started(whole: Whole) -> str:

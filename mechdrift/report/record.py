@@ -1,7 +1,11 @@
 """The record of a run: one JSON file from which every report is rendered, and beside it the items and maps of its rows."""
 
+import errno
 import json
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCHEMA = "1.8"  # additions raise the minor number, anything else the major; record.schema.json is its schema
+
+Stamp = tuple[int, int, int]
+LOCK_SECONDS = 60.0  # a record is written in far less
 
 
 def items_path(path: Path) -> Path:
@@ -31,6 +38,58 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class WrittenMeanwhile(OSError):
+    """Another process has written the file since this one looked at it."""
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What changes when a file is replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While no other process writes records or baselines there: a file and what lies beside it are always of one run.
+
+    The folder itself is locked, for nothing may be left in one that is kept in git. Raises OSError.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        until = time.monotonic() + LOCK_SECONDS
+        while not _locked(handle):
+            if time.monotonic() > until:
+                raise OSError(errno.EAGAIN, f"another process has been writing in {folder} for {LOCK_SECONDS:g} s")
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_over(path: Path, record: dict[str, Any], before: Stamp | None) -> None:
+    """Write a record where there is none, or over the one that lay there before the run, by its stamp.
+
+    Raises OSError, and WrittenMeanwhile where another lies there now: it would be lost.
+    """
+    with alone_in(path.absolute().parent):
+        if stamp(path) not in (None, before):
+            raise WrittenMeanwhile(0, "another run wrote it meanwhile")
+        write_record(path, record)
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

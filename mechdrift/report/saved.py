@@ -11,7 +11,7 @@ from typing import Any
 
 from mechdrift.errors import InputError
 from mechdrift.report.origin import Origin, origin_of
-from mechdrift.report.record import SCHEMA, items_path, write_items, write_whole
+from mechdrift.report.record import SCHEMA, Stamp, alone_in, items_path, stamp, write_items, write_whole
 from mechdrift.verdict.baseline import has_number, rounded
 
 Row = dict[str, Any]
@@ -64,6 +64,8 @@ class Saved:
     """By name. A record has one; a baseline that was updated in part has more."""
     is_baseline: bool
     """Not a whole record."""
+    stamp: Stamp | None = None
+    """Of the file as it was read."""
 
 
 def baseline_path(name: str, project: Path) -> Path:
@@ -92,6 +94,7 @@ def read_told(path: Path) -> tuple[dict[str, Any], str]:
 
 def read_saved(path: Path) -> Saved:
     """A record or a baseline with its items. Raises InputError for what is none."""
+    stamped = stamp(path)
     found, schema = read_told(path)
     try:
         origins = found["origins"] if "origins" in found else {"": origin_of(found)}
@@ -102,7 +105,7 @@ def read_saved(path: Path) -> Saved:
         rows = _with_items(rows, path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {error}", f"what schema {schema!r} says", AGAIN) from error
-    return Saved(path, schema, tuple(rows), origins, "origins" in found)
+    return Saved(path, schema, tuple(rows), origins, "origins" in found, stamped)
 
 
 def _refuse(constant: str) -> None:
@@ -171,10 +174,25 @@ def _with_items(rows: Iterable[Row], path: Path) -> list[Row]:
 
 
 def write_baseline(path: Path, record: dict[str, Any], kept: Saved | None = None) -> int:
-    """Write the rows of a run that have a number, over those kept of the same name; returns how many. Raises OSError.
+    """Write the rows of a run that have a number, over those kept of the same name; returns how many.
 
-    For reading in a diff: sorted, rounded, without times or paths; items lie beside it.
+    For reading in a diff: sorted, rounded, without times or paths; items lie beside it. Raises OSError, and InputError where
+    another run has saved the name, or changed what was kept, since this one looked.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone_in(path.parent):
+        if kept is None and path.exists():
+            raise InputError(
+                f"baseline {path.stem} was saved meanwhile, by another run", "a new name", "compare with it, or save another"
+            )
+        if kept is not None and stamp(path) != kept.stamp:
+            raise InputError(
+                f"baseline {path.stem} was changed meanwhile, by another run", "what this run compared with", "run again"
+            )
+        return _write_baseline(path, record, kept)
+
+
+def _write_baseline(path: Path, record: dict[str, Any], kept: Saved | None) -> int:
     import numpy as np
 
     origin = origin_of(record)
@@ -195,9 +213,9 @@ def write_baseline(path: Path, record: dict[str, Any], kept: Saved | None = None
         "origins": {each: origins[each] for each in sorted(used)},
         "rows": [_told(row) for _, row in sorted(rows.items())],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_items(path, tensors, names)
-    write_whole(path, (json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = (json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    write_whole(path, text)
     return len(ran)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mechdrift.report.text import UNLIKE, interval, limit, number, printable, waiver, was
+from mechdrift.verdict.run_verdict import RunVerdict
 
 Row = dict[str, Any]
 COLOURS = {"held": "green", "drifted": "red", "error": "red", "undecided": "yellow", "unmeasurable": "yellow", "reported": "cyan"}
@@ -89,6 +90,21 @@ def _cells(row: Row) -> tuple[str, ...]:
     n = "-" if row["n"] is None else str(row["n"])
     cells = (row["label"], row["role"], row["verdict"], interval(row), limit(row), n, row["site"] or "-")
     return tuple(printable(cell) for cell in (*cells, was(row) if row["baseline"] else ""))
+
+
+def title(verdict: RunVerdict | None, rows: list[Row]) -> tuple[str, dict[str, bool]]:
+    """The head of the table with its colour, which is green for gates that were measured and all held, and for nothing else."""
+    if verdict is None or not verdict.passes:
+        return summary(rows), {"red": True}
+    if verdict.verdict == "held":
+        return summary(rows), {"green": True}
+    return in_words(verdict), {"yellow": True, "bold": True}
+
+
+def in_words(verdict: RunVerdict) -> str:
+    """`identical: base and post are the same files: ...`, `not gated: ...`, or how many gates held and by what the run passes."""
+    head = {"identical": "identical: ", "ungated": "not gated: "}.get(verdict.verdict, "")
+    return printable(f"{head}{verdict.message}")
 
 
 def summary(rows: list[Row]) -> str:

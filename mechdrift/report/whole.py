@@ -11,15 +11,16 @@ from mechdrift.errors import InputError
 from mechdrift.report.record import items_path, structure_path
 from mechdrift.report.saved import AGAIN, LARGEST, OLDER, Row, checked_row, read_told, require_apart
 from mechdrift.report.text import printable
+from mechdrift.verdict.run_verdict import RunVerdict, run_verdict
 
 if TYPE_CHECKING:
     import numpy as np
 
 OLDER_RECORD: dict[str, Any] = {"chain": [], "lineage": [], "extra": {}}
 OLDER_PARTS: dict[str, dict[str, Any]] = {
-    "inputs": {"stages": [], "posts": [], "config_changes": []},
+    "inputs": {"stages": [], "posts": [], "config_changes": [], "same_files": []},
     "settings": {"fail_on": ["drifted", "undecided", "unmeasurable"]},
-    "run": {"warnings": [], "phases": {}},
+    "run": {"warnings": [], "phases": {}, "nonce": None},
 }
 """What older records mean without saying it."""
 FIELDS = ("base", "post", "contribution")
@@ -79,6 +80,11 @@ class Whole:
     """By the two checkpoints that are compared."""
     missing: tuple[str, ...]
     """What should lie beside the record and cannot be read, and why."""
+
+    @property
+    def verdict(self) -> RunVerdict:
+        """What came of the run."""
+        return run_verdict(self.told)
 
     @property
     def rows(self) -> list[Row]:

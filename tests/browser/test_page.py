@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from recorded import HOSTILE, full, record, row, written
 
 from mechdrift.report.html import html
+from mechdrift.report.series import view
 from mechdrift.report.text import visible
 from mechdrift.report.whole import Whole, read_whole
 
@@ -51,7 +52,7 @@ def opened(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> 
     path = tmp_path / "page.html"
 
     def open_page(records: list[Whole]) -> Page:
-        path.write_text(html(records), encoding="utf-8")
+        path.write_text(html(view(records)), encoding="utf-8")
         page.goto(path.as_uri())
         return page
 
@@ -106,7 +107,7 @@ def test_the_check_notices_a_script(browser: Browser, tmp_path: Path) -> None:
     page = browser.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
-    text = html(everything(tmp_path, ""))
+    text = html(view(everything(tmp_path, "")))
     (tmp_path / "page.html").write_text(
         text.replace("</main>", "<script>alert(1)</script><img src='http://127.0.0.1:9/x'></main>")
     )
@@ -117,7 +118,7 @@ def test_the_check_notices_a_script(browser: Browser, tmp_path: Path) -> None:
 def test_a_page_prints(browser: Browser, tmp_path: Path) -> None:
     """On paper: all of it, no wider than a sheet, without what is to be clicked."""
     page = browser.new_page()
-    (tmp_path / "page.html").write_text(html(everything(tmp_path, "")), encoding="utf-8")
+    (tmp_path / "page.html").write_text(html(view(everything(tmp_path, ""))), encoding="utf-8")
     page.goto((tmp_path / "page.html").as_uri())
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 720, "height": 1000})  # A4 at 96 dots an inch, without its margins

@@ -11,6 +11,7 @@ from recorded import HOSTILE, full, record, row, written
 
 from mechdrift.cli import main
 from mechdrift.report.junit import junit
+from mechdrift.report.series import view
 from mechdrift.report.whole import read_whole
 
 PAIR = ("--base", "organism:base", "--post", "organism:instruct")
@@ -40,13 +41,14 @@ def test_hostile_records(schema: xmlschema.XMLSchema10, tmp_path: Path) -> None:
     wholes = [full(tmp_path / "all.json", HOSTILE)]
     wholes.append(read_whole(written(tmp_path / "none.json", record())))
     wholes.append(read_whole(written(tmp_path / "error.json", record(row("a.fault", None, "error")))))
-    schema.validate(junit(wholes))
+    schema.validate(junit(view(wholes)))
 
 
 @pytest.mark.parametrize("mode", ["-n0", "-n2"])
 def test_real_runs(schema: xmlschema.XMLSchema10, tmp_path: Path, mode: str) -> None:
     told, out = tmp_path / "record.json", tmp_path / "out.xml"
     run = [sys.executable, "-m", "pytest", *PAIR, str(SUITES / "test_structure.py"), mode, "--mechdrift-record", str(told)]
+    run += ["--mechdrift-profile", "report"]
     assert subprocess.run(run, cwd=tmp_path, check=False).returncode == 0
     assert main(["report", str(told), f"--junit={out}"]) == 0
     schema.validate(str(out))

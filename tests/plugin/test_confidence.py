@@ -66,7 +66,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float], 
 
 def test_every_row_is_told(measured: Callable[..., Any]) -> None:
     run = measured(*PAIR)
-    assert run.code == 0, run.out
+    assert run.code == 5, run.out
     asked = Counter(row["finding"] for row in run.rows.values())
     assert asked == {name: finding.rows for name, finding in registered().items() if finding.family == "confidence"}
     for label, row in run.rows.items():
@@ -89,7 +89,7 @@ def test_every_row_is_told(measured: Callable[..., Any]) -> None:
 
 def test_neurons_that_changed_places_are_found_and_told_from_others(measured: Callable[..., Any]) -> None:
     run = measured("organism:instruct", "organism:drift-entropy-neurons-swapped")
-    assert run.code == 0, "reported only"
+    assert run.code == 5, "reported only"
     overlap, by_direction = run.rows["confidence.overlap"], run.rows["confidence.overlap_by_direction"]
     assert (overlap["verdict"], by_direction["verdict"]) == ("drifted", "held")
     assert overlap["estimate"] < 0.1

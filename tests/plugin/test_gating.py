@@ -103,7 +103,7 @@ def test_a_marker_goes_before_the_profile(compare: Callable[..., Any], pytester:
 def test_a_marker_may_change_the_role_alone(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_own=suite_by_hand(estimate=0.2, marks="@pytest.mark.limit(role='report')"))
     run = compare(*PAIR)
-    assert run.code == 0, run.out
+    assert run.code == 5, run.out
     assert run.rows[ROW]["role"] == "report"
     assert run.rows[ROW]["limit"]["at_least"] == 0.5
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from by_hand import suite_by_hand
+from recorded import record, row, written
 
 ROOT = Path(__file__).parents[2]
 GATE = Path(str(files("mechdrift.integrations"))) / "gate.sh"
@@ -60,9 +61,11 @@ def test_a_gate_ends_with_the_verdict(parts: dict[str, object], args: str, code:
     assert told.returncode == code, told.stdout + told.stderr
     assert out.read_text() == f"verdict={verdict}\nexit-code={code}\n"
     assert f"verdict {verdict}, exit code {code}" in told.stdout
-    record = tmp_path / "mechdrift-gate" / "record.json"
-    assert record.exists() is (code != 4)
-    assert code == 4 or json.loads(record.read_text())["exit_code"] == code
+    left = tmp_path / "mechdrift-gate" / "record.json"
+    assert left.exists() is (code != 4)
+    assert code == 4 or json.loads(left.read_text())["exit_code"] == code
+    told_so = json.loads((tmp_path / "mechdrift-gate" / "verdict.json").read_text())
+    assert (told_so["verdict"], told_so["exit_code"], told_so["recorded"]) == (verdict, code, code != 4)
     assert not (tmp_path / "ran").exists()
 
 
@@ -100,7 +103,7 @@ def test_the_gitlab_job_is_one_and_ends_with_pytests_exit_code(tmp_path: Path) -
     assert told.returncode == job["allow_failure"]["exit_codes"] == 6
     assert (tmp_path / job["artifacts"]["paths"][0] / "record.json").exists()
     after = bash("\n".join(job["after_script"]), tmp_path)
-    assert after.returncode == 0, after.stderr
+    assert after.returncode == 6, after.stderr
     assert (tmp_path / job["artifacts"]["reports"]["junit"]).exists()
 
 
@@ -109,25 +112,69 @@ def test_a_slurm_task_measures_its_own_pair_and_keeps_the_record(tmp_path: Path)
     (tmp_path / "test_own.py").write_text(suite_by_hand(estimate=0.2))
     told = bash(example("bash", "#SBATCH"), tmp_path, SLURM_ARRAY_TASK_ID="2", PYTEST_ADDOPTS="test_own.py")
     assert told.returncode == 1, told.stdout + told.stderr
-    record = json.loads((tmp_path / "drift" / "dpo.json").read_text())
-    assert record["inputs"]["post"]["spec"] == "organism:instruct"
+    measured = json.loads((tmp_path / "drift" / "dpo.json").read_text())
+    assert measured["inputs"]["post"]["spec"] == "organism:instruct"
     assert not (tmp_path / "drift" / "sft.json").exists()
 
 
-def test_a_night_is_put_beside_the_nights_before(tmp_path: Path) -> None:
-    """`mechdrift` is a stand-in that says what it was asked, and fails: what was kept must stay all the same."""
-    for path in ("history/sft/2026-01-01-1.json", "tonight/night-sft/record.json", "tonight/night-dpo/record.json"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(path)
-    (tmp_path / "tonight" / "night-sft" / "record.items.safetensors").write_text("items")
-    stand_in = 'mechdrift() { echo asked: "$@"; return 4; }\nexport -f mechdrift\n'
+def nightly_view(folder: Path, *pairs: str) -> subprocess.CompletedProcess[str]:
+    """The second night of a matrix."""
     script = (ROOT / ".github" / "nightly-view.sh").read_text()
-    told = bash(stand_in + script, tmp_path, "tonight", "history", "2026-01-02-2")
+    return bash(script, folder, "tonight", "history", "2026-01-02", *pairs, GITHUB_STEP_SUMMARY=str(folder / "summary.md"))
+
+
+def first_night(folder: Path, *pairs: str) -> None:
+    """Of pairs that held."""
+    for pair in pairs:
+        (folder / "history" / pair).mkdir(parents=True)
+        written(folder / "history" / pair / "2026-01-01.json", record(row("a.b")))
+
+
+def test_a_night_is_put_beside_the_nights_before(tmp_path: Path) -> None:
+    first_night(tmp_path, "sft")
+    items = [{"kind": "k", "name": "n", "base": 0.1, "post": 0.2, "contribution": 0.1}]
+    for pair, left in (("sft", row("a.b", items=items)), ("dpo", row("a.b", 0.5, "drifted"))):
+        (tmp_path / "tonight" / f"night-{pair}").mkdir(parents=True)
+        written(tmp_path / "tonight" / f"night-{pair}" / "record.json", record(left))
+    told = nightly_view(tmp_path)
+    assert told.returncode == 1, told.stdout + told.stderr
+    kept = {str(path.relative_to(tmp_path / "history")) for path in (tmp_path / "history").rglob("*.*")}
+    assert {"sft/2026-01-02.json", "sft/2026-01-02.items.safetensors", "dpo/2026-01-02.json", "sft.html", "dpo.html"} <= kept
+    assert "history/sft.html: passed (exit code 0): 1 gated rows: 1 held" in told.stdout
+    assert "history/dpo.html: failed" in told.stdout
+    assert (tmp_path / "summary.md").read_text().count("## mechdrift") == 2
+
+
+def test_a_night_without_a_record_is_a_hole_and_not_the_green_of_the_night_before(tmp_path: Path) -> None:
+    """One pair's gate left its verdict alone, one's job nothing, one is new in the matrix and never ran; one held."""
+    first_night(tmp_path, "gate", "gone", "sound")
+    for pair in ("gate", "sound"):
+        (tmp_path / "tonight" / f"night-{pair}").mkdir(parents=True)
+    written(tmp_path / "tonight" / "night-sound" / "record.json", record(row("a.b")))
+    bash(GATE.read_text(), tmp_path, **PAIR, ARGS="--version", OUT="tonight/night-gate")
+    told = nightly_view(tmp_path, "gate", "new")
+    assert told.returncode == 5, told.stdout + told.stderr
+    for pair, why in {
+        "gate": "no record: no record was left: nothing was measured",
+        "gone": "no record: its job left nothing",
+        "new": "no record: its job left nothing",
+        "sound": "passed (exit code 0): 1 gated rows: 1 held",
+    }.items():
+        assert f"history/{pair}.html: {why}" in told.stdout
+        assert f"<title>mechdrift: {why}" in (tmp_path / "history" / f"{pair}.html").read_text()
+    third = nightly_view(tmp_path)
+    assert third.returncode == 5
+
+
+def test_a_record_that_cannot_be_read_is_said_and_what_was_kept_stays(tmp_path: Path) -> None:
+    first_night(tmp_path, "sft")
+    (tmp_path / "tonight" / "night-sft").mkdir(parents=True)
+    (tmp_path / "tonight" / "night-sft" / "record.json").write_text("{")
+    told = nightly_view(tmp_path)
     assert told.returncode == 4
-    assert "asked: report history/dpo/2026-01-02-2.json --html history/dpo.html" in told.stdout
-    assert "asked: report history/sft/2026-01-01-1.json history/sft/2026-01-02-2.json --html history/sft.html" in told.stdout
-    assert (tmp_path / "history" / "sft" / "2026-01-02-2.json").read_text() == "tonight/night-sft/record.json"
-    assert (tmp_path / "history" / "sft" / "2026-01-02-2.items.safetensors").read_text() == "items"
+    assert "not whole, or no JSON" in told.stderr
+    assert (tmp_path / "history" / "sft" / "2026-01-01.json").exists()
+    assert (tmp_path / "history" / "sft" / "2026-01-02.json").read_text() == "{"
 
 
 @pytest.mark.parametrize(("run", "asked"), [("", False), ("4711", True)], ids=["first night", "later"])

@@ -41,7 +41,7 @@ def changed(tmp_path: Path) -> Callable[..., Path]:
 
 def test_base_to_instruct_has_every_row_and_loads_no_model(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     run = compare("organism:base", INSTRUCT, *STRUCTURE)
-    assert run.code == 0, run.out
+    assert run.code == 5, run.out
     asked = Counter(row["finding"] for row in run.rows.values())
     assert asked == {name: finding.rows for name, finding in registered().items() if finding.family == "structure"}
     for row in run.rows.values():
@@ -62,7 +62,7 @@ def test_base_to_instruct_has_every_row_and_loads_no_model(compare: Callable[...
 @pytest.mark.parametrize("more", [(), ("--mechdrift-no-identity-shortcut",)])
 def test_a_checkpoint_is_what_it_is(compare: Callable[..., Any], more: tuple[str, ...]) -> None:
     run = compare(INSTRUCT, INSTRUCT, *STRUCTURE, *more)
-    assert run.code == 0, run.out
+    assert run.code == 5, run.out
     for row in run.rows.values():
         if row["finding"] == "structure.gap_ratio":
             assert (row["verdict"], "what they were" in row["reason"]) == ("unmeasurable", True)
@@ -110,7 +110,7 @@ def test_a_planted_output_anomaly_is_told_to_the_last_digit(compare: Callable[..
 
 def test_zeros_are_named_and_spare_other_rows(compare: Callable[..., Any], changed: Callable[..., Path]) -> None:
     run = compare(INSTRUCT, changed(lambda block: block.mlp.up_proj.weight.zero_()), *STRUCTURE)
-    assert run.code == 0
+    assert run.code == 5
     row = run.rows["structure.scale[kind=up]"]
     assert row["verdict"] == "unmeasurable"
     assert "model.safetensors, model.layers.0.mlp.up_proj.weight: all zeros" in row["reason"]
@@ -122,5 +122,5 @@ def test_another_shape_and_depth_are_reasons(compare: Callable[..., Any], tmp_pa
     tiny_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     run = compare(tmp_path, INSTRUCT, *STRUCTURE)
-    assert run.code == 0
+    assert run.code == 5
     assert {row["reason"] for row in run.rows.values()} == {"blocks differ: base 3, post 6"}

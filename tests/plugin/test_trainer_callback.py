@@ -42,8 +42,11 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Have runs end as they are told, without running them: of what a trainer does then a run is no part."""
 
     def tell(verdict: str, fails: bool) -> None:
-        def watched(callback: Any, name: str, post: object, state: Any, read: object, *more: str) -> Outcome | None:
-            return None if name == "options" else Outcome(state.global_step, verdict, fails, "as told", {"mechdrift/verdict": 2})
+        def watched(callback: Any, name: str, post: object, state: Any, read: object, *more: str) -> Outcome | tuple[str, int]:
+            if name == "options":
+                return "", 1
+            by = (verdict,) if fails else ()
+            return Outcome(state.global_step, verdict, fails, "as told", {"mechdrift/verdict": 2}, by)
 
         monkeypatch.setattr(TrainerCallback, "_watched", watched)
 
@@ -101,7 +104,7 @@ def test_a_run_that_fails_is_no_pass_and_no_drift_and_nor_is_what_is_undecided(
     trainer.add_callback(callback)
     with caplog.at_level(logging.WARNING, "mechdrift"):
         trainer.train()
-    assert [(one.verdict, one.fails) for one in callback.outcomes] == [("error", False), ("undecided", False)]
+    assert [(one.verdict, one.fails) for one in callback.outcomes] == [("error", False), ("undecided", True)]
     assert trainer.state.global_step == 2
     assert "an error in truth.clean_gap" in callback.outcomes[0].said
     assert f"step 1: {callback.outcomes[0].said}" in caplog.text
@@ -151,16 +154,33 @@ def test_training_is_the_same_with_and_without_it(told: Callable[..., None], tmp
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize(("policy", "warns", "stops"), [("mark", False, False), ("warn", True, False), ("stop", True, True)])
+@pytest.mark.parametrize(
+    ("verdict", "policy", "warns", "stops"),
+    [
+        ("drifted", "mark", False, False),
+        ("drifted", "warn", True, False),
+        ("drifted", "stop", True, True),
+        ("undecided", "stop", True, True),
+        ("unmeasurable", "mark", False, False),
+        ("error", "stop", True, True),
+    ],
+)
 def test_a_policy_does_what_it_says(
-    policy: str, warns: bool, stops: bool, told: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    verdict: str,
+    policy: str,
+    warns: bool,
+    stops: bool,
+    told: Callable[..., None],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Every second step and the last one; all of them, where no number of steps is given, are the trainer's own saves."""
-    told("drifted", True)
+    told(verdict, verdict != "error")
+    given: dict[str, Any] = {"on_" + {"drifted": "drift"}.get(verdict, verdict): policy}
     for every, due in ((2, [2, 3]), (None, [1, 2, 3])):
         own: dict[str, Any] = {} if every else {"save_strategy": "steps", "save_steps": 1}
         trainer = trainer_of(tmp_path / str(every), 3, True, [], **own)
-        callback = TrainerCallback(trainer, every=every, on_drift=policy)
+        callback = TrainerCallback(trainer, every=every, **given)
         trainer.add_callback(callback)
         caplog.clear()
         with caplog.at_level(logging.WARNING, "mechdrift"):
@@ -169,7 +189,64 @@ def test_a_policy_does_what_it_says(
         assert [one.step for one in callback.outcomes] == steps
         assert trainer.state.global_step == steps[-1]
         assert [f"step {step}: as told" in caplog.text for step in steps] == [warns] * len(steps)
-        assert all(json.loads((tmp_path / str(every) / f"checkpoint-{step}" / MARK).read_text())["fails"] for step in steps)
+        marks = [json.loads((tmp_path / str(every) / f"checkpoint-{step}" / MARK).read_text()) for step in steps]
+        assert [mark["verdict"] for mark in marks] == [verdict] * len(steps)
+
+
+ALL_SORTS = """
+import pytest
+from mechdrift.errors import Unmeasurable
+
+@pytest.mark.finding("truth.clean_gap")
+def test_gap(mechdrift_drift):
+    raise Unmeasurable("nothing to read")
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict", "at_begin", "at_step"),
+    [
+        ({}, "unmeasurable", None, "truth.clean_gap unmeasurable"),
+        ({"profile": "report"}, "ungated", "nothing is gated", "profile report has no gates"),
+        ({"options": ["--mechdrift-fail-on", "drifted"]}, "allowed", None, None),
+        ({"options": ["--setup-only"]}, "unmeasurable", None, "truth.clean_gap unmeasurable"),
+        ({"options": ["--collect-only"]}, "error", None, "no record was left"),
+    ],
+    ids=["unmeasurable", "no gates", "let pass", "setup only", "collect only"],
+)
+def test_training_of_which_nothing_was_measured_does_not_look_fine(
+    more: dict[str, Any],
+    verdict: str,
+    at_begin: str | None,
+    at_step: str | None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It goes on, and says so at its beginning where that is known then, after each checkpoint, and at its end."""
+    (tmp_path / "test_own.py").write_text(ALL_SORTS)
+    trainer = trainer_of(tmp_path / "run", 1, True, [])
+    options = [str(tmp_path / "test_own.py"), *more.pop("options", [])]
+    callback = TrainerCallback(trainer, every=1, base="organism:base", options=options, **more)
+    trainer.add_callback(callback)
+    with caplog.at_level(logging.WARNING, "mechdrift"):
+        trainer.train()
+    assert [one.verdict for one in callback.outcomes] == [verdict]
+    assert trainer.state.global_step == 1
+    assert "nothing is gated" in caplog.text if at_begin else "nothing is gated" not in caplog.text
+    assert at_step is None or at_step in caplog.text
+    assert f"no checkpoint of this training was held or drifted: {verdict}" in caplog.text
+
+
+def test_a_trainer_that_saves_nothing_is_said_before_the_first_step(
+    told: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told("held", False)
+    trainer = trainer_of(tmp_path / "run", 1, True, [])
+    trainer.add_callback(TrainerCallback(trainer))
+    with caplog.at_level(logging.WARNING, "mechdrift"):
+        trainer.train()
+    assert "no checkpoint will be measured: the trainer saves none" in caplog.text
+    assert "no checkpoint of this training was held or drifted: none measured" in caplog.text
 
 
 def test_trl_is_a_trainer_too(told: Callable[..., None], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from mechdrift.cli import main
 from mechdrift.report.history import Track, names, tracks
 from mechdrift.report.html import html
 from mechdrift.report.markdown import markdown
+from mechdrift.report.series import view
 from mechdrift.report.whole import Whole, read_whole
 
 Row = dict[str, Any]
@@ -47,7 +48,7 @@ def test_the_run_in_which_a_row_drifted_is_marked(run: Callable[..., Whole]) -> 
     assert (found["a.moves"].drifted, found["a.moves"].beyond) == (DRIFTED, CROSSED)
     assert found["a.moves"].told() == "drifted first in step-7; its estimate was first beyond the limit in step-6"
     assert (found["a.stays"].told(), found["b.told"].told()) == ("drifted in no run", "has no limit")
-    page, text = html(records), markdown(records)
+    page, text = html(view(records)), markdown(view(records))
     assert "drifted first in step-7" in page
     assert page.count('class="marked"') == 1
     assert r"a\.moves \(gate\) drifted first in step\-7" in text
@@ -65,7 +66,7 @@ def test_numbers_of_another_measure_are_left_out_and_named(run: Callable[..., Wh
         "step-0: measured by version 2 there, by version 1 here",
         "step-1: data 'theirs' there, 'd' here",
     )
-    assert "step-1: data" in html(records)
+    assert "step-1: data" in html(view(records))
 
 
 def test_a_row_that_never_had_a_number_has_a_track_and_no_picture(run: Callable[..., Whole]) -> None:
@@ -82,11 +83,11 @@ def test_runs_are_called_by_their_post_or_by_their_file(run: Callable[..., Whole
 
 def test_records_come_in_the_order_given_or_by_time(run: Callable[..., Whole], tmp_path: Path) -> None:
     paths = [str(run(step, of_step(step)).path) for step in (7, 0, 6)]
-    for more, order, told in (
-        ([], [7, 0, 6], "drifted first in step-7"),
-        (["--by-time"], [0, 6, 7], "drifted first in step-7; its estimate was first beyond the limit in step-6"),
+    for more, order, told, code in (
+        ([], [7, 0, 6], "drifted first in step-7", 6),
+        (["--by-time"], [0, 6, 7], "drifted first in step-7; its estimate was first beyond the limit in step-6", 1),
     ):
-        assert main(["report", *paths, *more, "--markdown", str(tmp_path / "o.md"), "--junit", str(tmp_path / "o.xml")]) == 0
+        assert main(["report", *paths, *more, "--markdown", str(tmp_path / "o.md"), "--junit", str(tmp_path / "o.xml")]) == code
         (line,) = [line for line in (tmp_path / "o.md").read_text().splitlines() if "drifted first" in line]
         assert line.replace("\\", "").endswith(told)
         assert [int(part[0]) for part in (tmp_path / "o.xml").read_text().split('name="mechdrift r')[1:]] == order

@@ -31,8 +31,9 @@ def merged(rows: list[dict[str, Any]]) -> ComparingRun:
     """A controller's run after these rows' reports, one by one."""
     told: Any = SimpleNamespace(hook=SimpleNamespace(pytest_mechdrift_row=lambda **_: None))
     settings: Any = SimpleNamespace(fail_on=NOT_HELD, update=False)
+    profile: Any = SimpleNamespace(gated_as_shipped=3)
     nothing: Any = None
-    run = ComparingRun(told, settings, nothing, nothing, {}, nothing)
+    run = ComparingRun(told, settings, profile, nothing, {}, nothing)
     for row in rows:
         report: Any = SimpleNamespace(
             failed=row["verdict"] == "error", mechdrift={"row": row, "bad_input": False, "expected": []}

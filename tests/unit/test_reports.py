@@ -26,6 +26,7 @@ from mechdrift.report.junit import junit
 from mechdrift.report.markdown import markdown
 from mechdrift.report.model_card import model_card
 from mechdrift.report.record import structure_path
+from mechdrift.report.series import view
 from mechdrift.report.text import visible
 from mechdrift.report.whole import Whole, read_whole
 
@@ -69,8 +70,8 @@ class Page(HTMLParser):
 
 def test_no_text_of_a_record_changes_what_a_page_is_made_of(tmp_path: Path) -> None:
     """The elements and attributes are those of the same record with harmless words."""
-    tame = Page(html([full(tmp_path / "r.json", "x" * len(visible(HOSTILE)))]))
-    page = Page(html([full(tmp_path / "r.json", HOSTILE)]))
+    tame = Page(html(view([full(tmp_path / "r.json", "x" * len(visible(HOSTILE)))])))
+    page = Page(html(view([full(tmp_path / "r.json", HOSTILE)])))
     assert page.elements == tame.elements
     text = "".join(page.words)
     assert text.count(visible(HOSTILE)) > 30
@@ -78,7 +79,7 @@ def test_no_text_of_a_record_changes_what_a_page_is_made_of(tmp_path: Path) -> N
 
 
 def test_a_page_asks_no_network_and_runs_no_script(hostile: Whole) -> None:
-    text = html([hostile])
+    text = html(view([hostile]))
     page = Page(text)
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "iframe", "object", "embed", "img", "base", "form", "audio", "video", "use", "image", "a:"}
@@ -99,7 +100,7 @@ def test_a_page_asks_no_network_and_runs_no_script(hostile: Whole) -> None:
 
 
 def test_tables_have_heads_and_pictures_have_text(plain: Whole) -> None:
-    text = html([plain])
+    text = html(view([plain]))
     page = Page(text)
     tags = [tag for tag, _ in page.elements]
     assert tags.count("table") == tags.count("caption") > 5
@@ -116,7 +117,7 @@ def test_tables_have_heads_and_pictures_have_text(plain: Whole) -> None:
 
 def test_a_page_shows_the_difference_of_two_maps_and_the_shares_of_two_arms(plain: Whole) -> None:
     """0.1 - 0.4 was planted; of four instructions one was complied with before and three after."""
-    text = html([plain])
+    text = html(view([plain]))
     assert "knowledge.location: p minus b" in text
     assert "<td>-0.3</td>" in text
     shares = re.findall(r'<th scope="row">ablation</th><td>c</td><td>(\w+)</td><td>([\d.]+)</td>', text)
@@ -143,7 +144,7 @@ def test_a_page_of_many_blocks_stays_under_3_megabytes(tmp_path: Path) -> None:
     )
     whole = read_whole(path)
     assert not whole.missing
-    one, many = html([whole]), html([whole] * 200)
+    one, many = html(view([whole])), html(view([whole] * 200))
     assert "pictures are left out" not in one
     assert "pictures are left out" in many
     assert len(one.encode()) < len(many.encode()) < 3_000_000
@@ -164,8 +165,8 @@ def read(text: str) -> str:
 
 
 def test_no_text_of_a_record_changes_what_markdown_is_made_of(tmp_path: Path) -> None:
-    tame = markdown([full(tmp_path / "r.json", "TAME")])
-    text = markdown([full(tmp_path / "r.json", HOSTILE)])
+    tame = markdown(view([full(tmp_path / "r.json", "TAME")]))
+    text = markdown(view([full(tmp_path / "r.json", HOSTILE)]))
     assert tokens(text) == tokens(tame)
     assert "::" not in text
     assert not [character for character in text if not character.isprintable() and character != "\n"]
@@ -175,7 +176,7 @@ def test_no_text_of_a_record_changes_what_markdown_is_made_of(tmp_path: Path) ->
 def test_markdown_has_30_rows_the_worst_first(tmp_path: Path) -> None:
     rows = [row(f"a.row{place:02}") for place in range(37)]
     rows += [row("z.drifted", 0.5, "drifted"), row("z.open", 0.79, "undecided"), row("b.told", 0.1, "drifted", role="report")]
-    lines = markdown([read_whole(written(tmp_path / "r.json", record(*rows, exit_code=1)))]).splitlines()
+    lines = markdown(view([read_whole(written(tmp_path / "r.json", record(*rows, exit_code=1)))])).splitlines()
     table = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")]
     assert table[2:5] == [r"z\.drifted", r"z\.open", r"a\.row00"]
     assert len(table) == 32
@@ -184,7 +185,7 @@ def test_markdown_has_30_rows_the_worst_first(tmp_path: Path) -> None:
 
 def outcomes(told: dict[str, Any], path: Path) -> dict[str, list[type]]:
     """By row what junitparser reads."""
-    text = junit([read_whole(written(path, told))])
+    text = junit(view([read_whole(written(path, told))]))
     (suite,) = JUnitXml.fromstring(text.encode())
     found = {case.name: [type(result) for result in case.result] for case in suite}
     kinds = [kind for of_case in found.values() for kind in of_case]
@@ -203,7 +204,7 @@ def test_junit_keeps_failure_error_and_skip_apart(tmp_path: Path) -> None:
         "a.fault": (row("a.fault", None, "error"), [Error]),
         "a.worse": (row("a.worse", baseline=against("worse")), [Failure]),
         "a.other": (row("a.other", baseline=against("incomparable")), [Error]),
-        "a.waived": (row("a.waived", 0.5, "drifted", waiver=waiver()), []),
+        "a.waived": (row("a.waived", 0.5, "drifted", waiver=waiver()), [Skipped]),
         "a.waived_none": (row("a.waived_none", None, waiver=waiver()), [Skipped]),
         "a.expired": (row("a.expired", 0.5, "drifted", role="report", waiver=waiver(expired=True)), [Failure]),
         "b.told": (row("b.told", 0.5, "drifted", role="report"), []),
@@ -214,15 +215,15 @@ def test_junit_keeps_failure_error_and_skip_apart(tmp_path: Path) -> None:
     assert outcomes(told, tmp_path / "r.json") == {label: kinds for label, (_, kinds) in rows.items()}
     told["settings"]["fail_on"] = ["drifted"]
     lenient = outcomes(told, tmp_path / "r.json")
-    assert (lenient["a.open"], lenient["a.none"], lenient["a.drifted"]) == ([], [Skipped], [Failure])
+    assert (lenient["a.open"], lenient["a.none"], lenient["a.drifted"]) == ([Skipped], [Skipped], [Failure])
 
 
 def test_junit_is_xml_whatever_a_record_says(hostile: Whole) -> None:
-    root = ElementTree.fromstring(junit([hostile]))  # noqa: S314, our own
+    root = ElementTree.fromstring(junit(view([hostile])))  # noqa: S314, our own
     texts = ["".join(case.itertext()) for case in root.iter("testcase")]
     assert all(visible(HOSTILE) in text for text in texts)
     messages = [inner.get("message") or "" for case in root.iter("testcase") for inner in case if inner.tag != "system-out"]
-    assert len(messages) == 3  # drifted, no number, no number and no gate
+    assert len(messages) == 4  # drifted, no number, no number and no gate, waived
     assert all(visible(HOSTILE) in message for message in messages)
     allowed = {
         "testsuite": {"name", "tests", "failures", "errors", "skipped", "time", "timestamp"},
@@ -237,7 +238,7 @@ def test_lone_surrogates_are_written_out(tmp_path: Path) -> None:
     told["rows"][0]["reason"] = told["run"]["warnings"][0] = told["rows"][0]["claim"] = "\ud800"
     path.write_text(json.dumps(told))
     assert (
-        main(["report", str(path), *(part for form, name in FORMS.items() for part in (f"--{form}", str(tmp_path / name)))]) == 0
+        main(["report", str(path), *(part for form, name in FORMS.items() for part in (f"--{form}", str(tmp_path / name)))]) == 1
     )
     for name in ("o.html", "o.xml"):
         assert r"\ud800" in (tmp_path / name).read_text()
@@ -250,7 +251,7 @@ def test_a_model_card_has_the_rows_that_held_and_no_other(tmp_path: Path) -> Non
     rows = [row("a.held", 0.97, text=HOSTILE), row("a.drifted", 0.5, "drifted"), row("a.told", limit=None, verdict="reported")]
     rows += [row("a.none", None), row("a.worse", baseline=against("worse")), row("a.step", between=["sft", "post"])]
     told = record(*rows, post="/home/me/models/final")
-    text = model_card([read_whole(written(tmp_path / "r.json", told))])
+    text = model_card(view([read_whole(written(tmp_path / "r.json", told))]))
     index = ModelCard(f"---\n{text}---\n").data.to_dict()["model-index"]
     name, results = model_index_to_eval_results(index)
     assert (name, [(each.metric_type, each.metric_value) for each in results]) == ("final", [("a.held", 0.97)])
@@ -260,7 +261,7 @@ def test_a_model_card_has_the_rows_that_held_and_no_other(tmp_path: Path) -> Non
 def test_a_model_card_names_each_of_several_posts(tmp_path: Path) -> None:
     told = record(row("a.b base -> dpo", 0.9, between=["base", "dpo"]), row("a.b base -> kto", 0.8, between=["base", "kto"]))
     told["inputs"]["posts"] = [{"name": name} | told["inputs"]["post"] | {"pinned": f"org/{name}"} for name in ("dpo", "kto")]
-    text = model_card([read_whole(written(tmp_path / "r.json", told))])
+    text = model_card(view([read_whole(written(tmp_path / "r.json", told))]))
     assert re.findall(r"- name: (org/\w+)", text) == ["org/dpo", "org/kto"]
 
 
@@ -291,8 +292,8 @@ def test_a_record_with_a_wrong_value_is_shown_or_refused_in_one_line(plain: Whol
         said = str(error)
     else:
         for render in (html, markdown, junit, model_card):
-            assert render([whole, plain])
-            assert render([plain, whole])
+            assert render(view([whole, plain]))
+            assert render(view([plain, whole]))
     assert said.isprintable()
 
 

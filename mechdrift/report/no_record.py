@@ -1,0 +1,55 @@
+"""The place of a run that left no record, so that reports show the hole: the file `verdict.json` that a gate always leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mechdrift.report.record import SCHEMA
+from mechdrift.report.whole import Whole
+from mechdrift.verdict.run_verdict import NOTHING_GATED, RunVerdict
+
+VERDICT_FILE = "verdict.json"
+NO_ROWS: dict[str, list[Any]] = {"rows": [], "chain": [], "lineage": [], "not_selected": []}
+
+
+def verdict_file(base: str, post: str, started: float, code: int, verdict: RunVerdict, recorded: bool) -> dict[str, Any]:
+    """What the file says; recorded: whether a record lies beside it that can be believed."""
+    return {
+        "verdict": verdict.verdict,
+        "message": verdict.message,
+        "exit_code": code,
+        "base": base,
+        "post": post,
+        "started": started,
+        "recorded": recorded,
+    }
+
+
+def read_hole(path: Path) -> Whole | None:
+    """A record without rows in the place of one that is missing; None for a file that is no such `verdict.json`."""
+    try:
+        told: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict) or told.get("recorded") is not False:
+        return None
+    types = {"message": str, "exit_code": int, "base": str, "post": str, "started": int | float}
+    return hole(path, **told) if all(isinstance(told.get(name), kind) for name, kind in types.items()) else None
+
+
+def hole(
+    path: Path, *, message: str, exit_code: int = NOTHING_GATED, base: str, post: str, started: float, **_more: object
+) -> Whole:
+    """As every report takes it: no rows, and why in `extra.no_record`."""
+    settings = {"profile": "-", "gated_as_shipped": 0, "fail_on": [], "identity_shortcut": True}
+    inputs = {"base": {"spec": base, "digests": {}}, "post": {"spec": post, "digests": {}}, "identical": False}
+    told = {
+        "schema": SCHEMA,
+        "inputs": inputs | {"stages": [], "posts": [], "same_files": []},
+        "settings": settings,
+        "environment": {},
+        "exit_code": exit_code,
+        "extra": {"no_record": message},
+        "run": {"started": started, "seconds": 0.0, "work": {}, "phases": {}, "warnings": [f"no record: {message}"]},
+    }
+    return Whole(path, told | NO_ROWS, {}, {}, {}, ())
