@@ -37,8 +37,8 @@ def part_files(folder: Path) -> dict[str, list[Path]]:
     """
     files: dict[str, list[Path]] = {part: [] for part in (*NAMED, TOKENIZER)}
     for path in sorted(folder.iterdir()):
-        if path.is_file() and _matches(path.name, READ) and not _matches(path.name, NOT_READ):
-            part = next((part for part, names in NAMED.items() if _matches(path.name, names)), TOKENIZER)
+        if path.is_file() and matches(path.name, READ) and not matches(path.name, NOT_READ):
+            part = next((part for part, names in NAMED.items() if matches(path.name, names)), TOKENIZER)
             files[part].append(path)
     files[TEMPLATE] += sorted((folder / TEMPLATES).glob("*.jinja"))
     return files
@@ -55,5 +55,6 @@ def copy_parts(source: Path, target: Path, but: tuple[str, ...] = ()) -> None:
             shutil.copyfile(path, copy)
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a file's name is of any of these patterns."""
     return any(fnmatch(name, pattern) for pattern in patterns)
