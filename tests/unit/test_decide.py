@@ -80,8 +80,8 @@ def test_the_nearer_side_of_a_limit_is_what_n_must_support(
     at_least: float | None, at_most: float | None, room: float | None, null: float
 ) -> None:
     """Counted from no change: a limit that leaves .05 on either side is 1.7 errors of .03 away, one of .5 is 17."""
-    bounds = [None if bound is None else null + bound for bound in (at_least, at_most)]
-    found = decide(drift(null, 0.03, null=null), profile(*bounds))
+    low, high = (None if bound is None else null + bound for bound in (at_least, at_most))
+    found = decide(drift(null, 0.03, null=null), profile(low, high))
     if room is None:  # no change would break it: 1.7 errors beyond, p = .048
         assert found.verdict == "undecided"
     elif room > 0.1:

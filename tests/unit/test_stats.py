@@ -197,12 +197,23 @@ def test_four_entities_are_enough() -> None:
     assert similar.evidence.standard_error == pytest.approx(jackknife_error(left_out))
     assert similar.evidence.n == 4
     strength = jackknife_error(np.array([xx for _, xx in without]))
-    assert similar.strength == (pytest.approx(94 / 12 / strength), math.inf)
+    assert similar.strength[0] == pytest.approx(94 / 12 / strength)
+    assert similar.strength[1] == math.inf
     assert similar.influence == pytest.approx(similar.evidence.estimate - 3 / 4 * left_out)
-    slope, slopes = cross_fitted_slope(x, y)
-    assert slopes == pytest.approx([11 / 3, 10 / 3, 9 / 3, 6 / 3])
-    assert (slope.estimate, slope.n) == (pytest.approx(3), 4)
-    assert slope.standard_error == pytest.approx(math.sqrt(14 / 12))  # of a mean: the sum of squares about it is 14
+
+
+def test_a_slope_of_four_entities_is_that_of_pair_by_pair() -> None:
+    x, y = np.random.default_rng(4).normal(1, 1, (2, 4, 3))
+
+    def slope(kept: list[int]) -> float:
+        others = ~np.eye(len(kept), dtype=bool)
+        return brute_force_u(x[kept], y[kept], others) / brute_force_u(y[kept], y[kept], others)
+
+    found, left_out = cross_fitted_slope(x, y)
+    assert found.estimate == pytest.approx(slope([0, 1, 2, 3]))
+    assert found.n == 4
+    assert left_out == pytest.approx(np.array([slope([i for i in range(4) if i != out]) for out in range(4)]))
+    assert found.standard_error == pytest.approx(jackknife_error(left_out))
 
 
 def test_four_entities_in_two_pairs_are_enough() -> None:

@@ -85,7 +85,7 @@ def steered(layer: int, hand: HandSet) -> tuple[SteeringReadings, dict[str, list
     """The readings, and what each model was moved by on the test split: own, transferred and random."""
     base, post = (SimpleNamespace(short=name) for name in ("base", "post"))
     pair, asked = Pair(base, post), StandIn()  # type: ignore[arg-type]
-    found = read_steering(pair, asked, truth(layer, hand), 0, hand)  # type: ignore[arg-type]
+    found = read_steering(pair, asked, truth(layer, hand), 0, hand)
     return found, {name: [move for of, move in asked.moves if of == name][-3:] for name in ("base", "post")}
 
 
