@@ -39,7 +39,7 @@ def judged(run: Any) -> dict[str, Any]:
 def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: Path, mode: str) -> None:
     plain = compare(*PAIR, *ONLY, "-p", "no:xdist")
     # A cache of its own, so that workers record, wait for each other and read.
-    run = compare(*PAIR, *ONLY, *MODES[mode], "--junitxml", tmp_path / "j.xml", cache=tmp_path / "cache", process=True)
+    run = compare(*PAIR, *ONLY, *MODES[mode], "--junitxml", tmp_path / "j.xml", cache=tmp_path / "cache")
     assert run.code == plain.code == 0, run.out
     assert judged(run) == judged(plain)
     assert run.record["run"]["work"]["recorded_prompts"] == RECORDED
@@ -86,15 +86,14 @@ def test_only_selects_findings_without_paths(compare: Callable[..., Any]) -> Non
     assert f"{ROWS - 1} deselected" in run.out
 
 
-def test_items_lie_beside_the_record(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+def test_items_lie_beside_the_record(whole: Any) -> None:
     import json
 
     from safetensors import safe_open
 
-    run = compare(*PAIR)
-    with safe_open(pytester.path / "record.items.safetensors", framework="np") as items:
+    with safe_open(whole.folder / "record.items.safetensors", framework="np") as items:
         names = {name: json.loads(text) for name, text in items.metadata().items()}
-        for finding, row in run.rows.items():
+        for finding, row in whole.rows.items():
             assert row["items"] == len(names.get(finding, []))
             assert row["items"] == KNOWN or not finding.startswith("truth.")
             if not row["items"]:

@@ -14,14 +14,13 @@ PAIR = ("organism:base", "organism:instruct")
 ROWS = ("truth.steering_transfer", "truth.steering_backward", "truth.steering_effect")
 
 
-def test_rows_have_intervals_and_both_formulas(compare: Callable[..., Any]) -> None:
-    run = compare(*PAIR)
-    by = [name for name in run.rows if name.startswith("truth.steering_transfer_by")]
-    assert {tuple(sorted(run.rows[name]["key"]["parameters"].items())) for name in by} == {
+def test_rows_have_intervals_and_both_formulas(whole: Any) -> None:
+    by = [name for name in whole.rows if name.startswith("truth.steering_transfer_by")]
+    assert {tuple(sorted(whole.rows[name]["key"]["parameters"].items())) for name in by} == {
         (("flips", flips), ("formula", formula)) for flips in ("true-to-false", "false-to-true") for formula in ("du", "marks")
     }
     for name in (*ROWS, *by):
-        row = run.rows[name]
+        row = whole.rows[name]
         assert row["low"] < row["estimate"] < row["high"], name
         assert row["key"]["site_rule"].startswith("blocks and coefficient of base's largest own effect beyond a random")
         assert "own beyond random: base 0." in row["note"]
