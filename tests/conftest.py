@@ -15,7 +15,7 @@ install_import_hook(["mechdrift.measures", "mechdrift.stats"], "shape_checker.ch
 # The same examples in every run, for a test says something about a change only where nothing else changed; `make nightly` looks
 # for others. No deadlines: a busy machine is no failure.
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
-settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
+settings.register_profile("explore", max_examples=1000, deadline=None, print_blob=True)
 
 pytest_plugins = ["pytester"]
 

@@ -140,6 +140,7 @@ def whole(shared_cache: Path) -> Compared:
                 check=False,
             )
             result.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
-    run = Compared(*json.loads(result.read_text()), record)
+    code, out, err = json.loads(result.read_text())
+    run = Compared(code, out, err, record)
     judged_again_alike(run, folder)
     return run

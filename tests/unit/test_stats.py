@@ -199,6 +199,7 @@ def test_four_entities_are_enough() -> None:
     strength = jackknife_error(np.array([xx for _, xx in without]))
     assert similar.strength[0] == pytest.approx(94 / 12 / strength)
     assert similar.strength[1] == math.inf
+    assert cross_fitted_similarity(x / 10, y).strength[0] == pytest.approx(similar.strength[0]), "of no unit"
     assert similar.influence == pytest.approx(similar.evidence.estimate - 3 / 4 * left_out)
 
 
@@ -221,6 +222,14 @@ def test_four_entities_in_two_pairs_are_enough() -> None:
     found = cross_fitted_similarity(np.array([[1.0], [2.0], [3.0], [6.0]]), np.ones((4, 1)), in_pairs(4, (0, 1), (2, 3)))
     assert found.evidence.estimate == pytest.approx(3 / math.sqrt(10))
     left_out = np.array([4.5 / math.sqrt(18), 4.5 / math.sqrt(18), 1.5 / math.sqrt(2), 1.5 / math.sqrt(2)])
+    assert found.evidence.standard_error == pytest.approx(jackknife_error(left_out))
+
+
+def test_four_entities_in_a_row_are_enough() -> None:
+    """U(x, x) = (1 x 2 + 2 x 3 + 3 x 6)/3; without the second, 3 x 6 is left of them."""
+    found = cross_fitted_similarity(np.array([[1.0], [2.0], [3.0], [6.0]]), np.ones((4, 1)), in_pairs(4, (0, 1), (1, 2), (2, 3)))
+    assert found.evidence.estimate == pytest.approx((1.5 + 2.5 + 4.5) / 3 / math.sqrt(26 / 3))
+    left_out = np.array([3.5 / math.sqrt(12), 4.5 / math.sqrt(18), 1.5 / math.sqrt(2), 2 / math.sqrt(4)])
     assert found.evidence.standard_error == pytest.approx(jackknife_error(left_out))
 
 
