@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from killed import write_statements
 
 import mechdrift
 from mechdrift.checkpoints.load import load_model, load_tokenizer
@@ -58,6 +59,13 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared-cache"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """An option: statements of two kinds that the organisms know, enough for a gate, recorded in seconds."""
+    path = tmp_path_factory.mktemp("few") / "few.csv"
+    return "--mechdrift-statements", str(write_statements(path, ("animal_classes", "element_symbols"), 110))
 
 
 @pytest.fixture(scope="session")

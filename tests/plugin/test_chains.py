@@ -314,7 +314,7 @@ def test_a_profile_names_rows_and_not_steps(compare: Callable[..., Any], pyteste
     assert f"{STEPS[1]!r}: a row between two checkpoints; expected {ROW!r}, for any two" in run.out + run.err
 
 
-@MODES
+@pytest.mark.parametrize("mode", [("-n0",), pytest.param(("-n2",), marks=pytest.mark.nightly)], ids=["-n0", "-n2"])
 @pytest.mark.parametrize(
     "post", [pytest.param("organism:drift-knowledge-forgotten", marks=pytest.mark.nightly), "organism:forgotten"]
 )
