@@ -5,6 +5,7 @@ token that it is asked for is known without the code under test.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from mechdrift.engine.recordings import Prompts, Steering
+from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import LENGTHS, HandSet
 from mechdrift.prompts.statements import Split, Statement
@@ -50,10 +52,11 @@ def truth(layer: int, hand: HandSet) -> TruthReadings:
 
 
 class StandIn:
-    """Judges every statement right by a margin of 2; a push along any axis moves it by what is pushed."""
+    """Judges every statement right by a margin of 2; a push along any axis moves it by what is pushed, at some blocks."""
 
-    def __init__(self) -> None:
-        """Keeps what it was asked for."""
+    def __init__(self, works: tuple[int, ...] | None = None) -> None:
+        """Keeps what it was asked for. works: the blocks at which a push moves it; any where None."""
+        self.works = works
         self.moves: list[tuple[str, Steering]] = []
         self.texts: dict[str, list[str]] = {}
 
@@ -73,7 +76,8 @@ class StandIn:
     def steered_logits(self, point: Any, prompts: Prompts, moves: Sequence[Steering]) -> np.ndarray:
         """Of each move."""
         self.moves += [(point.short, move) for move in moves]
-        return np.stack([self._said(prompts, move.shifts[:, :4].sum(1)) for move in moves])
+        works = [self.works in (None, move.layers) for move in moves]
+        return np.stack([self._said(prompts, on * move.shifts[:, :4].sum(1)) for on, move in zip(works, moves, strict=True)])
 
     def _said(self, prompts: Prompts, pushed: np.ndarray) -> np.ndarray:
         last = ["".join(map(chr, ids)).rpartition("\n")[2] for ids in prompts.ids]
@@ -81,10 +85,12 @@ class StandIn:
         return np.stack([gap / 2, -gap / 2, np.logaddexp(gap / 2, -gap / 2)], -1)
 
 
-def steered(layer: int, hand: HandSet) -> tuple[SteeringReadings, dict[str, list[Steering]]]:
+def steered(
+    layer: int, hand: HandSet, works: tuple[int, ...] | None = None
+) -> tuple[SteeringReadings, dict[str, list[Steering]]]:
     """The readings, and what each model was moved by on the test split: own, transferred and random."""
     base, post = (SimpleNamespace(short=name) for name in ("base", "post"))
-    pair, asked = Pair(base, post), StandIn()  # type: ignore[arg-type]
+    pair, asked = Pair(base, post), StandIn(works)  # type: ignore[arg-type]
     found = read_steering(pair, asked, truth(layer, hand), 0, hand)
     return found, {name: [move for of, move in asked.moves if of == name][-3:] for name in ("base", "post")}
 
@@ -101,6 +107,40 @@ def test_the_uppermost_block_is_that_of_truth_but_not_the_last(layer: int, top: 
     (layers,) = used
     assert layers == tuple(range(layers[0], top + 1))
     assert found.how.site.startswith(f"resid_post[{layers[0]}..{top}] @ ")
+
+
+@pytest.mark.parametrize(("blocks", "enough"), [(1, False), (2, True)])
+def test_one_block_cannot_be_steered_and_two_can(blocks: int, enough: bool) -> None:
+    hand = HandSet(steering_layers=(0,), steering_coefficient=1.0)
+    found = truth(0, hand)
+    short = replace(found, base=found.base[:, :blocks], post=found.post[:, :blocks])
+    pair = Pair(SimpleNamespace(short="base"), SimpleNamespace(short="post"))  # type: ignore[arg-type]
+    recorder: Any = StandIn()
+    with nullcontext() if enough else pytest.raises(Unmeasurable, match="one block"):
+        read_steering(pair, recorder, short, 0, hand)
+
+
+@pytest.mark.parametrize(("layers", "coefficient"), [((1,), 2.0), ((1, 2), 4.0)])
+def test_what_is_fixed_by_hand_is_not_chosen(layers: tuple[int, ...], coefficient: float) -> None:
+    """Nothing of the choose split is asked, and each model is moved three times."""
+    pair = Pair(SimpleNamespace(short="base"), SimpleNamespace(short="post"))  # type: ignore[arg-type]
+    recorder: Any = StandIn()
+    hand = HandSet(steering_layers=layers, steering_coefficient=coefficient)
+    read_steering(pair, recorder, truth(2, hand), 0, hand)
+    assert [(of, move.layers) for of, move in recorder.moves] == [(name, layers) for name in ("base", "post") for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("works", "chosen"), [((3,), (3,)), ((2, 3), (2, 3)), ((1, 2, 3), (1, 2, 3)), ((0, 1, 2, 3), (3,)), ((), (3,))]
+)
+def test_the_blocks_that_move_it_are_chosen_and_where_none_does_the_fewest(
+    works: tuple[int, ...], chosen: tuple[int, ...]
+) -> None:
+    """Ranges that end at block 3 and begin 0, 1/8, 1/4 or 1/2 of 3 below it, rounded: at 3, 3, 2 and 1."""
+    found, moves = steered(3, HandSet(), works)
+    assert {move.layers for of in moves.values() for move in of} == {chosen}
+    if chosen != works:
+        assert found.how.note.startswith("coefficient 1;"), "of equal ones the weaker"
 
 
 @pytest.mark.parametrize("layer", [1, 4])
