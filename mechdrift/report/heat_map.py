@@ -51,4 +51,4 @@ def _shade(value: float) -> str:
 
 
 def _per_cent(value: float) -> str:
-    return f"{100 * value:3.0f}"
+    return f"{min(max(100 * value, -99), 999):3.0f}"  # as far as a cell's three characters go

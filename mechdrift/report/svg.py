@@ -1,8 +1,11 @@
 """Pictures as inline SVG: shapes with classes, which the style sheet of the report colours for light and dark."""
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -20,42 +23,47 @@ Bounds = Sequence[tuple[str, float]]
 
 @dataclass(frozen=True)
 class Scale:
-    """From numbers to pixels."""
+    """From numbers to pixels, for all finite floats: the arithmetic is exact, for floats overflow between their ends."""
 
-    low: float
+    low: float | Fraction
     """The least number."""
-    high: float
+    high: float | Fraction
     """The greatest number."""
     start: float
     """Pixel of the least."""
     end: float
     """Pixel of the greatest."""
 
-    def __call__(self, value: float) -> float:
+    def __call__(self, value: float | Fraction) -> float:
         """The pixel of a number; beyond the scale its end."""
-        inside = min(max(value, self.low), self.high)
-        return self.start + (self.end - self.start) * (inside - self.low) / (self.high - self.low)
+        low, high = Fraction(self.low), Fraction(self.high)
+        share = (Fraction(min(max(value, low), high)) - low) / (high - low)
+        return self.start + (self.end - self.start) * float(share)
 
     def ticks(self) -> list[float]:
         """A few round numbers."""
-        rough = (self.high - self.low) / TICKS
-        power = 10.0 ** math.floor(math.log10(rough))
+        low, high = Fraction(self.low), Fraction(self.high)
+        rough = (high - low) / TICKS
+        power = Fraction(10) ** (Decimal(rough.numerator) / Decimal(rough.denominator)).adjusted()
         step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-        first = math.ceil(self.low / step)
-        return [index * step for index in range(first, math.floor(self.high / step) + 1)]
+        exact = (index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1))
+        # The room around the greatest floats is beyond them, and the least are as far apart as ticks may be.
+        found = {float(tick) for tick in exact if abs(tick) <= sys.float_info.max}
+        return sorted(tick for tick in found if low <= tick <= high)
 
 
 def scale(numbers: Iterable[float | None], start: float, end: float) -> Scale | None:
-    """Around all of these; None where there is none, or they are too far apart to be drawn."""
-    known = [number for number in numbers if number is not None and math.isfinite(number)]
+    """Around all of these; None where there is none.
+
+    Numbers that ticks of six digits could not tell apart are drawn as one number is, in the middle.
+    """
+    known = [Fraction(number) for number in numbers if number is not None and math.isfinite(number)]
     if not known:
         return None
     low, high = min(known), max(known)
-    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    low, high = low - room, high + room
-    # Numbers that floats can hardly tell apart, or whose distance is none, have no round numbers between them.
-    fine = math.isfinite(high - low) and high - low > 1e-9 * max(abs(low), abs(high)) and high - low > 1e-300
-    return Scale(low, high, start, end) if fine else None
+    size = max(abs(low), abs(high))
+    room = (high - low) * 6 / 100 if high - low > size / 10_000 else size / 10 or Fraction(1)
+    return Scale(low - room, high + room, start, end)
 
 
 class Drawing:

@@ -29,9 +29,11 @@ def described(checkpoint: "Checkpoint") -> str:
     return printable(f"{checkpoint.spec} ({taken}{checkpoint.model_type}{rounded}, {size}, {checkpoint.short})")
 
 
-def number(value: float | None) -> str:
-    """Three decimals, as read beside an interval."""
-    return "-" if value is None else f"{value:.3f}"
+def number(value: float | None, form: str = ".3f") -> str:
+    """Three decimals, as read beside an interval; from a million on a power of ten, or 1e308 would take 313 characters."""
+    if value is None:
+        return "-"
+    return format(value, form if abs(value) < 1e6 else form.replace("f", "e"))
 
 
 def interval(row: Row) -> str:
@@ -55,7 +57,7 @@ def distance(row: Row) -> str:
         if room is not None
     ]
     room = min(rooms)
-    return f"{abs(room):.3f} {'inside' if room >= 0 else 'beyond'}"
+    return f"{number(abs(room))} {'inside' if room >= 0 else 'beyond'}"
 
 
 def failure(row: Row, again: str) -> str:
@@ -74,7 +76,7 @@ def failure(row: Row, again: str) -> str:
         lines.append(f"  note      {row['note']}")
     for place, item in enumerate(row["contributors"]):
         head = "most from" if place == 0 else ""
-        values = f"base {number(item['base'])}, post {number(item['post'])}, part {item['contribution']:+.4f}"
+        values = f"base {number(item['base'])}, post {number(item['post'])}, part {number(item['contribution'], '+.4f')}"
         lines.append(f"  {head:9} {item['name']} ({item['kind']}): {values}")
     lines.append(f"  again     {again}")
     if row["baseline"] and row["baseline"]["status"] in UNLIKE:
@@ -120,7 +122,8 @@ def was(row: Row) -> str:
 
 def moved(told: Row) -> str:
     """`-0.045 [-0.050, -0.040], paired`: a difference, with how its interval was made."""
-    return f"{told['difference']:+.3f} [{told['low']:+.3f}, {told['high']:+.3f}], {told['how']}"
+    difference, low, high = (number(told[name], "+.3f") for name in ("difference", "low", "high"))
+    return f"{difference} [{low}, {high}], {told['how']}"
 
 
 def waiver(row: Row) -> str:

@@ -132,6 +132,8 @@ def _scaled(drift: Drift, factor: float) -> int | None:
 def _deciding_n(drift: Drift, limit: Limit, m: int) -> int | None:
     """Entities at which this estimate would be held or drifted; None where it sits on the bound."""
     distance = min(abs(drift.estimate - bound) for _, bound in _bounds(limit))
+    if distance < 1e-9:
+        return None
     inside = _p_respected(drift, limit) >= 0.5
     quantile = normal_quantile(0.5 + CONFIDENCE / 2) if inside else normal_quantile(1 - LEVEL / m)
-    return _scaled(drift, (quantile * _standard_error(drift) / max(distance, 1e-9)) ** 2)
+    return _scaled(drift, (quantile * _standard_error(drift) / distance) ** 2)

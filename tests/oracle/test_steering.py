@@ -7,7 +7,7 @@ import torch
 from tiny import VARIANTS, tiny_model
 
 from mechdrift.engine.sites import blocks, final_norm
-from mechdrift.engine.steer import ablating, adding
+from mechdrift.engine.steer import ablating, ablating_everywhere, adding, shifting
 
 IDS = torch.tensor([[0, 5, 9, 200, 31, 77], [0, 100, 101, 102, 103, 104]])
 
@@ -73,9 +73,33 @@ def test_ablation_leaves_nothing_along_the_direction(model: Any) -> None:
     assert (steered - logits).abs().max() > 0.1
 
 
+def test_a_shift_moves_every_token_of_the_named_block_by_itself(model: Any) -> None:
+    vector = torch.randn(32)
+    before, _ = run(model)
+    with shifting(model, vector, [1]):
+        after, _ = run(model)
+    assert torch.equal(after[1], before[1])
+    torch.testing.assert_close(after[2] - before[2], vector.expand_as(before[2]), rtol=0, atol=1e-5)
+
+
+def test_ablation_everywhere_leaves_nothing_from_the_embedding_on(model: Any) -> None:
+    """The first block reads the embeddings without what lies along it, by hand; nothing later has any of it either."""
+    direction = 5 * torch.randn(32)
+    unit = direction / direction.norm()
+    before, _ = run(model)
+    with ablating_everywhere(model, direction):
+        after, _ = run(model)
+    torch.testing.assert_close(after[0], before[0] - (before[0] @ unit)[..., None] * unit, rtol=0, atol=1e-5)
+    for place in (1, 2, 3):
+        assert (before[place] @ unit).abs().max() > 0.1
+        assert (after[place] @ unit).abs().max() < 1e-4
+
+
 def test_hooks_come_off_even_after_an_error(model: Any) -> None:
     with pytest.raises(RuntimeError, match="inside"), adding(model, [0], torch.ones(2, 32), [[0], [0]]):
         raise RuntimeError("inside")
     with pytest.raises(RuntimeError, match="inside"), ablating(model, torch.ones(32), [0]):
         raise RuntimeError("inside")
-    assert not any(layer._forward_hooks for layer in blocks(model))
+    with pytest.raises(RuntimeError, match="inside"), ablating_everywhere(model, torch.ones(32)):
+        raise RuntimeError("inside")
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())

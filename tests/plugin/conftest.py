@@ -1,15 +1,21 @@
 """Runs of the plugin in folders of their own, on the shipped organisms and copies of them."""
 
+import gc
 import importlib
 import json
 import os
 import pkgutil
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
+from killed import write_statements
 
 import mechdrift
 from mechdrift.checkpoints.load import load_model, load_tokenizer
@@ -19,6 +25,7 @@ from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.profiles import load_profile
 
 BASE, INSTRUCT = "organism:base", "organism:instruct"
+IN_CI = re.compile("CI|BUILD_NUMBER")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,13 +40,16 @@ def libraries_stay_loaded() -> None:
     checkpoint = resolve(BASE)
     load_tokenizer(checkpoint)(["warm"])
     load_model(checkpoint, torch.float32, "cpu")(torch.tensor([[0, 1]]))
+    # Every run of pytest collects garbage at its end, and would look through all that stays.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     """What pytest prints in the runs under test is the same everywhere: with these set its summary repeats whole messages."""
-    for name in ("CI", "BUILD_NUMBER"):
-        monkeypatch.delenv(name, raising=False)
+    for name in filter(IN_CI.fullmatch, [*os.environ]):
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +59,13 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared-cache"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """An option: statements of two kinds that the organisms know, enough for a gate, recorded in seconds."""
+    path = tmp_path_factory.mktemp("few") / "few.csv"
+    return "--mechdrift-statements", str(write_statements(path, ("animal_classes", "element_symbols"), 110))
 
 
 @pytest.fixture(scope="session")
@@ -72,12 +89,10 @@ def turned(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
 
 
 class Compared:
-    """What a run printed, returned and recorded."""
+    """What a run returned, printed and recorded."""
 
-    def __init__(self, result: pytest.RunResult, record: Path) -> None:
-        self.code = int(result.ret)
-        self.out = result.stdout.str()
-        self.err = result.stderr.str()
+    def __init__(self, code: int, out: str, err: str, record: Path) -> None:
+        self.code, self.out, self.err, self.folder = code, out, err, record.parent
         self.record: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
         self.rows: dict[str, dict[str, Any]] = {row["label"]: row for row in self.record.get("rows", [])}
 
@@ -106,9 +121,34 @@ def compare(pytester: pytest.Pytester, shared_cache: Path) -> Callable[..., Comp
         record.unlink(missing_ok=True)
         arguments = ["--base", base, "--post", post, "--mechdrift-cache", cache, "--mechdrift-record", record, *more]
         runner = pytester.runpytest_subprocess if process else pytester.runpytest_inprocess
-        compared = Compared(runner(*map(str, arguments)), record)
+        result = runner(*map(str, arguments))
+        compared = Compared(int(result.ret), result.stdout.str(), result.stderr.str(), record)
         if compared.rows:
             judged_again_alike(compared, pytester.path)
         return compared
 
+    return run
+
+
+@pytest.fixture(scope="session")
+def whole(shared_cache: Path) -> Compared:
+    """All rows of organism:base against organism:instruct: run once in a test session, by the worker that needs it first."""
+    folder = shared_cache.with_name("whole")
+    record, result = folder / "record.json", folder / "result.json"
+    with FileLock(folder.with_suffix(".lock")):
+        if not result.is_file():
+            folder.mkdir()
+            command = [sys.executable, "-m", "pytest", "--base", BASE, "--post", INSTRUCT, "--mechdrift-record", str(record)]
+            done = subprocess.run(
+                [*command, "--mechdrift-cache", str(shared_cache)],
+                cwd=folder,
+                env={name: value for name, value in os.environ.items() if not IN_CI.fullmatch(name)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            result.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    code, out, err = json.loads(result.read_text())
+    run = Compared(code, out, err, record)
+    judged_again_alike(run, folder)
     return run

@@ -42,7 +42,7 @@ def saved(compare: Callable[..., Any], pytester: pytest.Pytester) -> Callable[..
 @MODES
 def test_only_the_row_that_changed_is_worse(saved: Callable[..., Any], pytester: pytest.Pytester, mode: tuple[str, ...]) -> None:
     write(pytester, gap=0.8)  # inside its limit of 0.5
-    run = saved(*PAIR, "--mechdrift-baseline", "good", *mode, process="-n1" in mode)
+    run = saved(*PAIR, "--mechdrift-baseline", "good", *mode)
     assert run.code == 1, run.out
     assert "mechdrift: compared with baseline good" in run.out
     assert run.verdicts() == {GAP: "held", ACCURACY: "held"}
@@ -78,7 +78,7 @@ def test_an_update_fails_and_touches_only_what_ran(
     before = json.loads(stored(pytester).read_text())["rows"]
     write(pytester, gap=0.8, accuracy=0.7)
     options = ("--mechdrift-baseline", "good", "--mechdrift-only", "truth", "--mechdrift-update")
-    run = saved(*PAIR, *options, *mode, process="-n1" in mode)
+    run = saved(*PAIR, *options, *mode)
     assert run.code == 1, run.out
     assert "1 rows updated; a run that updates fails" in run.out
     after = json.loads(stored(pytester).read_text())["rows"]
@@ -107,7 +107,7 @@ def test_a_row_that_no_test_asks_for_any_more_is_unmeasurable(
     gone["label"] = f"{GAP}[form=old]"
     gone["key"]["parameters"] = {"form": "old"}
     path.write_text(json.dumps(text | {"rows": [*text["rows"], gone]}))
-    run = saved(*PAIR, "--mechdrift-baseline", "good", *mode, process="-n1" in mode)
+    run = saved(*PAIR, "--mechdrift-baseline", "good", *mode)
     assert run.code == 7, run.out
     row = run.rows[f"{GAP}[form=old]"]
     assert (row["verdict"], row["reason"]) == ("unmeasurable", "in baseline good, and no test asks for it")

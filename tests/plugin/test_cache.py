@@ -53,6 +53,7 @@ def test_two_runs_at_once_record_everything_once(folder: Path, undisturbed: Ran)
     assert "warning" not in first.out + second.out
 
 
+@pytest.mark.nightly
 def test_workers_record_everything_once(folder: Path, undisturbed: Ran) -> None:
     ran = Job(folder / "workers", folder / "statements.csv", folder / "workers-cache", ("-n", "2")).run()
     assert ran.judged == undisturbed.judged

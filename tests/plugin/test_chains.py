@@ -30,7 +30,7 @@ CHAIN = ("--stage", f"sft={SFT}", "test_own.py")
 STEPS = (f"{ROW} base -> sft", f"{ROW} sft -> post")
 POSTS = ("--post", f"sft={SFT}", "test_own.py")  # beside organism:instruct
 BY_POST = (f"{ROW} base -> instruct", f"{ROW} base -> sft")
-MODES = pytest.mark.parametrize("mode", [("-n0",), ("-n2",)], ids=["-n0", "-n2"])
+MODES = pytest.mark.parametrize("mode", [("-n0",), ("-n1",)], ids=["-n0", "-n1"])
 
 
 def write(pytester: pytest.Pytester, numbers: dict[str, float], **parts: Any) -> None:
@@ -58,7 +58,7 @@ def test_a_chain_says_in_which_step_a_row_drifted(
     compare: Callable[..., Any], pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     write(pytester, chain_of(0.2, 1.0, 0.2))
-    run = compare(BASE, INSTRUCT, *CHAIN, *mode, process=True)
+    run = compare(BASE, INSTRUCT, *CHAIN, *mode)
     assert run.code == 1, run.out
     require_valid(run)
     assert run.verdicts() == {ROW: "drifted", STEPS[0]: "held", STEPS[1]: "drifted"}
@@ -140,7 +140,7 @@ def test_tests_without_a_finding_are_asked_end_to_end_alone(
         test_plain="def test_plain(mechdrift_pair):\n"
         f"    open({str(seen)!r} + '/' + mechdrift_pair.base.spec + mechdrift_pair.post.spec, 'x')\n"
     )
-    run = compare(BASE, INSTRUCT, *CHAIN[:2], ".", *mode, process=True)
+    run = compare(BASE, INSTRUCT, *CHAIN[:2], ".", *mode)
     assert run.code == 0, run.out
     assert [path.name for path in seen.iterdir()] == [BASE + INSTRUCT]
     assert len(run.rows) == 3
@@ -151,7 +151,7 @@ def test_every_post_is_gated(
     compare: Callable[..., Any], pytester: pytest.Pytester, tmp_path: Path, mode: tuple[str, ...]
 ) -> None:
     write(pytester, {"base instruct": 1.0, "base sft": 0.2})
-    run = compare(BASE, INSTRUCT, *POSTS, *mode, "--junitxml", tmp_path / "j.xml", process=True)
+    run = compare(BASE, INSTRUCT, *POSTS, *mode, "--junitxml", tmp_path / "j.xml")
     assert run.code == 1, run.out
     require_valid(run)
     assert run.verdicts() == {BY_POST[0]: "held", BY_POST[1]: "drifted"}
@@ -276,7 +276,7 @@ def test_what_no_test_asks_for_any_more_is_missed_of_every_post(compare: Callabl
 def test_rows_of_a_killed_worker_are_unmeasurable(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     body = "import os\n    if mechdrift_drift._pair.post.spec == 'organism:sft': os._exit(1)\n    "
     write(pytester, {"base instruct": 1.0, "base sft": 1.0}, body=body + "mechdrift_drift.judge(measured)")
-    run = compare(BASE, INSTRUCT, *POSTS, "-n1", "--max-worker-restart", "0", process=True)
+    run = compare(BASE, INSTRUCT, *POSTS, "-n1", "--max-worker-restart", "0")
     assert run.verdicts() == {BY_POST[0]: "held", BY_POST[1]: "unmeasurable"}
     assert run.rows[BY_POST[1]]["reason"] == "its test never ran"
     assert run.code == 1, "a worker that dies is no verdict"
@@ -314,7 +314,7 @@ def test_a_profile_names_rows_and_not_steps(compare: Callable[..., Any], pyteste
     assert f"{STEPS[1]!r}: a row between two checkpoints; expected {ROW!r}, for any two" in run.out + run.err
 
 
-@MODES
+@pytest.mark.parametrize("mode", [("-n0",), pytest.param(("-n2",), marks=pytest.mark.nightly)], ids=["-n0", "-n2"])
 @pytest.mark.parametrize(
     "post", [pytest.param("organism:drift-knowledge-forgotten", marks=pytest.mark.nightly), "organism:forgotten"]
 )
@@ -324,7 +324,7 @@ def test_facts_that_the_last_step_forgot_drift_there_and_nowhere_else(
     """Planted: sft and instruct know what base knows, and the post is instruct after a training that made it forget."""
     statements = write_statements(tmp_path / "statements.csv", ("element_symbols", "animal_classes"), 200)
     only = ("--mechdrift-only", "truth.judgement_accuracy", "--mechdrift-statements", statements)
-    run = compare(BASE, post, "--stage", f"sft={SFT}", "--stage", f"instruct={INSTRUCT}", *only, *mode, process=True)
+    run = compare(BASE, post, "--stage", f"sft={SFT}", "--stage", f"instruct={INSTRUCT}", *only, *mode)
     assert run.code == 1, run.out
     verdicts = {" -> ".join(row["between"]): row["verdict"] for row in run.rows.values()}
     assert verdicts == {

@@ -15,9 +15,8 @@ ROW = "truth.clean_gap"
 MODES = pytest.mark.parametrize("mode", [("-p", "no:xdist"), ("-n1",)], ids=["no xdist", "-n1"])
 
 
-def waived(pytester: pytest.Pytester, days: int, row: str = ROW) -> tuple[str, str]:
-    """A profile in the project that waives a row until so many days from now."""
-    day = date.today() + timedelta(days)
+def waived(pytester: pytest.Pytester, day: date, row: str = ROW) -> tuple[str, str]:
+    """A profile in the project that waives a row until a day; those of these tests are no neighbours of midnight."""
     pytester.makepyprojecttoml(
         f'[tool.mechdrift.profiles.ours]\nextends = "base-to-post"\n[tool.mechdrift.profiles.ours.waivers."{row}"]\n'
         f'owner = "jane"\nreason = "ticket 42"\nexpires = {day}\n'
@@ -30,17 +29,18 @@ def test_a_waived_row_lets_the_run_pass_and_is_shown(
     compare: Callable[..., Any], pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
     pytester.makepyfile(test_own=suite_by_hand(estimate=0.2))
-    run = compare(*PAIR, *waived(pytester, 0), "-rx", *mode, process="-n1" in mode)
+    day = date.today() + timedelta(7)
+    run = compare(*PAIR, *waived(pytester, day), "-rx", *mode)
     assert run.code == 0, run.out
     assert run.verdicts() == {ROW: "drifted"}
     assert run.rows[ROW]["waiver"] == {
         "owner": "jane",
         "reason": "ticket 42",
-        "expires": date.today().isoformat(),
+        "expires": day.isoformat(),
         "expired": False,
     }
     assert "1 xfailed" in run.out
-    assert run.out.count(f"waived by jane until {date.today()} (ticket 42)") == 2  # in the table, and why the test is no failure
+    assert run.out.count(f"waived by jane until {day} (ticket 42)") == 2  # in the table, and why the test is no failure
 
 
 def test_a_profile_is_found_where_pytest_is_started_whatever_the_checkpoints(
@@ -49,7 +49,7 @@ def test_a_profile_is_found_where_pytest_is_started_whatever_the_checkpoints(
     """Pytest's rootdir goes by arguments that are folders, and so may be a checkpoint's."""
     pytester.makepyfile(test_own=suite_by_hand(estimate=0.2))
     away = resolve("organism:base").folder
-    run = compare(away, away.parent / "instruct", "test_own.py", *waived(pytester, 0), process=True)
+    run = compare(away, away.parent / "instruct", "test_own.py", *waived(pytester, date.today() + timedelta(7)))
     assert run.code == 0, run.out + run.err
     assert run.rows[ROW]["waiver"]["owner"] == "jane"
 
@@ -59,7 +59,7 @@ def test_an_expired_waiver_fails_whatever_the_row_says(
     compare: Callable[..., Any], pytester: pytest.Pytester, estimate: float
 ) -> None:
     pytester.makepyfile(test_own=suite_by_hand(estimate=estimate))
-    run = compare(*PAIR, *waived(pytester, -1))
+    run = compare(*PAIR, *waived(pytester, date.today() - timedelta(7)))
     assert run.code == 1, run.out
     assert run.rows[ROW]["verdict"] == ("held" if estimate == 1 else "drifted")
     assert "waiver of jane expired on" in run.out
@@ -74,7 +74,7 @@ def test_a_waiver_is_for_rows_and_not_for_bugs(
     compare: Callable[..., Any], pytester: pytest.Pytester, raises: str, code: int, verdict: str
 ) -> None:
     pytester.makepyfile(test_own=suite_by_hand(raises=raises))
-    run = compare(*PAIR, *waived(pytester, 1))
+    run = compare(*PAIR, *waived(pytester, date.today() + timedelta(7)))
     assert run.code == code, run.out
     assert run.verdicts() == {ROW: verdict}
 
@@ -95,7 +95,7 @@ def test_fail_on_lets_other_verdicts_pass_and_says_so(
 def test_a_marker_goes_before_the_profile(compare: Callable[..., Any], pytester: pytest.Pytester, mode: tuple[str, ...]) -> None:
     pytester.makepyfile(test_own=suite_by_hand(estimate=0.7, marks="@pytest.mark.limit(at_least=0.9)"))
     assert load_profile("base-to-post").rule(ROW).limit.at_least == 0.5  # type: ignore[union-attr]
-    run = compare(*PAIR, *mode, process="-n1" in mode)
+    run = compare(*PAIR, *mode)
     assert run.code == 1, run.out
     assert run.rows[ROW]["limit"] == {"at_least": 0.9, "at_most": None, "provenance": "marker"}
 

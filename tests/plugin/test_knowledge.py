@@ -27,25 +27,25 @@ def as_planted(run: Any, drift: str) -> bool:
     return all(found[label] in allowed for label, allowed in expected_verdicts(drift, found).items())
 
 
-def test_base_to_instruct_stays_where_it_was(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
-    run = compare("organism:base", "organism:instruct", *KNOWLEDGE)
-    assert run.code == 0, run.out
-    assert set(gates(run).values()) == {"held"}
-    asked = Counter(row["finding"] for row in run.rows.values())
+def test_base_to_instruct_stays_where_it_was(whole: Any) -> None:
+    assert whole.code == 0, whole.out
+    assert set(gates(whole).values()) == {"held"}
+    rows = [row for row in whole.rows.values() if row["finding"].startswith("knowledge.")]
+    asked = Counter(row["finding"] for row in rows)
     assert asked == {name: finding.rows for name, finding in registered().items() if finding.family == "knowledge"}
-    for row in run.rows.values():
+    for row in rows:
         assert row["low"] <= row["estimate"] <= row["high"], row["label"]
         assert "; pairs: animal_classes " in row["note"]
     for form in ("judged", "cloze"):
-        asymmetry = run.rows[f"knowledge.recovery_asymmetry[form={form}]"]
+        asymmetry = whole.rows[f"knowledge.recovery_asymmetry[form={form}]"]
         assert (": as published" in asymmetry["note"]) == (asymmetry["low"] > 0)
-        assert "published binned r" in run.rows[f"knowledge.location[form={form}]"]["note"]
-        depths = run.rows[f"knowledge.depth_shift[form={form}]"]["curve"]
+        assert "published binned r" in whole.rows[f"knowledge.location[form={form}]"]["note"]
+        depths = whole.rows[f"knowledge.depth_shift[form={form}]"]["curve"]
         assert {"last", "subject[-1]"} <= {point["site"] for point in depths}
-    beside = load_file(pytester.path / "record.items.safetensors")
+    beside = load_file(whole.folder / "record.items.safetensors")
     layers = resolve("organism:base").layers
     for label, name in (("location", "base"), ("location", "post"), ("recovery_forward", "base in post")):
-        row = run.rows[f"knowledge.{label}[form=judged]"]
+        row = whole.rows[f"knowledge.{label}[form=judged]"]
         columns = {each["name"]: each["columns"] for each in row["maps"]}[name]
         values = beside[f"{row['label']}/map/{name}"]
         assert values.shape == (layers, len(columns))
@@ -85,6 +85,6 @@ def test_models_of_which_nothing_can_be_said_are_told_by_name(compare: Callable[
 
 
 def test_a_tokenizer_of_bytes_gives_other_pairs(compare: Callable[..., Any], tmp_path: Path) -> None:
-    run = compare("organism:base", write_tiny(tmp_path / "blank"), *KNOWLEDGE)
+    run = compare("organism:base", write_tiny(tmp_path / "blank"), "--mechdrift-only", "knowledge.location")
     assert run.code == 7
     assert "base and post read the pairs as other tokens: compare checkpoints of one tokenizer" in run.out

@@ -55,7 +55,7 @@ def test_the_stage_in_which_it_fell_is_named(
     compare: Callable[..., Any], pytester: pytest.Pytester, chain: dict[str, Path], mode: tuple[str, ...]
 ) -> None:
     pytester.makepyfile(test_own=SUITE)
-    run = compare(chain["base"], chain["post"], *asked(chain), "test_own.py", *mode, process=bool(mode))
+    run = compare(chain["base"], chain["post"], *asked(chain), "test_own.py", *mode)
     assert run.code == 1, run.out
     (told,) = run.record["lineage"]
     assert told["estimator"] == "task vector"

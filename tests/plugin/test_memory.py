@@ -10,14 +10,16 @@ import torch
 from mechdrift.engine.record import record_logits
 
 
-def test_a_batch_that_does_not_fit_is_told(compare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_is_told(
+    compare: Callable[..., Any], tmp_path: Path, few: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def small(model: Any, prompts: Any, tokens: Any, batch_tokens: int, progress: Any, share: bool) -> Any:
         if batch_tokens > 1024:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return record_logits(model, prompts, tokens, batch_tokens, progress, share=share)
 
     monkeypatch.setattr("mechdrift.engine.recordings.record_logits", small)
-    run = compare("organism:base", "organism:instruct", "--mechdrift-only", "truth.clean_gap", cache=tmp_path / "cache")
+    run = compare("organism:base", "organism:instruct", "--mechdrift-only", "truth.clean_gap", *few, cache=tmp_path / "cache")
     notes = [
         f"organism:base: out of memory on a batch of {2 * at} tokens: read again at {at}, both models" for at in (2048, 1024)
     ]

@@ -1,5 +1,6 @@
 """The same rows without xdist, with -n0 and with -n2; the same record twice; JUnit in each."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,7 @@ import pytest
 from junitparser import JUnitXml
 from known import KNOWN, ROWS
 
-from mechdrift.data.organisms.recipe.families import QWEN
-from mechdrift.prompts.statements import shipped_statements
+from mechdrift.prompts.statements import read_statements
 
 MODES = {"plain": ("-p", "no:xdist"), "n0": ("-n", "0"), "n2": ("-n", "2")}
 PAIR = ("organism:base", "organism:instruct")
@@ -20,14 +20,14 @@ CHEAP = (
     "truth.probe_accuracy",
     "truth.judgement_accuracy",
     "truth.clean_gap",
-    "truth.two_directions",
 )
 ONLY = tuple(word for name in CHEAP for word in ("--mechdrift-only", name))
-SHIPPED = shipped_statements()
-BARE = [s for s in SHIPPED if s.kind in QWEN.kinds]
-JUDGED = [s for s in BARE if s.split == "test" and not s.negated]
-TRIED = [s for s in SHIPPED if s.split == "choose" and not s.negated]  # by base, to tell which kinds it can judge
-RECORDED = 2 * (len(BARE) + len(JUDGED)) + len(TRIED)
+
+
+def recorded(few: tuple[str, str]) -> int:
+    """Prompts: of both models all statements and the judgements of the test split; of base, which kinds it can judge."""
+    splits = Counter(one.split for one in read_statements(Path(few[1])))
+    return 2 * (splits.total() + splits["test"]) + splits["choose"]
 
 
 def judged(run: Any) -> dict[str, Any]:
@@ -36,15 +36,15 @@ def judged(run: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["n2", *(pytest.param(one, marks=pytest.mark.nightly) for one in ("n0", "plain"))])
-def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: Path, mode: str) -> None:
-    plain = compare(*PAIR, *ONLY, "-p", "no:xdist")
+def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: Path, few: tuple[str, str], mode: str) -> None:
+    plain = compare(*PAIR, *ONLY, *few, "-p", "no:xdist")
     # A cache of its own, so that workers record, wait for each other and read.
-    run = compare(*PAIR, *ONLY, *MODES[mode], "--junitxml", tmp_path / "j.xml", cache=tmp_path / "cache", process=True)
+    run = compare(*PAIR, *ONLY, *few, *MODES[mode], "--junitxml", tmp_path / "j.xml", cache=tmp_path / "cache")
     assert run.code == plain.code == 0, run.out
     assert judged(run) == judged(plain)
-    assert run.record["run"]["work"]["recorded_prompts"] == RECORDED
+    assert run.record["run"]["work"]["recorded_prompts"] == recorded(few)
     cases = [case for suite in JUnitXml.fromfile(str(tmp_path / "j.xml")) for case in suite]
-    assert len(cases) == len(run.rows) == 6
+    assert len(cases) == len(run.rows) == len(CHEAP)
     for case in cases:
         told = {prop.get("name"): prop.get("value") for prop in case._elem.iter("property")}
         row = run.rows[told["mechdrift.label"]]
@@ -63,38 +63,41 @@ def test_every_row_is_the_same_on_workers(compare: Callable[..., Any]) -> None:
     assert judged(workers) == judged(plain)
 
 
-def test_the_second_run_records_nothing_and_says_the_same(compare: Callable[..., Any], tmp_path: Path) -> None:
-    first = compare(*PAIR, *ONLY, cache=tmp_path / "cache")
-    second = compare(*PAIR, *ONLY, cache=tmp_path / "cache")
-    assert first.record["run"]["work"] == {"cache_hits": 0, "cache_misses": 5, "model_loads": 2, "recorded_prompts": RECORDED}
+def test_the_second_run_records_nothing_and_says_the_same(
+    compare: Callable[..., Any], tmp_path: Path, few: tuple[str, str]
+) -> None:
+    first, second = (compare(*PAIR, *ONLY, *few, cache=tmp_path / "cache") for _ in range(2))
+    work = {"cache_hits": 0, "cache_misses": 5, "model_loads": 2, "recorded_prompts": recorded(few)}
+    assert first.record["run"]["work"] == work
     assert second.record["run"]["work"] == {"cache_hits": 5, "cache_misses": 0, "model_loads": 0, "recorded_prompts": 0}
     assert judged(second) == judged(first)
 
 
-def test_without_a_cache_nothing_is_kept(compare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache_nothing_is_kept(
+    compare: Callable[..., Any], tmp_path: Path, few: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    run = compare(*PAIR, "--mechdrift-only", "truth.clean_gap", cache="off")
+    run = compare(*PAIR, "--mechdrift-only", "truth.clean_gap", *few, cache="off")
     assert run.code == 0
     assert run.record["run"]["work"]["cache_misses"] == 5
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_only_selects_findings_without_paths(compare: Callable[..., Any]) -> None:
-    run = compare(*PAIR, "--mechdrift-only", "truth.clean_gap")
+def test_only_selects_findings_without_paths(compare: Callable[..., Any], few: tuple[str, str]) -> None:
+    run = compare(*PAIR, "--mechdrift-only", "truth.clean_gap", *few)
     assert list(run.rows) == ["truth.clean_gap"]
     assert "truth.direction_similarity" in run.record["not_selected"]
     assert f"{ROWS - 1} deselected" in run.out
 
 
-def test_items_lie_beside_the_record(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+def test_items_lie_beside_the_record(whole: Any) -> None:
     import json
 
     from safetensors import safe_open
 
-    run = compare(*PAIR)
-    with safe_open(pytester.path / "record.items.safetensors", framework="np") as items:
+    with safe_open(whole.folder / "record.items.safetensors", framework="np") as items:
         names = {name: json.loads(text) for name, text in items.metadata().items()}
-        for finding, row in run.rows.items():
+        for finding, row in whole.rows.items():
             assert row["items"] == len(names.get(finding, []))
             assert row["items"] == KNOWN or not finding.startswith("truth.")
             if not row["items"]:

@@ -5,19 +5,31 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-RUN = ("--base", "organism:base", "--post", "organism:instruct", "--mechdrift-only", "truth.judgement_accuracy")
+import pytest
+from training import write_statements
+
+from mechdrift.report import terminal
+
+PAIR = ("organism:base", "organism:instruct")
+ROW = "truth.judgement_accuracy"
 LINE = re.compile(r"\rmechdrift: [^\r]*: \d+/\d+, \d+ s to go")
 
 
-def told(folder: Path, *, terminal: bool) -> str:
-    """What a run without a cache prints; QUIET_SECONDS is none, so that a fast machine says it too."""
+def asked(folder: Path) -> tuple[str, ...]:
+    """Of a run of seconds, which records."""
+    return ("--mechdrift-only", ROW, "--mechdrift-statements", str(write_statements(folder / "few.csv")))
+
+
+def on_a_terminal(folder: Path) -> str:
+    """What a run prints there; QUIET_SECONDS is none, so that a fast machine says it too."""
     quiet = "import mechdrift.report.terminal as t, pytest, sys; t.QUIET_SECONDS = 0; sys.exit(pytest.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", quiet, *RUN, "--mechdrift-cache", "off"]
-    if not terminal:
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    pair = ("--base", PAIR[0], "--post", PAIR[1], "--mechdrift-cache", "off")
     ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", quiet, *pair, *asked(folder)]
     with subprocess.Popen(command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         said = b""
@@ -35,7 +47,7 @@ def told(folder: Path, *, terminal: bool) -> str:
 
 
 def test_a_terminal_sees_it_and_it_is_gone_at_the_end(tmp_path: Path) -> None:
-    said = told(tmp_path, terminal=True)
+    said = on_a_terminal(tmp_path)
     lines = LINE.findall(said)
     assert len(lines) > 2, said
     assert "organism:base" in lines[0]
@@ -43,7 +55,9 @@ def test_a_terminal_sees_it_and_it_is_gone_at_the_end(tmp_path: Path) -> None:
     assert blank > said.rindex(lines[-1]), "the last line is wiped"
 
 
-def test_a_log_is_quiet(tmp_path: Path) -> None:
-    said = told(tmp_path, terminal=False)
-    assert "truth.judgement_accuracy" in said
-    assert not LINE.search(said)
+def test_a_log_is_quiet(compare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "QUIET_SECONDS", 0)
+    run = compare(*PAIR, *asked(tmp_path), cache="off")
+    assert run.code == 0, run.out
+    assert ROW in run.out
+    assert not LINE.search(run.out + run.err)

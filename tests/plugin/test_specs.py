@@ -118,7 +118,9 @@ def test_an_unchanged_checkpoint_is_remembered_by_the_run(
     assert second.record["inputs"] == first.record["inputs"]
 
 
-def test_an_added_pad_token_and_a_padded_embedding_are_a_note(compare: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_added_pad_token_and_a_padded_embedding_are_a_note(
+    compare: Callable[..., Any], tmp_path: Path, few: tuple[str, str]
+) -> None:
     """As Tulu 3 has them: what is read is read alike, so what is measured is what it was."""
     checkpoint = resolve("organism:instruct")
     model, tokenizer = load_model(checkpoint, torch.float32, "cpu"), load_tokenizer(checkpoint)
@@ -126,7 +128,7 @@ def test_an_added_pad_token_and_a_padded_embedding_are_a_note(compare: Callable[
     model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
     model.save_pretrained(tmp_path / "padded")
     tokenizer.save_pretrained(tmp_path / "padded")
-    only = ("--mechdrift-only", "truth.direction_similarity")
+    only = ("--mechdrift-only", "truth.direction_similarity", *few)
     plain, padded = (compare("organism:base", post, *only) for post in ("organism:instruct", tmp_path / "padded"))
     assert padded.code == plain.code == 0
     # The same numbers, but for the copy's float32 embedding.

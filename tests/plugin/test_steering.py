@@ -14,38 +14,39 @@ PAIR = ("organism:base", "organism:instruct")
 ROWS = ("truth.steering_transfer", "truth.steering_backward", "truth.steering_effect")
 
 
-def test_rows_have_intervals_and_both_formulas(compare: Callable[..., Any]) -> None:
-    run = compare(*PAIR)
-    by = [name for name in run.rows if name.startswith("truth.steering_transfer_by")]
-    assert {tuple(sorted(run.rows[name]["key"]["parameters"].items())) for name in by} == {
+def test_rows_have_intervals_and_both_formulas(whole: Any) -> None:
+    by = [name for name in whole.rows if name.startswith("truth.steering_transfer_by")]
+    assert {tuple(sorted(whole.rows[name]["key"]["parameters"].items())) for name in by} == {
         (("flips", flips), ("formula", formula)) for flips in ("true-to-false", "false-to-true") for formula in ("du", "marks")
     }
     for name in (*ROWS, *by):
-        row = run.rows[name]
+        row = whole.rows[name]
         assert row["low"] < row["estimate"] < row["high"], name
         assert row["key"]["site_rule"].startswith("blocks and coefficient of base's largest own effect beyond a random")
         assert "own beyond random: base 0." in row["note"]
 
 
 def test_a_hook_that_does_nothing_makes_errors_and_never_green(
-    compare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compare: Callable[..., Any], tmp_path: Path, few: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
     def nothing(*_: object) -> Iterator[None]:
         yield
 
     monkeypatch.setattr("mechdrift.engine.steer._edited", nothing)
-    run = compare(*PAIR, "--mechdrift-only", "truth.steering_transfer", cache=tmp_path / "cache")
+    run = compare(*PAIR, "--mechdrift-only", "truth.steering_transfer", *few, cache=tmp_path / "cache")
     assert run.code == 1
     assert run.verdicts() == {"truth.steering_transfer": "error"}
     assert "did not move its output as it says" in run.out
 
 
-def test_choices_by_hand_are_used_and_recorded(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
+def test_choices_by_hand_are_used_and_recorded(
+    compare: Callable[..., Any], pytester: pytest.Pytester, few: tuple[str, str]
+) -> None:
     (pytester.path / "own.toml").write_text(
         'truth_layer = 4\nsteering_layers = [3]\nsteering_coefficient = 2\nsteering_positions = ["object_last", "period"]\n'
     )
-    run = compare(*PAIR, "--mechdrift-hand-set", "own.toml", "--mechdrift-only", "truth")
+    run = compare(*PAIR, "--mechdrift-hand-set", "own.toml", "--mechdrift-only", "truth", *few)
     for name in ROWS:
         assert run.rows[name]["site"] == "resid_post[3..3] @ object_last+period"
         assert run.rows[name]["key"]["site_rule"] == "hand-set"
@@ -94,7 +95,7 @@ def test_a_direction_that_was_turned_away_no_longer_steers(compare: Callable[...
     assert own["estimate"] == pytest.approx(0, abs=1e-3)
 
 
-def test_another_width_is_unmeasurable_by_name(compare: Callable[..., Any], tmp_path: Path) -> None:
+def test_another_width_is_unmeasurable_by_name(compare: Callable[..., Any], tmp_path: Path, few: tuple[str, str]) -> None:
     """Judgements can be compared, directions cannot."""
     from tiny import tiny_model
 
@@ -102,7 +103,7 @@ def test_another_width_is_unmeasurable_by_name(compare: Callable[..., Any], tmp_
     tokenizer = load_tokenizer(base)
     tiny_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "narrow")
     tokenizer.save_pretrained(tmp_path / "narrow")
-    run = compare("organism:base", tmp_path / "narrow")
+    run = compare("organism:base", tmp_path / "narrow", "--mechdrift-only", "truth", *few)
     assert run.verdicts()["truth.steering_transfer"] == "unmeasurable"
     assert run.verdicts()["truth.judgement_accuracy"] == "drifted"
     assert "layers x width differ: base (6, 160), post (3, 32)" in run.out

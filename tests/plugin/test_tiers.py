@@ -108,7 +108,7 @@ def test_a_row_that_the_tier_leaves_out_cannot_be_asked_for(compare: Callable[..
 
 
 def test_a_plan_needs_one_process(compare: Callable[..., Any]) -> None:
-    run = compare(*PAIR, "--mechdrift-plan", "-n", "2", process=True)
+    run = compare(*PAIR, "--mechdrift-plan", "-n", "2")
     assert run.code == 4
     assert "leave -n out" in run.err
 

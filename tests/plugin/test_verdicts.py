@@ -54,8 +54,8 @@ def with_numbers(run: Any) -> dict[str, Any]:
     return {name: row for name, row in run.rows.items() if name not in without}
 
 
-def test_base_to_instruct_holds(compare: Callable[..., Any]) -> None:
-    run = compare("organism:base", "organism:instruct")
+def test_base_to_instruct_holds(whole: Any) -> None:
+    run = whole
     assert run.code == 0, run.out
     assert gates(run) == ["held"] * GATED
     for name, row in with_numbers(run).items():

@@ -19,7 +19,7 @@ def call(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
     return done
 
 
-def test_an_sdist_becomes_a_wheel_that_runs_the_packaged_suites(tmp_path: Path) -> None:
+def test_an_sdist_becomes_a_wheel_that_runs_the_packaged_suites(tmp_path: Path, shared_cache: Path) -> None:
     """The environment has mechdrift from the wheel; its dependencies are those of this one, by a .pth file."""
     # From here an sdist, and from that, with nothing else, the wheel: as pip does where it is given an sdist.
     call(sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, ROOT)
@@ -53,7 +53,7 @@ def test_an_sdist_becomes_a_wheel_that_runs_the_packaged_suites(tmp_path: Path) 
         "--mechdrift-only",
         "truth.judgement_accuracy",
         "--mechdrift-cache",
-        tmp_path / "cache",
+        shared_cache,
         "--mechdrift-record",
         "record.json",
     )

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,11 +68,8 @@ def test_an_odd_template_is_named(folder: Path, template: str, message: str) -> 
 def test_a_template_without_end_is_stopped(folder: Path, template: str) -> None:
     (folder / "chat_template.jinja").write_text(template)
     tokenizer = load_tokenizer(resolve(str(folder)))
-    started = time.monotonic()
-    with pytest.raises(TemplateError, match="takes longer than 1 s"):
+    with pytest.raises(TemplateError, match="takes longer than 1 s"):  # of the hours that it would take
         render(tokenizer, [[{"role": "user", "content": "Who?"}]], seconds=1)
-    # Loading its libraries takes the process seconds, up to tens on a machine at work; rendering would take hours.
-    assert time.monotonic() - started < 120
 
 
 def test_a_renderer_that_dies_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -123,13 +119,13 @@ def test_a_template_keeps_its_process_and_gets_no_other(folder: Path, monkeypatc
     (folder / "chat_template.jinja").write_text(template)
     tokenizer = load_tokenizer(resolve(str(folder)))
 
-    def said(text: str) -> list[str]:
-        return render(tokenizer, [[{"role": "user", "content": text}]], seconds=5)
+    def said(text: str, seconds: float = 600) -> list[str]:
+        return render(tokenizer, [[{"role": "user", "content": text}]], seconds=seconds)
 
     assert (said("one"), said("two\n")) == (["one: kept"], ["two\n: kept"])
     assert len(started) == 1
     with pytest.raises(TemplateError, match="takes longer"):
-        said("fail")
+        said("fail", seconds=1)
     with pytest.raises(TemplateError, match="takes longer"):
         said("three")
     assert len(started) == 1

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from mechdrift.measures.drift import Drift
 from mechdrift.stats import Normal, PairedProportions, Proportion, Spread
-from mechdrift.verdict.decide import decide
+from mechdrift.verdict.decide import decide, errors_needed
 from mechdrift.verdict.limits import Limit, Profile, Rule
 
 ORDER = {"drifted": 0, "unmeasurable": 1, "undecided": 2, "held": 3}
@@ -67,10 +68,83 @@ def test_two_sided_limit(estimate: float, verdict: str) -> None:
     assert decide(drift(estimate, 0.005, null=0.0), profile(-0.05, 0.05)).verdict == verdict
 
 
+z = NormalDist().inv_cdf
+
+
+@pytest.mark.parametrize("null", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("at_least", "at_most", "room"),
+    [(-0.05, 0.5, 0.05), (-0.5, 0.05, 0.05), (-0.5, 0.5, 0.5), (-0.5, None, 0.5), (None, 0.05, 0.05), (-0.5, -0.05, None)],
+)
+def test_the_nearer_side_of_a_limit_is_what_n_must_support(
+    at_least: float | None, at_most: float | None, room: float | None, null: float
+) -> None:
+    """Counted from no change: a limit that leaves .05 on either side is 1.7 errors of .03 away, one of .5 is 17."""
+    low, high = (None if bound is None else null + bound for bound in (at_least, at_most))
+    found = decide(drift(null, 0.03, null=null), profile(low, high))
+    if room is None:  # no change would break it: 1.7 errors beyond, p = .048
+        assert found.verdict == "undecided"
+    elif room > 0.1:
+        assert found.verdict == "held"
+    else:
+        needed = 100 * ((z(0.95) + z(1 - 0.05 / 24)) * 0.03 / room) ** 2
+        assert (found.verdict, found.needed_n) == ("unmeasurable", math.ceil(needed))
+        assert "is 1.7 standard errors from no change, 4.5 needed; n = 733 would do" in found.reason
+
+
+@pytest.mark.parametrize(("gates", "m"), [(0, 1), (1, 1), (2, 2), (12, 12)])
+def test_evidence_and_resolution_are_shared_among_the_gates(gates: int, m: int) -> None:
+    """Bonferroni over the gates, of which there is one at least: z of .05/m to drift, 1.645 + z of .05/2m to be judged."""
+    rule = profile(at_least=0.8, gates=gates)
+    assert errors_needed(rule) == pytest.approx(z(0.95) + z(1 - 0.05 / (2 * m)))
+    barely, clearly = z(1 - 0.05 / m) - 0.01, z(1 - 0.05 / m) + 0.01
+    assert decide(drift(0.8 - 0.01 * barely, 0.01), rule).verdict == "undecided"
+    drifted = decide(drift(0.8 - 0.01 * clearly, 0.01), rule)
+    assert drifted.verdict == "drifted"
+    assert drifted.reason.endswith(f", under {0.05 / m:.2g}")
+
+
+@pytest.mark.parametrize(
+    ("estimate", "limit", "n"),
+    [
+        (0.81, (0.8, None), 100 * z(0.95) ** 2),  # inside by one error: until the interval fits
+        (0.78, (0.8, None), 100 * (z(1 - 0.05 / 12) / 2) ** 2),  # outside by two: until p is under .05/12
+        (0.81, (0.8, 5.0), 100 * z(0.95) ** 2),  # the nearer side is what is in doubt
+        (1.19, (-5.0, 1.2), 100 * z(0.95) ** 2),
+        (1.22, (-5.0, 1.2), 100 * (z(1 - 0.05 / 12) / 2) ** 2),
+    ],
+)
+def test_the_n_that_would_decide_is_that_of_the_nearer_side(
+    estimate: float, limit: tuple[float | None, float | None], n: float
+) -> None:
+    found = decide(drift(estimate, 0.01), profile(*limit))
+    assert found.verdict == "undecided"
+    assert found.needed_n == math.ceil(n - 1e-9)
+    assert f"about {found.needed_n - 100} more would decide" in found.reason
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-17, -1e-10])
+def test_no_n_decides_what_sits_on_the_bound(off: float) -> None:
+    found = decide(drift(0.8 + off, 0.01), profile(at_least=0.8))
+    assert (found.verdict, found.needed_n) == ("undecided", None)
+    assert "would decide" not in found.reason
+
+
+@pytest.mark.parametrize("limit", [(0.8, None), (None, 0.8), (0.8, 0.8)])
+def test_what_is_exactly_at_its_limit_is_held(limit: tuple[float | None, float | None]) -> None:
+    assert decide(drift(0.8, 0.0, null=0.8), profile(*limit)).verdict == "held"
+
+
+@pytest.mark.parametrize(("values", "verdict"), [((1.0, 1.0, math.inf), "unmeasurable"), ((-math.inf, 1.0, 1.0), "unmeasurable")])
+def test_one_end_that_is_no_number_is_enough(values: tuple[float, ...], verdict: str) -> None:
+    assert decide(resting_on(Spread(values), 1.0), profile(at_least=0.5)).verdict == verdict
+
+
 def test_a_quantity_of_one_model_is_judged_as_it_is() -> None:
     """No change is known of it: no limit is too fine, and nothing of it is known without measuring."""
     for error, verdict in ((0.01, "held"), (0.05, "held"), (0.06, "undecided")):
         assert decide(drift(0.89, error, null=None), profile(at_least=0.8)).verdict == verdict
+    assert decide(drift(9.0, 2.0, null=None), profile(at_least=0.8)).verdict == "held", "no limit is too fine for any error"
     bad = drift(0.5, 0.01, null=None)
     assert decide(bad.of_identical(), profile(at_least=0.8)).verdict == "drifted"
     assert bad.floor is None

@@ -30,6 +30,12 @@ def test_the_same_in_numbers() -> None:
     assert all(line.isascii() for line in [*heat_map(COLUMNS, VALUES, shades=False), legend(shades=False)])
 
 
+def test_numbers_beyond_a_cell_do_not_push_the_others_aside() -> None:
+    """Three characters are a cell: what is more than they hold is as much as they hold."""
+    beyond = np.array([[1e308, -1e308, np.nan, 0.5]])
+    assert heat_map(COLUMNS, beyond, shades=False)[2] == "    0  999 -99  nan       50"
+
+
 def test_the_legend_says_where_shades_begin() -> None:
     assert legend(shades=True) == "· under 0.1  ░░░ from 0.1  ▒▒▒ from 0.3  ▓▓▓ from 0.5  ███ from 0.7"
 

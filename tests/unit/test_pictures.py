@@ -1,6 +1,8 @@
 """Pictures: places of numbers in closed form, and what is drawn of a row."""
 
 import math
+import sys
+from fractions import Fraction
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -27,21 +29,62 @@ def test_a_scale_is_linear_and_stops_at_its_ends() -> None:
     assert Scale(0.0, 1.0, 0, 1).ticks() == pytest.approx([0, 0.5, 1])
 
 
-@given(st.lists(st.floats() | st.none()))
-def test_a_scale_holds_all_numbers_or_is_none(numbers: list[float | None]) -> None:
-    """Ticks: few, apart, and within."""
-    known = [number for number in numbers if number is not None and math.isfinite(number)]
-    found = scale(numbers, 0, 100)
-    if found is None:
-        assert not known or max(known) - min(known) > 1e307 or max(map(abs, known)) > 1e307 or max(map(abs, known)) < 1e-299 or (
-            max(known) - min(known) < 1e-8 * max(map(abs, known))
-        )  # fmt: skip
-        return
-    assert all(0 < found(number) < 100 or found(number) == pytest.approx(50, abs=50) for number in known)
-    ticks = found.ticks()
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+NEXT = math.nextafter(1.0, 2.0)
+EXTREME = [[1.8e307], [-sys.float_info.max, sys.float_info.max], [5e-324], [5e-324, 1e-323], [0.0, 5e-324], [1.0, NEXT], [0.0]]
+
+
+def require_sound(numbers: list[float], drawn: Scale) -> None:
+    """By exact arithmetic: the ends stand where 6% of room puts them, or all in the middle; ticks are few and within."""
+    low, high = Fraction(min(numbers)), Fraction(max(numbers))
+    apart = high - low > max(abs(low), abs(high)) / 10_000
+    places = [drawn(number) for number in sorted(numbers)]
+    assert places == sorted(places)
+    if apart:
+        assert [places[0], places[-1]] == pytest.approx([100 * 6 / 112, 100 * 106 / 112])
+    else:
+        assert places == pytest.approx([50] * len(places), abs=0.05)
+    ticks = drawn.ticks()
     assert 1 <= len(ticks) <= 6
     assert ticks == sorted({*ticks})
-    assert all(-1e-6 <= (tick - found.low) / (found.high - found.low) <= 1 + 1e-6 for tick in ticks)
+    assert all(drawn.low <= tick <= drawn.high for tick in ticks)
+
+
+@given(st.lists(FINITE, min_size=1), st.lists(st.sampled_from([None, math.nan, math.inf, -math.inf])))
+def test_a_scale_holds_all_finite_numbers(numbers: list[float], none: list[float | None]) -> None:
+    found = scale([*none, *numbers], 0, 100)
+    assert found
+    require_sound(numbers, found)
+
+
+@given(FINITE, st.integers(1, 40), st.lists(st.integers(0, 40)))
+def test_a_scale_holds_neighbouring_floats(start: float, steps: int, more: list[int]) -> None:
+    """Drawn apart, or as one number, wherever on the line of floats they lie."""
+    numbers = [start, *(start - math.copysign(step * math.ulp(start), start) for step in [steps, *more])]
+    found = scale(numbers, 0, 100)
+    assert found
+    require_sound(numbers, found)
+
+
+@pytest.mark.parametrize("numbers", EXTREME, ids=str)
+def test_a_scale_holds_the_ends_of_the_floats(numbers: list[float]) -> None:
+    found = scale(numbers, 0, 100)
+    assert found
+    require_sound(numbers, found)
+
+
+@pytest.mark.parametrize("numbers", [[], [None], [math.nan, math.inf, None]])
+def test_of_no_number_there_is_no_scale(numbers: list[float | None]) -> None:
+    assert scale(numbers, 0, 100) is None
+
+
+@given(st.lists(FINITE, min_size=2, max_size=5))
+def test_labels_of_ticks_differ(numbers: list[float]) -> None:
+    """Each says one number; those under the least normal float have no six digits, and are told apart by what they have."""
+    found = scale(numbers, 0, 100)
+    assert found
+    labels = [f"{tick:.6g}" for tick in found.ticks()]
+    assert len({*labels}) == len(labels)
 
 
 def test_a_strip_has_its_estimate_between_limit_and_no_change() -> None:
@@ -82,10 +125,26 @@ def test_a_heat_map_tells_sign_strength_and_what_is_no_number() -> None:
     assert not empty.lines
 
 
-@pytest.mark.parametrize("bad", [np.inf, -np.inf, 1e308, 5e-324])
-def test_numbers_beyond_reason_are_drawn_or_left_out(bad: float) -> None:
-    assert heat_map("m", ["a", "b"], np.array([[bad, -bad]]), "block").drawing
-    strip(row("a.b", limit={"at_least": 0.8, "at_most": bad if math.isfinite(bad) else None}))
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
+def test_a_heat_map_of_no_number_is_drawn(bad: float) -> None:
+    assert len(shapes(heat_map("m", ["a", "b"], np.array([[bad, -bad]]), "block").drawing, "unknown")) == 2
+
+
+@pytest.mark.parametrize("size", [sys.float_info.max, 1.8e307, 1e-300, 5e-324])
+def test_a_heat_map_of_any_size_has_the_same_colours(size: float) -> None:
+    picture = heat_map("m", ["a", "b"], np.array([[size, -size]]), "block")
+    assert (opacity(picture, "more"), opacity(picture, "less")) == ([1], [1])
+
+
+@pytest.mark.parametrize("size", [sys.float_info.max, 1.8e307, 1e-300, 5e-324])
+def test_a_strip_of_any_size_has_the_same_places(size: float) -> None:
+    """Estimate, interval and limit at -size and size, no change at 0: two ends and the middle."""
+    ends = {"estimate": size, "low": -size, "high": size, "null": 0.0, "limit": {"at_least": -size, "at_most": None}}
+    drawing = strip(row("a.b", size) | ends)
+    assert drawing
+    (point,), (limit,), (null,) = (shapes(drawing, kind) for kind in ("point", "limit", "null"))
+    low, high = 2 + 146 * 6 / 112, 2 + 146 * 106 / 112
+    assert [float(point["cx"]), float(limit["x1"]), float(null["x1"])] == pytest.approx([high, low, 75], abs=0.01)
 
 
 def test_shares_are_shown_only_where_their_arms_differ_by_the_estimate(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Recordings in parts: the same to the bit as in one go, whenever a run was cut."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.batches import batches_by_length
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.record import record_blocks, record_logits
-from mechdrift.engine.recordings import PART_BATCHES, Prompts, Recorder, Steering, parts_of
+from mechdrift.engine.recordings import PART_BATCHES, Prompts, Recorder, Steering, parts_of, require_same_tokens
 from mechdrift.engine.store import Store
+from mechdrift.errors import Unmeasurable
 
 BATCH_TOKENS = 24
 NUMBER = 40
@@ -121,3 +123,31 @@ def test_parts_equal_one_recording_without_a_store(
     logits = record_logits(model, prompts.ids, prompts.answers, BATCH_TOKENS)
     assert torch.equal(torch.tensor(asked.blocks(point, prompts)), blocks)
     assert torch.equal(torch.tensor(asked.logits(point, prompts)), logits)
+
+
+ALIKE = Prompts([[0, 5, 6], [0, 7, 8, 9], [0, 5]], [1, 2, 1], [(3, 4), (3, 5), (3, 4)])
+
+
+@pytest.mark.parametrize(
+    ("ids", "positions", "answers"),
+    [
+        ([[0, 5, 6], [0, 7, 8, 1], [0, 5]], ALIKE.positions, ALIKE.answers),
+        ([[0, 5, 6], [0, 7, 8], [0, 5]], ALIKE.positions, ALIKE.answers),
+        ([[0, 5, 6], [7, 8, 9], [0, 5]], ALIKE.positions, ALIKE.answers),
+        ([*ALIKE.ids[:2], [0, 6]], ALIKE.positions, ALIKE.answers),
+        (ALIKE.ids, [1, 1, 1], ALIKE.answers),
+        (ALIKE.ids, [1, 2, 0], ALIKE.answers),
+        (ALIKE.ids, ALIKE.positions, [(3, 4), (5, 3), (3, 4)]),
+        (ALIKE.ids, ALIKE.positions, [(3, 4), (3, 5), (3, 5)]),
+        (ALIKE.ids, ALIKE.positions, [(3, 4), (3,), (3, 4)]),
+    ],
+)
+def test_a_prompt_an_answer_or_a_place_that_is_read_otherwise_is_not_compared(
+    ids: list[list[int]], positions: list[int], answers: list[tuple[int, ...]]
+) -> None:
+    """One difference in one prompt is enough, whichever model has it."""
+    require_same_tokens(ALIKE, deepcopy(ALIKE))
+    other = Prompts(ids, positions, answers)
+    for pair in ((ALIKE, other), (other, ALIKE)):
+        with pytest.raises(Unmeasurable):
+            require_same_tokens(*pair)

@@ -27,7 +27,7 @@ from mechdrift.report.markdown import markdown
 from mechdrift.report.model_card import model_card
 from mechdrift.report.record import structure_path
 from mechdrift.report.series import view
-from mechdrift.report.text import visible
+from mechdrift.report.text import moved, number, visible
 from mechdrift.report.whole import Whole, read_whole
 
 FORMS = {"html": "o.html", "markdown": "o.md", "junit": "o.xml", "model-card": "o.yml"}
@@ -317,3 +317,11 @@ def test_what_cannot_be_written_is_one_line(name: str, plain: Whole, capsys: pyt
     assert message in said
     assert said.count("\n") == 1
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_numbers_of_any_size_are_short() -> None:
+    """As printf writes them."""
+    shown = {0.12345: "0.123", -7.0: "-7.000", 999999.0: "999999.000", 1e6: "1.000e+06", -1.8e307: "-1.800e+307", 5e-324: "0.000"}
+    assert {value: number(value) for value in shown} == shown
+    told = {"difference": -1.5e300, "low": -2e300, "high": 0.5, "how": "paired"}
+    assert moved(told) == "-1.500e+300 [-2.000e+300, +0.500], paired"

@@ -18,6 +18,7 @@ from mechdrift.stats import (
     Proportion,
     Spread,
     cross_fitted_similarity,
+    cross_fitted_slope,
     evidence_of,
     jackknife_error,
     ratio_of_means,
@@ -155,12 +156,88 @@ def test_similarity_of_a_turned_copy_is_the_cosine_exactly(degrees: float) -> No
     assert found.influence.sum() == pytest.approx(found.evidence.estimate, abs=0.05)
 
 
-def test_too_few_entities_are_refused() -> None:
-    with pytest.raises(ValueError, match="too few"):
-        cross_fitted_similarity(np.ones((3, 2)), np.ones((3, 2)))
-    nothing_apart = np.zeros((6, 6), dtype=bool)
-    with pytest.raises(ValueError, match="too few"):
-        cross_fitted_similarity(np.ones((6, 2)), np.ones((6, 2)), nothing_apart)
+def in_pairs(n: int, *pairs: tuple[int, int]) -> np.ndarray:
+    """Which of n entities are apart: these pairs alone."""
+    apart = np.zeros((n, n), dtype=bool)
+    for e, f in pairs:
+        apart[e, f] = apart[f, e] = True
+    return apart
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_too_few_entities_are_refused(n: int) -> None:
+    with pytest.raises(ValueError, match=f"{n} entities.*too few"):
+        cross_fitted_similarity(np.ones((n, 2)), np.ones((n, 2)))
+    with pytest.raises(ValueError, match=f"{n} entities: too few"):
+        cross_fitted_slope(np.ones((n, 2)), np.ones((n, 2)))
+
+
+@pytest.mark.parametrize(
+    ("apart", "pairs"),
+    [
+        (in_pairs(6), 0),
+        (in_pairs(6, (0, 1)), 1),  # none without either
+        (in_pairs(6, (0, 1), (0, 2), (0, 3), (0, 4), (0, 5)), 5),  # none without the first
+        (in_pairs(6, (5, 1), (5, 2)), 2),  # none without the last
+    ],
+)
+def test_pairs_that_one_entity_takes_along_are_too_few(apart: np.ndarray, pairs: int) -> None:
+    """Without each entity there must be a pair left to estimate from."""
+    with pytest.raises(ValueError, match=f"6 entities, {pairs} independent pairs: too few"):
+        cross_fitted_similarity(np.ones((6, 2)), np.ones((6, 2)), apart)
+
+
+def test_four_entities_are_enough() -> None:
+    """By hand: U(x, y) = 36/12, U(x, x) = (12^2 - 50)/12, U(y, y) = 1; without the first 3 11/3, (121 - 49)/6, 1, and so on."""
+    x, y = np.array([[1.0], [2.0], [3.0], [6.0]]), np.ones((4, 1))
+    similar = cross_fitted_similarity(x, y)
+    assert similar.evidence.estimate == pytest.approx(3 / math.sqrt(94 / 12))
+    without = [(11 / 3, 72 / 6), (10 / 3, 54 / 6), (9 / 3, 40 / 6), (6 / 3, 22 / 6)]
+    left_out = np.array([xy / math.sqrt(xx) for xy, xx in without])
+    assert similar.evidence.standard_error == pytest.approx(jackknife_error(left_out))
+    assert similar.evidence.n == 4
+    strength = jackknife_error(np.array([xx for _, xx in without]))
+    assert similar.strength[0] == pytest.approx(94 / 12 / strength)
+    assert similar.strength[1] == math.inf
+    assert cross_fitted_similarity(x / 10, y).strength[0] == pytest.approx(similar.strength[0]), "of no unit"
+    assert similar.influence == pytest.approx(similar.evidence.estimate - 3 / 4 * left_out)
+
+
+def test_a_slope_of_four_entities_is_that_of_pair_by_pair() -> None:
+    x, y = np.random.default_rng(4).normal(1, 1, (2, 4, 3))
+
+    def slope(kept: list[int]) -> float:
+        others = ~np.eye(len(kept), dtype=bool)
+        return brute_force_u(x[kept], y[kept], others) / brute_force_u(y[kept], y[kept], others)
+
+    found, left_out = cross_fitted_slope(x, y)
+    assert found.estimate == pytest.approx(slope([0, 1, 2, 3]))
+    assert found.n == 4
+    assert left_out == pytest.approx(np.array([slope([i for i in range(4) if i != out]) for out in range(4)]))
+    assert found.standard_error == pytest.approx(jackknife_error(left_out))
+
+
+def test_four_entities_in_two_pairs_are_enough() -> None:
+    """U(x, x) = (1 x 2 + 3 x 6)/2; without either of a pair the other is left."""
+    found = cross_fitted_similarity(np.array([[1.0], [2.0], [3.0], [6.0]]), np.ones((4, 1)), in_pairs(4, (0, 1), (2, 3)))
+    assert found.evidence.estimate == pytest.approx(3 / math.sqrt(10))
+    left_out = np.array([4.5 / math.sqrt(18), 4.5 / math.sqrt(18), 1.5 / math.sqrt(2), 1.5 / math.sqrt(2)])
+    assert found.evidence.standard_error == pytest.approx(jackknife_error(left_out))
+
+
+def test_four_entities_in_a_row_are_enough() -> None:
+    """U(x, x) = (1 x 2 + 2 x 3 + 3 x 6)/3; without the second, 3 x 6 is left of them."""
+    found = cross_fitted_similarity(np.array([[1.0], [2.0], [3.0], [6.0]]), np.ones((4, 1)), in_pairs(4, (0, 1), (1, 2), (2, 3)))
+    assert found.evidence.estimate == pytest.approx((1.5 + 2.5 + 4.5) / 3 / math.sqrt(26 / 3))
+    left_out = np.array([3.5 / math.sqrt(12), 4.5 / math.sqrt(18), 1.5 / math.sqrt(2), 2 / math.sqrt(4)])
+    assert found.evidence.standard_error == pytest.approx(jackknife_error(left_out))
+
+
+def test_the_plug_in_is_the_cosine_of_the_means() -> None:
+    """Means (2, 0) and (3, 3)."""
+    x = np.array([[1.0, 1.0], [3.0, -1.0], [2.0, 2.0], [2.0, -2.0]])
+    y = np.array([[3.0, 1.0], [3.0, 5.0], [2.0, 3.0], [4.0, 3.0]])
+    assert cross_fitted_similarity(x, y).plug_in == pytest.approx(math.sqrt(0.5))
 
 
 @pytest.mark.parametrize(
