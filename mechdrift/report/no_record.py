@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mechdrift.report.record import SCHEMA
-from mechdrift.report.whole import Whole
+from mechdrift.report.whole import OLDER_PARTS, Whole
 from mechdrift.verdict.run_verdict import NOTHING_GATED, RunVerdict
 
 VERDICT_FILE = "verdict.json"
@@ -45,7 +45,7 @@ def hole(
     inputs = {"base": {"spec": base, "digests": {}}, "post": {"spec": post, "digests": {}}, "identical": False}
     told = {
         "schema": SCHEMA,
-        "inputs": inputs | {"stages": [], "posts": [], "same_files": []},
+        "inputs": OLDER_PARTS["inputs"] | inputs,
         "settings": settings,
         "environment": {},
         "exit_code": exit_code,
