@@ -137,8 +137,8 @@ def test_tests_without_a_finding_are_asked_end_to_end_alone(
     seen = pytester.path / "seen"
     seen.mkdir()
     pytester.makepyfile(
-        test_plain="def test_plain(mechdrift_pair):\n"
-        f"    open({str(seen)!r} + '/' + mechdrift_pair.base.spec + mechdrift_pair.post.spec, 'x')\n"
+        test_plain="from pathlib import Path\n\ndef test_plain(mechdrift_pair):\n"
+        f"    Path({str(seen)!r}, mechdrift_pair.base.spec + mechdrift_pair.post.spec).touch(exist_ok=False)\n"
     )
     run = compare(BASE, INSTRUCT, *CHAIN[:2], ".", *mode)
     assert run.code == 0, run.out

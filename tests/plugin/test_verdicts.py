@@ -162,8 +162,10 @@ def test_a_base_without_the_effect_is_unmeasurable_and_not_green(compare: Callab
     assert f"n = {ALL} entities; clean gap" in run.out
 
 
-def test_another_tokenizer_is_unmeasurable_by_name(compare: Callable[..., Any], tiny_checkpoint: Callable[..., Path]) -> None:
-    run = compare("organism:base", tiny_checkpoint(), *NEEDS_BASE)
+def test_another_tokenizer_is_unmeasurable_by_name(
+    compare: Callable[..., Any], tiny_checkpoint: Callable[..., Path], few: tuple[str, str]
+) -> None:
+    run = compare("organism:base", tiny_checkpoint(), "--mechdrift-only", "truth", *few)
     assert run.code == 7
     assert {row["verdict"] for row in run.rows.values()} == {"unmeasurable"}
     assert re.search(r"token ids differ between base and post on (\d+) of \1 prompts", run.out)

@@ -15,7 +15,7 @@ from mechdrift.data.organisms.recipe.corpus import World
 from mechdrift.data.organisms.recipe.families import MEMBERS, QWEN, SEED
 from mechdrift.data.organisms.recipe.tokenizer import train_tokenizer
 from mechdrift.data.organisms.recipe.train import Batches
-from mechdrift.data.organisms.score import HELD_OUT, card_text, measured
+from mechdrift.data.organisms.score import HELD_OUT, card_text
 
 FOLDER = files("mechdrift.data") / "organisms"
 CARD = (FOLDER / "CARD.md").read_text()
@@ -25,16 +25,6 @@ MEGABYTE = 2**20
 
 def test_the_card_shows_the_stored_scores() -> None:
     assert card_text(STORED) in CARD
-
-
-@pytest.mark.parametrize("name", ["base", pytest.param("drift-refusal-ablated", marks=pytest.mark.nightly)])
-def test_the_stored_scores_are_those_of_the_stored_weights(name: str) -> None:
-    """The others are measured again by `make nightly`."""
-    found = measured(name)
-    assert found.keys() == STORED[name].keys()
-    for what, kinds in found.items():
-        # One statement of ninety may tip by rounding; layers and perplexities are averages.
-        assert kinds == pytest.approx(STORED[name][what], abs=0.012), what
 
 
 @pytest.mark.parametrize("name", shipped_names())
