@@ -98,7 +98,7 @@ def same_files_warnings(run: "ComparingRun") -> list[str]:
         parts = pair.base.digests.keys() | pair.post.digests.keys()
         unlike = sorted(part for part in parts if pair.base.digests.get(part) != pair.post.digests.get(part))
         if unlike and not {"weights", "adapter"} & {*unlike}:
-            lines.append(f"{between.earlier} and {between.later} have the same weights; only {', '.join(unlike)} differ")
+            lines.append(f"{between.earlier} and {between.later} have the same weights and differ only in: {', '.join(unlike)}")
     return lines
 
 

@@ -67,5 +67,5 @@ def test_the_same_weights_with_another_config_are_said_to_be_the_same_weights(co
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"transformers_version": "5.0.0.dev0"}))
     run = compare(BASE, copy, "test_own.py")
-    assert run.record["run"]["warnings"] == ["base and post have the same weights; only config differ"]
+    assert run.record["run"]["warnings"] == ["base and post have the same weights and differ only in: config"]
     assert run.record["outcome"]["verdict"] == "held"
