@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.claims import refuse_impossible_rank
-from mechdrift.checkpoints.lfs import refuse_pointers, small_files
+from mechdrift.checkpoints.lfs import refuse_pointers
+from mechdrift.checkpoints.parts import small_files
 from mechdrift.checkpoints.shards import check_shard, read_header
 from mechdrift.checkpoints.untrusted import read_json
 from mechdrift.errors import InputError, is_out_of_memory

@@ -6,8 +6,6 @@ from pathlib import Path
 from mechdrift.errors import InputError
 
 FIRST_LINE = b"version https://git-lfs.github.com/spec/"
-# What a checkpoint's small files end in: of a pickle or an image beside them nobody needs the content.
-SMALL = (".jinja", ".json", ".model", ".txt")
 
 
 def refuse_pointers(spec: str, paths: Iterable[Path]) -> None:
@@ -25,8 +23,3 @@ def is_pointer(path: Path) -> bool:
     """Whether a file is a Git LFS pointer. Reads its first bytes."""
     with path.open("rb") as handle:
         return handle.read(len(FIRST_LINE)) == FIRST_LINE
-
-
-def small_files(folder: Path) -> list[Path]:
-    """A folder's config, tokenizer, template and index files, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix in SMALL)

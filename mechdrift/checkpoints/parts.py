@@ -44,6 +44,11 @@ def part_files(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
+def small_files(folder: Path) -> list[Path]:
+    """All of them."""
+    return [path for paths in part_files(folder).values() for path in paths]
+
+
 def copy_parts(source: Path, target: Path, but: tuple[str, ...] = ()) -> None:
     """Copy every part's files, byte for byte, in the same places. Raises OSError."""
     import shutil

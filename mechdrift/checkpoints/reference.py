@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 from mechdrift.checkpoints.adapters import refuse_adapter
 from mechdrift.checkpoints.hub import SPEC, Hub
 from mechdrift.checkpoints.index import check_index
-from mechdrift.checkpoints.lfs import refuse_pointers, small_files
+from mechdrift.checkpoints.lfs import refuse_pointers
+from mechdrift.checkpoints.parts import small_files
 from mechdrift.checkpoints.shards import SINGLE, check_shard, weight_files
 from mechdrift.checkpoints.trained import refuse_root, refuse_unmerged
 from mechdrift.checkpoints.untrusted import read_json, refuse_what_points_elsewhere

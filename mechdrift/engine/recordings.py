@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +27,7 @@ from mechdrift.engine.selfcheck import check_adding, prefix_gap, sharing_gap, to
 from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Part, Store
+from mechdrift.engine.versions import versions_for
 from mechdrift.engine.work import Work, reading
 from mechdrift.errors import Unmeasurable, is_out_of_memory
 from mechdrift.prompts.framing import ONE_TOKENIZER, what_differs
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENGINE = 2  # raise it whenever the same inputs would give other numbers
-UNPACKERS = (  # of quantised weights, as their packages are called
-    *("accelerate", "aqlm", "auto-gptq", "auto-round", "autoawq", "bitsandbytes", "compressed-tensors", "gptqmodel", "hqq"),
-    *("kernels", "optimum", "optimum-quanto", "torchao"),
-)
 PART_BATCHES = 4  # forwards between two savings: what a killed run loses at most
 
 Run = Callable[[Any, list[int], Progress | None], "Tensor"]  # a model on the prompts of these indices
@@ -369,25 +365,6 @@ class Recorder:
             "part_batches": PART_BATCHES,
             "versions": versions_for(checkpoint),
         }
-
-
-def versions_for(checkpoint: Checkpoint) -> dict[str, str]:
-    """Versions of the packages that compute with these weights: what merges an adapter or unpacks rounded weights among them."""
-    names = ["torch", "transformers"]
-    names += ["peft"] if checkpoint.adapter else []
-    names += ["gguf"] if checkpoint.gguf else []
-    names += [name for name in UNPACKERS if is_installed(name)] if checkpoint.quantised and not checkpoint.gguf else []
-    return {name: version(name) for name in names}
-
-
-@cache
-def is_installed(package: str) -> bool:
-    """Whether there is such a package here."""
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def probes(prompts: Sequence[Sequence[int]]) -> list[int]:

@@ -15,6 +15,7 @@ import torch
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine import recordings as engine
+from mechdrift.engine import versions
 from mechdrift.engine.generate import scored, vllm_generator
 from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.batched import TransformersGenerator
@@ -159,8 +160,8 @@ COMMON: dict[str, Callable[[Given], Any]] = {
     "batch_tokens": lambda given: patched(given.recorder, "batch_tokens", 2048),
     "part_batches": lambda given: patched(engine, "PART_BATCHES", 5),
     "engine": lambda given: patched(engine, "ENGINE", 99),
-    "torch": lambda given: patched(engine, "version", another_version("torch")),
-    "transformers": lambda given: patched(engine, "version", another_version("transformers")),
+    "torch": lambda given: patched(versions, "version", another_version("torch")),
+    "transformers": lambda given: patched(versions, "version", another_version("transformers")),
 }
 INSIDE = {"torch": "versions", "transformers": "versions"}
 
@@ -168,7 +169,7 @@ INSIDE = {"torch": "versions", "transformers": "versions"}
 @pytest.mark.parametrize("component", COMMON)
 @pytest.mark.parametrize("reading", READINGS)
 def test_a_component_changes_the_key_of_every_reading(given: Given, reading: str, component: str) -> None:
-    with patched(engine, "version", lambda _name: "1"):
+    with patched(versions, "version", lambda _name: "1"):
         before = keys(given, READINGS[reading])
     with COMMON[component](given):
         after = keys(given, READINGS[reading])
@@ -308,10 +309,10 @@ def test_the_engine_that_replies_is_in_their_key(given: Given, monkeypatch: pyte
 def test_what_unpacks_or_merges_weights_is_in_the_key(
     given: Given, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], package: str
 ) -> None:
-    monkeypatch.setattr(engine, "is_installed", lambda _name: True)
+    monkeypatch.setattr(versions, "is_installed", lambda _name: True)
     point = replace(given.checkpoint, **changes)
-    monkeypatch.setattr(engine, "version", lambda _name: "1")
-    before = engine.versions_for(point)
-    monkeypatch.setattr(engine, "version", another_version(package))
-    assert engine.versions_for(point) != before
-    assert package not in engine.versions_for(given.checkpoint)
+    monkeypatch.setattr(versions, "version", lambda _name: "1")
+    before = versions.versions_for(point)
+    monkeypatch.setattr(versions, "version", another_version(package))
+    assert versions.versions_for(point) != before
+    assert package not in versions.versions_for(given.checkpoint)
