@@ -34,9 +34,8 @@ def undisturbed(whole: Job) -> Ran:
     return ran
 
 
-@pytest.mark.parametrize(
-    "phase", [*(pytest.param(late, marks=pytest.mark.nightly) for late in ("keep", "write record")), "record post"]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("phase", ["keep", "write record", "record post"])
 def test_a_killed_run_is_run_again_as_if_it_had_not_been(folder: Path, whole: Job, undisturbed: Ran, phase: str) -> None:
     (moment,) = (one for one in moments(whole.noted(), len(PHASES)) if one.phase == phase)
     job = Job(folder / phase, folder / "statements.csv", folder / f"{phase}-cache")

@@ -105,6 +105,7 @@ def test_it_needs_stages(compare: Callable[..., Any]) -> None:
     assert "--mechdrift-lineage without --stage" in run.out + run.err
 
 
+@pytest.mark.nightly
 def test_the_step_at_which_it_fell_is_found_by_halving(
     tmp_path: Path, tiny_checkpoint: Callable[..., Path], shared_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

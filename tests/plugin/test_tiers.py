@@ -75,7 +75,8 @@ def test_a_plan_is_what_a_run_then_does(
     assert run.record["run"]["work"]["recorded_prompts"] == expected["all"][0]
 
 
-@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
 def test_smoke_asks_fewer_items_and_rows(compare: Callable[..., Any], workers: tuple[str, ...]) -> None:
     run = compare(*PAIR, "--mechdrift-tier", "smoke", *workers, process=bool(workers))
     asked = sum(finding.rows for finding in registered().values() if SMOKE.asks(finding.name))
