@@ -1,6 +1,7 @@
 """How a run starts: checkpoints are read through and prompts read, before any test."""
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -26,9 +27,9 @@ def refuse_settings_of_checkpoints(config: pytest.Config, settings: "Settings") 
 
     pytest looks for them in every folder that stands alone among its arguments, as after `--post `.
     """
-    ini, started = config.inipath, config.invocation_params.dir
+    ini, started = config.inipath, config.invocation_params.dir.resolve()
     for spec in (settings.base, *(spec for _, spec in (*settings.posts, *settings.stages))):
-        folder = (started / Path(spec).expanduser()).resolve()
+        folder = (started / os.path.expanduser(spec)).resolve()  # which leaves a user that is not there as typed
         if ini and folder.is_dir() and folder in ini.resolve().parents and folder not in (started, *started.parents):
             raise pytest.UsageError(
                 f"mechdrift: pytest took settings from {ini}, in a checkpoint; expected your own; "

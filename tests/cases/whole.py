@@ -87,7 +87,7 @@ CASES = (
         "whole: missing",
         "more blocks than tensors",
         model(edit("config.json", num_hidden_layers=100_000)),
-        "config.json claims 100000 blocks, and there are 30 tensors",
+        "claims num_hidden_layers 100,000, and the weight files have 30 tensors",
     ),
     Case(
         "whole: missing",

@@ -103,7 +103,7 @@ def test_exit_code_and_rows_from_base_to_post_are_those_without_stages(
     assert run.record["chain"][0]["told"] == told
     assert (told is None) or f"\n{told}\n" in run.out
     # A row that came back is shown too, and one that never went is not.
-    assert ("base -> sft" in run.out) == (numbers != (1.0, 1.0, 1.0))
+    assert (f"{ROW}  base -> sft" in run.out) == (numbers != (1.0, 1.0, 1.0))
     assert ("no row moved in any step" in run.out) == (numbers == (1.0, 1.0, 1.0))
 
 

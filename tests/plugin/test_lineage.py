@@ -72,7 +72,9 @@ def test_the_stage_in_which_it_fell_is_named(
     assert "1 gated rows: 1 drifted" in run.out, "rows without a stage gate nothing"
     jsonschema.validate(run.record, json.loads((files("mechdrift.report") / "record.schema.json").read_text()))
     page, text = Path(pytester.path) / "o.html", Path(pytester.path) / "o.md"
-    assert main(["report", str(Path(pytester.path) / "record.json"), "--html", str(page), "--markdown", str(text)]) == 0
+    assert (
+        main(["report", str(Path(pytester.path) / "record.json"), "--html", str(page), "--markdown", str(text)]) == 1
+    )  # it drifted
     assert page.read_text().count("moved in dpo and sft") == 1
     assert "moved in dpo and sft" in text.read_text()
 

@@ -16,7 +16,7 @@ from mechdrift.tiers import TIERS
 
 PAIR = ("organism:base", "organism:instruct")
 SMOKE = TIERS["smoke"]
-FAMILIES = ("confidence", "knowledge", "refusal", "structure", "truth")
+FAMILIES = ("confidence", "context", "knowledge", "refusal", "structure", "truth")
 
 
 def write(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
