@@ -32,6 +32,8 @@ class Case:
     """Whether a row may be held all the same: the input costs other rows, or only a warning."""
     gate: bool = False
     """Whether gate.sh is run, with what `make` gives as its ARGS, and not pytest itself."""
+    slow: bool = False
+    """Whether it takes so long that only the nightly runs it: another of its kind is in `make test`."""
 
     def command(self, arguments: tuple[str, ...], cache: Path) -> tuple[list[str], dict[str, str]]:
         """What is run, and what is set for it beside `environment`; an option of the case's own comes after that of the cache."""

@@ -471,6 +471,7 @@ CASES = (
         model(edit("config.json", quantization_config={"quant_method": "own"})),
         "quantised by own, which cannot run",
         may_hold=True,  # what is read of configs alone
+        slow=True,
     ),
     Case(
         "quantised",

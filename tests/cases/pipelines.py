@@ -36,14 +36,14 @@ def typed(*arguments: str, suite: str = "", **written: str) -> Make:
     return lambda folder, server: (*inner(folder, server), *TYPED)
 
 
-def nothing(name: str, make: Make, message: str = NO_RECORD, code: int = NOTHING) -> Case:
+def nothing(name: str, make: Make, message: str = NO_RECORD, code: int = NOTHING, slow: bool = True) -> Case:
     """gate.sh where nothing was measured. pytest's own help may say `passed`, and of another pair's rows some are held."""
-    return Case("gate.sh, nothing", name, make, message, code, PAIR, may_hold=True, gate=True)
+    return Case("gate.sh, nothing", name, make, message, code, PAIR, may_hold=True, gate=True, slow=slow)
 
 
-def verdict(name: str, make: Make, message: str, code: int = 0) -> Case:
+def verdict(name: str, make: Make, message: str, code: int = 0, slow: bool = True) -> Case:
     """gate.sh where something was."""
-    return Case("gate.sh, measured", name, make, message, code, PAIR, may_hold=True, gate=True)
+    return Case("gate.sh, measured", name, make, message, code, PAIR, may_hold=True, gate=True, slow=slow)
 
 
 EXIT_0 = "import os\ndef pytest_collection_modifyitems(items):\n    os._exit(0)\n"
@@ -52,12 +52,12 @@ PYTEST_EXIT = "import pytest\ndef pytest_runtest_setup(item):\n    pytest.exit('
 SKIPPED = suite_by_hand(marks="@pytest.mark.skip(reason='not today')")
 
 CASES = (
-    nothing("--collect-only", own("--collect-only")),
+    nothing("--collect-only", own("--collect-only"), slow=False),
     nothing("--mechdrift-plan left over", own("--mechdrift-plan")),
-    nothing("--mechdrift-list", own("--mechdrift-list")),
-    nothing("--version", own("--version")),
-    nothing("-h", own("-h")),
-    nothing("--markers", own("--markers")),
+    nothing("--mechdrift-list", own("--mechdrift-list"), slow=False),
+    nothing("--version", own("--version"), slow=False),
+    nothing("-h", own("-h"), slow=False),
+    nothing("--markers", own("--markers"), slow=False),
     nothing("--fixtures", own("--fixtures")),
     nothing("--cache-show", own("--cache-show")),
     nothing("addopts = --co in pytest.ini", own(pytest_ini="[pytest]\naddopts = --co\n")),
@@ -72,9 +72,9 @@ CASES = (
     ),
     nothing("--setup-only", own("--setup-only"), "mechdrift: verdict unmeasurable, exit code 7", UNMEASURABLE),
     nothing("--setup-plan", own("--setup-plan"), "mechdrift: verdict unmeasurable, exit code 7", UNMEASURABLE),
-    nothing("-p no:mechdrift", own("-p", "no:mechdrift"), "mechdrift: verdict error, exit code 4", USAGE),
+    nothing("-p no:mechdrift", own("-p", "no:mechdrift"), "mechdrift: verdict error, exit code 4", USAGE, slow=False),
     nothing("rows that gate nothing", own(suite=suite_by_hand(marks=UNGATED)), f"exit code 5: {NO_GATE}"),
-    verdict("a gate that holds", own(), "mechdrift: verdict held, exit code 0"),
+    verdict("a gate that holds", own(), "mechdrift: verdict held, exit code 0", slow=False),
     verdict("one that drifted", own(suite=suite_by_hand(estimate=0.2)), "mechdrift: verdict drifted, exit code 1", DRIFTED),
     verdict(
         "one let pass",

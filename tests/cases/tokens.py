@@ -234,6 +234,7 @@ TEMPLATES = (
         "post: the chat template is given content as a list of parts",
         0,
         may_hold=True,
+        slow=True,
     ),
     Case(
         "odd template",
@@ -253,6 +254,7 @@ TEMPLATES = (
         "post has the named chat template rag and none called default: plain form",
         0,
         may_hold=True,
+        slow=True,
     ),
 )
 

@@ -94,6 +94,7 @@ CASES = (
         "of a GGUF file",
         gguf_of(without="output_norm.weight"),
         "1 tensors missing, first model.norm.weight",
+        slow=True,
     ),
     Case(
         "whole: missing",
@@ -180,5 +181,6 @@ CASES = (
         "mechdrift: base model",
         0,
         may_hold=True,
+        slow=True,
     ),
 )

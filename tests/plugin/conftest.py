@@ -28,11 +28,6 @@ BASE, INSTRUCT = "organism:base", "organism:instruct"
 IN_CI = re.compile("CI|BUILD_NUMBER")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the whole run comes first: by then other workers have other things to do than to wait for it."""
-    items.sort(key=lambda item: "whole" not in getattr(item, "fixturenames", ()))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def libraries_stay_loaded() -> None:
     """Load what runs in this process will need: pytester forgets modules that a run imports, and C extensions load once."""

@@ -14,7 +14,9 @@ from mechdrift.cli import main
 
 PAIR = ("organism:base", "organism:instruct", ".")
 GAP, ACCURACY = "truth.clean_gap", "knowledge.clean_gap"
-MODES = pytest.mark.parametrize("mode", [("-p", "no:xdist"), ("-n1",)], ids=["no xdist", "-n1"])
+MODES = pytest.mark.parametrize(
+    "mode", [("-p", "no:xdist"), pytest.param(("-n1",), marks=pytest.mark.nightly)], ids=["no xdist", "-n1"]
+)
 
 
 def write(pytester: pytest.Pytester, gap: float = 1.0, accuracy: float = 1.0, **more: Any) -> None:

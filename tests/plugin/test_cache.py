@@ -59,6 +59,7 @@ def test_workers_record_everything_once(folder: Path, undisturbed: Ran) -> None:
     assert ran.recorded == undisturbed.recorded
 
 
+@pytest.mark.nightly
 def test_a_flipped_byte_is_found_and_recorded_again(folder: Path, whole: Job, undisturbed: Ran) -> None:
     spoilt = sorted(whole.cache.rglob("*.safetensors"))[0]
     content = bytearray(spoilt.read_bytes())

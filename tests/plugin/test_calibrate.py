@@ -32,6 +32,7 @@ def typed(*more: str) -> int:
     return main(["calibrate", *series, *more, "--", "test_own.py"])
 
 
+@pytest.mark.nightly
 def test_a_series_gives_limits_and_goes_on_where_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert typed("--write", "pyproject.toml:ours") == 0
     said = capsys.readouterr().out

@@ -30,7 +30,7 @@ CHAIN = ("--stage", f"sft={SFT}", "test_own.py")
 STEPS = (f"{ROW} base -> sft", f"{ROW} sft -> post")
 POSTS = ("--post", f"sft={SFT}", "test_own.py")  # beside organism:instruct
 BY_POST = (f"{ROW} base -> instruct", f"{ROW} base -> sft")
-MODES = pytest.mark.parametrize("mode", [("-n0",), ("-n1",)], ids=["-n0", "-n1"])
+MODES = pytest.mark.parametrize("mode", [("-n0",), pytest.param(("-n1",), marks=pytest.mark.nightly)], ids=["-n0", "-n1"])
 
 
 def write(pytester: pytest.Pytester, numbers: dict[str, float], **parts: Any) -> None:
@@ -350,6 +350,7 @@ def test_base_is_recorded_once_for_several_posts(compare: Callable[..., Any], tm
     assert recorded("both", INSTRUCT, "--post", SFT) == first + second
 
 
+@pytest.mark.nightly
 def test_rows_of_each_post_are_those_of_a_run_of_its_own(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     """What a suite read of one post is not taken for another's."""
     table = next(table for table in fact_tables() if table.kind == "spanish_words")

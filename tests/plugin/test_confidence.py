@@ -136,7 +136,7 @@ def test_real_entropy_neurons_have_their_effect_and_their_part_in_a_gap(
     assert run.rows["confidence.calibration_gap_explained"]["status"] == "ok"
 
 
-@pytest.mark.parametrize("mode", [["-p", "no:xdist"], ["-n1"]], ids=["no xdist", "-n1"])
+@pytest.mark.parametrize("mode", [["-p", "no:xdist"], pytest.param(["-n1"], marks=pytest.mark.nightly)], ids=["no xdist", "-n1"])
 def test_own_texts_reach_every_process_and_the_record(
     measured: Callable[..., Any], pytester: pytest.Pytester, mode: list[str]
 ) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cases.case import Case
@@ -26,7 +27,10 @@ def hub() -> Iterator[StandIn]:
         yield server
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}: {case.name}")
+SLOW: dict[bool, Any] = {True: pytest.mark.nightly, False: ()}
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=SLOW[case.slow], id=f"{case.kind}: {case.name}") for case in CASES])
 def test_it_ends_as_it_should(
     case: Case, hub: StandIn, pytester: pytest.Pytester, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,9 @@ from mechdrift.verdict.profiles import load_profile
 
 PAIR = ("organism:base", "organism:instruct", "test_own.py")
 ROW = "truth.clean_gap"
-MODES = pytest.mark.parametrize("mode", [("-p", "no:xdist"), ("-n1",)], ids=["no xdist", "-n1"])
+MODES = pytest.mark.parametrize(
+    "mode", [("-p", "no:xdist"), pytest.param(("-n1",), marks=pytest.mark.nightly)], ids=["no xdist", "-n1"]
+)
 
 
 def waived(pytester: pytest.Pytester, day: date, row: str = ROW) -> tuple[str, str]:

@@ -19,7 +19,7 @@ def test_own(mechdrift_generator, mechdrift_pair):
 """
 
 
-@pytest.mark.parametrize("mode", [["-p", "no:xdist"], ["-n1"]], ids=["no xdist", "-n1"])
+@pytest.mark.parametrize("mode", [["-p", "no:xdist"], pytest.param(["-n1"], marks=pytest.mark.nightly)], ids=["no xdist", "-n1"])
 def test_a_generator_is_given_and_recorded(compare: Callable[..., Any], pytester: pytest.Pytester, mode: list[str]) -> None:
     pytester.makepyfile(test_own=SUITE)
     run = compare(*PAIR, "--mechdrift-vllm-args", '{"max_num_seqs": 8}', "--mechdrift-keep-replies", "test_own.py", *mode)

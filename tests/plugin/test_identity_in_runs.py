@@ -27,6 +27,7 @@ def estimate(run: Compared) -> Any:
     return run.rows["refusal.change_harmful"]["estimate"]
 
 
+@pytest.mark.nightly
 def test_a_generation_config_that_ends_refusals_is_read_and_nobody_elses(compare: Compare, copy: Path, tmp_path: Path) -> None:
     """The tokens with which refusals begin end a reply: post then refuses nothing, and base goes on refusing."""
     tokenizer = load_tokenizer(resolve(INSTRUCT))
@@ -44,6 +45,7 @@ def test_a_generation_config_that_ends_refusals_is_read_and_nobody_elses(compare
     assert again.rows["refusal.change_harmful"]["verdict"] == "unmeasurable" or estimate(again) == 1.0
 
 
+@pytest.mark.nightly
 def test_a_second_template_is_another_checkpoint(compare: Compare, copy: Path) -> None:
     """Transformers takes additional_chat_templates/default.jinja before chat_template.jinja."""
     (copy / "additional_chat_templates").mkdir()
@@ -82,6 +84,7 @@ def test_a_window_that_short_prompts_do_not_show_gates_and_can_be_waived(
     assert waived.rows["context.settings[part=window]"]["waiver"]["reason"] == "meant"
 
 
+@pytest.mark.nightly
 def test_settings_in_a_checkpoints_folder_are_refused(pytester: pytest.Pytester, copy: Path, shared_cache: Path) -> None:
     """Without the guard pytest obeys: it looks for its settings in a folder that stands alone among the arguments."""
     (copy / "pytest.ini").write_text("[pytest]\naddopts = --collect-only\n")

@@ -23,7 +23,7 @@ def test_own(mechdrift_instructions, number):
 """
 
 
-@pytest.mark.parametrize("mode", [[], ["-n0"], ["-n1"]], ids=["no xdist", "-n0", "-n1"])
+@pytest.mark.parametrize("mode", [[], ["-n0"], pytest.param(["-n1"], marks=pytest.mark.nightly)], ids=["no xdist", "-n0", "-n1"])
 def test_own_instructions_reach_every_process_and_the_record(
     compare: Callable[..., Any], pytester: pytest.Pytester, mode: list[str]
 ) -> None:

@@ -27,6 +27,7 @@ def as_planted(run: Any, drift: str) -> bool:
     return all(found[label] in allowed for label, allowed in expected_verdicts(drift, found).items())
 
 
+@pytest.mark.nightly
 def test_base_to_instruct_stays_where_it_was(whole: Any) -> None:
     assert whole.code == 0, whole.out
     assert set(gates(whole).values()) == {"held"}

@@ -35,7 +35,8 @@ def judged(run: Any) -> dict[str, Any]:
     return {key: value for key, value in run.record.items() if key != "run"}
 
 
-@pytest.mark.parametrize("mode", ["n2", *(pytest.param(one, marks=pytest.mark.nightly) for one in ("n0", "plain"))])
+@pytest.mark.nightly
+@pytest.mark.parametrize("mode", ["n2", "n0", "plain"])
 def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: Path, few: tuple[str, str], mode: str) -> None:
     plain = compare(*PAIR, *ONLY, *few, "-p", "no:xdist")
     # A cache of its own, so that workers record, wait for each other and read.
@@ -90,6 +91,7 @@ def test_only_selects_findings_without_paths(compare: Callable[..., Any], few: t
     assert f"{ROWS - 1} deselected" in run.out
 
 
+@pytest.mark.nightly
 def test_items_lie_beside_the_record(whole: Any) -> None:
     import json
 

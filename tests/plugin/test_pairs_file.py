@@ -42,6 +42,7 @@ def write(path: Path, rows: Sequence[Sequence[str]]) -> None:
         csv.writer(handle).writerows([["clean", "corrupt", "correct", "other", "entity", "kind"], *rows])
 
 
+@pytest.mark.nightly
 def test_pairs_of_both_forms_are_measured(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     """With columns from the statement's first token on, which the key says."""
     (pytester.path / "own.toml").write_text('knowledge_positions = "statement"\n')

@@ -43,11 +43,11 @@ def bash(script: str, folder: Path, *arguments: str, **environment: str) -> subp
 @pytest.mark.parametrize(
     ("parts", "args", "code", "verdict"),
     [
-        ({}, "\n--mechdrift-fail-on\ndrifted\n", 0, "held"),
+        pytest.param({}, "\n--mechdrift-fail-on\ndrifted\n", 0, "held", marks=pytest.mark.nightly),
         ({"estimate": 0.2}, "", 1, "drifted"),
-        ({"body": "assert 1 == 2"}, "", 1, "error"),
-        ({"estimate": 0.5}, "", 6, "undecided"),
-        (UNMEASURABLE, "", 7, "unmeasurable"),
+        pytest.param({"body": "assert 1 == 2"}, "", 1, "error", marks=pytest.mark.nightly),
+        pytest.param({"estimate": 0.5}, "", 6, "undecided", marks=pytest.mark.nightly),
+        pytest.param(UNMEASURABLE, "", 7, "unmeasurable", marks=pytest.mark.nightly),
         ({}, "--mechdrift-only=no such; touch $(echo ran)", 4, "error"),
     ],
 )
@@ -75,6 +75,7 @@ def test_a_gate_without_a_pair_is_a_usage_error(tmp_path: Path) -> None:
     assert told.stderr == "mechdrift: no BASE or no POST; expected a spec in both; set them in the environment\n"
 
 
+@pytest.mark.nightly
 def test_a_gate_leaves_its_reports(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(suite_by_hand(estimate=0.2))
     summary = tmp_path / "summary"
@@ -84,6 +85,7 @@ def test_a_gate_leaves_its_reports(tmp_path: Path) -> None:
     assert r"truth\.clean\_gap" in summary.read_text()
 
 
+@pytest.mark.nightly
 def test_the_page_runs_the_gate_that_is_tested(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(suite_by_hand(finding="truth.judgement_accuracy"))
     told = bash(example("bash", "gate.sh"), tmp_path, PYTEST_ADDOPTS="test_own.py")
@@ -91,6 +93,7 @@ def test_the_page_runs_the_gate_that_is_tested(tmp_path: Path) -> None:
     assert "verdict held, exit code 0" in told.stdout
 
 
+@pytest.mark.nightly
 def test_the_gitlab_job_is_one_and_ends_with_pytests_exit_code(tmp_path: Path) -> None:
     text = example("yaml", "gitlab-ci")
     (tmp_path / ".gitlab-ci.yml").write_text(text)
@@ -107,6 +110,7 @@ def test_the_gitlab_job_is_one_and_ends_with_pytests_exit_code(tmp_path: Path) -
     assert (tmp_path / job["artifacts"]["reports"]["junit"]).exists()
 
 
+@pytest.mark.nightly
 def test_a_slurm_task_measures_its_own_pair_and_keeps_the_record(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("sft organism:base organism:sft\ndpo organism:base organism:instruct\n")
     (tmp_path / "test_own.py").write_text(suite_by_hand(estimate=0.2))

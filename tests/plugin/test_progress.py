@@ -46,6 +46,7 @@ def on_a_terminal(folder: Path) -> str:
     return said.decode()
 
 
+@pytest.mark.nightly
 def test_a_terminal_sees_it_and_it_is_gone_at_the_end(tmp_path: Path) -> None:
     said = on_a_terminal(tmp_path)
     lines = LINE.findall(said)

@@ -46,6 +46,7 @@ def test_refusal_was_taught_and_is_one_direction(compare: Callable[..., Any], py
         assert (": as published" in row["note"]) == (row["high"] < 0)
 
 
+@pytest.mark.nightly
 def test_replies_are_kept_and_told_by_the_users_classifier(
     compare: Callable[..., Any], pytester: pytest.Pytester, tmp_path: Path
 ) -> None:
@@ -70,6 +71,7 @@ def test_replies_are_kept_and_told_by_the_users_classifier(
     assert "sorry" not in (pytester.path / "record.json").read_text()
 
 
+@pytest.mark.nightly
 def test_refusal_that_was_taken_out_has_drifted(compare: Callable[..., Any]) -> None:
     run = compare("organism:instruct", "organism:drift-refusal-ablated", *REFUSAL)
     assert run.code == 1
@@ -79,6 +81,7 @@ def test_refusal_that_was_taken_out_has_drifted(compare: Callable[..., Any]) -> 
     assert "post refuses 0." in run.rows["refusal.ablation"]["reason"]
 
 
+@pytest.mark.nightly
 def test_identical_checkpoints_are_still_held_to_what_a_model_must_do(compare: Callable[..., Any]) -> None:
     """Of two copies of a model that does not refuse nothing has changed, and it still does not refuse."""
     run = compare("organism:base", "organism:base", *REFUSAL)

@@ -21,7 +21,7 @@ ENDS: dict[str, tuple[dict[str, Any], list[type]]] = {
 """Held, drifted, undecided, unmeasurable, error, and a reported row without a number."""
 
 
-@pytest.mark.parametrize("mode", [("-n0",), ("-n1",)], ids=["-n0", "-n1"])
+@pytest.mark.parametrize("mode", [("-n0",), pytest.param(("-n1",), marks=pytest.mark.nightly)], ids=["-n0", "-n1"])
 def test_junit_says_what_each_test_did(compare: Callable[..., Any], pytester: pytest.Pytester, mode: tuple[str, ...]) -> None:
     suites = {}
     for finding, (parts, _) in ENDS.items():

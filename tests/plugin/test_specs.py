@@ -68,6 +68,7 @@ def test_stages_are_checked_told_and_recorded(compare: Callable[..., Any]) -> No
     ]
 
 
+@pytest.mark.nightly
 def test_a_pair_of_the_hub_then_without_a_connection(
     hub: StandIn, compare: Callable[..., Any], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ PAIR = ("organism:base", "organism:instruct")
 ROWS = ("truth.steering_transfer", "truth.steering_backward", "truth.steering_effect")
 
 
+@pytest.mark.nightly
 def test_rows_have_intervals_and_both_formulas(whole: Any) -> None:
     by = [name for name in whole.rows if name.startswith("truth.steering_transfer_by")]
     assert {tuple(sorted(whole.rows[name]["key"]["parameters"].items())) for name in by} == {
@@ -40,6 +41,7 @@ def test_a_hook_that_does_nothing_makes_errors_and_never_green(
     assert "did not move its output as it says" in run.out
 
 
+@pytest.mark.nightly
 def test_choices_by_hand_are_used_and_recorded(
     compare: Callable[..., Any], pytester: pytest.Pytester, few: tuple[str, str]
 ) -> None:

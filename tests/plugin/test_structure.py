@@ -81,6 +81,7 @@ def test_scrambled_spectra_are_caught_where_they_are(compare: Callable[..., Any]
         assert scale > 1.5 if kind in ("structure.scale[kind=up]", "structure.scale[kind=down]") else scale == 1
 
 
+@pytest.mark.nightly
 def test_noise_is_its_own_null_and_moves_what_it_was_put_into(compare: Callable[..., Any]) -> None:
     run = compare(INSTRUCT, "organism:drift-benign-noise", *STRUCTURE)
     for label, row in run.rows.items():

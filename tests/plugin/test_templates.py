@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cases.tokens import NEEDS_SYSTEM, PARTS, TURNS
 
 from mechdrift.checkpoints.resolve import resolve
@@ -19,6 +20,7 @@ def instruct(folder: Path, template: str, name: str = "chat_template.jinja") -> 
     return folder
 
 
+@pytest.mark.nightly
 def test_a_broken_template_costs_its_rows_and_no_other(compare: Callable[..., Any], tmp_path: Path) -> None:
     post = instruct(tmp_path / "post", NEEDS_SYSTEM)
     only = ("--mechdrift-only", "truth.clean_gap", "--mechdrift-only", "refusal.harmful")
@@ -33,6 +35,7 @@ def test_a_broken_template_costs_its_rows_and_no_other(compare: Callable[..., An
     assert run.record["run"]["warnings"] == [f"{fault}: rows of refusal are unmeasurable"]
 
 
+@pytest.mark.nightly
 def test_notes_say_how_a_template_was_used_or_why_not(compare: Callable[..., Any], tmp_path: Path) -> None:
     base = instruct(tmp_path / "base", TURNS, "additional_chat_templates/rag.jinja")
     post = instruct(tmp_path / "post", PARTS)

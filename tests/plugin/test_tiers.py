@@ -53,6 +53,7 @@ def planned(out: str) -> dict[str, list[int]]:
     return found
 
 
+@pytest.mark.nightly
 def test_a_plan_is_what_a_run_then_does(
     compare: Callable[..., Any], pytester: pytest.Pytester, small: list[str], tmp_path: Path
 ) -> None:
@@ -75,8 +76,7 @@ def test_a_plan_is_what_a_run_then_does(
     assert run.record["run"]["work"]["recorded_prompts"] == expected["all"][0]
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.nightly)], ids=["", "-n2"])
 def test_smoke_asks_fewer_items_and_rows(compare: Callable[..., Any], workers: tuple[str, ...]) -> None:
     run = compare(*PAIR, "--mechdrift-tier", "smoke", *workers, process=bool(workers))
     asked = sum(finding.rows for finding in registered().values() if SMOKE.asks(finding.name))
@@ -114,6 +114,7 @@ def test_a_plan_needs_one_process(compare: Callable[..., Any]) -> None:
     assert "leave -n out" in run.err
 
 
+@pytest.mark.nightly
 def test_patching_across_models_is_not_done_where_none_of_its_rows_is_asked(
     compare: Callable[..., Any], small: list[str]
 ) -> None:

@@ -93,6 +93,7 @@ def test_gap(mechdrift_drift):
 """
 
 
+@pytest.mark.nightly
 def test_a_run_that_fails_is_no_pass_and_no_drift_and_nor_is_what_is_undecided(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,6 +206,7 @@ def test_gap(mechdrift_drift):
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("more", "verdict", "at_begin", "at_step"),
     [

@@ -66,6 +66,7 @@ def with_numbers(run: Any) -> dict[str, Any]:
     return {name: row for name, row in run.rows.items() if name not in without}
 
 
+@pytest.mark.nightly
 def test_base_to_instruct_holds(whole: Any) -> None:
     run = whole
     assert run.code == 0, run.out
@@ -100,6 +101,7 @@ def test_a_turned_copy_shows_the_cosine_of_its_angle(
     assert {row["verdict"] for row in located} == ({"held"} if degrees == 60 else set())
 
 
+@pytest.mark.nightly
 def test_a_failed_gate_says_by_how_much_against_which_limit_from_which_n(
     compare: Callable[..., Any], turned: Callable[[int], Path]
 ) -> None:
@@ -128,6 +130,7 @@ def held_by_every_profile(run: Any) -> bool:
     return {found.verdict for rule, found in judged if rule.role == "gate"} == {"held"}
 
 
+@pytest.mark.nightly
 def test_identical_checkpoints_are_exactly_no_change(compare: Callable[..., Any]) -> None:
     """Of rows that rest on what the whole run has recorded; of all rows, without the short cut, see below."""
     run = compare("organism:instruct", "organism:instruct", "--mechdrift-profile", "release", *READ_OF_ONE)

@@ -7,6 +7,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import pytest
 from known import ROWS
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,7 @@ def call(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
     return done
 
 
+@pytest.mark.nightly
 def test_an_sdist_becomes_a_wheel_that_runs_the_packaged_suites(tmp_path: Path, shared_cache: Path) -> None:
     """The environment has mechdrift from the wheel; its dependencies are those of this one, by a .pth file."""
     # From here an sdist, and from that, with nothing else, the wheel: as pip does where it is given an sdist.

@@ -22,6 +22,7 @@ INSTRUCT = resolve("organism:instruct")
 PROFILE = load_profile("base-to-post")
 
 
+@pytest.mark.nightly
 def test_the_truth_direction_turns_by_what_was_planted() -> None:
     """cos(90 degrees x strength), as nearly all of the direction lies in the plane that is turned; it drifts under .8."""
     model, tokenizer = load_model(INSTRUCT, torch.float32, "cpu"), load_tokenizer(INSTRUCT)

@@ -12,6 +12,7 @@ from mechdrift.many_runs import Run, records
 PAIR = ("organism:base", "organism:instruct")
 
 
+@pytest.mark.nightly
 def test_what_is_there_is_not_measured_again(tmp_path: Path) -> None:
     suite = tmp_path / "test_own.py"
     suite.write_text(suite_by_hand(estimate=0.2))
@@ -25,6 +26,7 @@ def test_what_is_there_is_not_measured_again(tmp_path: Path) -> None:
     assert [record["exit_code"] for record in both] == [1, 1]  # drifted, and the series goes on
 
 
+@pytest.mark.nightly
 def test_what_a_run_left_that_was_cut_off_is_measured_again(tmp_path: Path) -> None:
     """An interrupted pytest writes what it has: rows whose test never ran."""
     suite = tmp_path / "test_own.py"

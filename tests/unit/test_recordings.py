@@ -78,7 +78,9 @@ ASKED: dict[str, Callable[[Recorder, Checkpoint, Prompts, list[Steering]], np.nd
 @pytest.mark.parametrize(
     ("what", "asked"), [*((what, "prompts") for what in sorted(ASKED)), ("blocks", "few_shot"), ("logits", "few_shot")]
 )
-@pytest.mark.parametrize("cut_after", [1, NUMBER // 2, NUMBER])
+@pytest.mark.parametrize(
+    "cut_after", [pytest.param(1, marks=pytest.mark.nightly), NUMBER // 2, pytest.param(NUMBER, marks=pytest.mark.nightly)]
+)
 def test_a_cut_run_resumes_and_says_the_same_to_the_bit(
     tmp_path: Path,
     tiny_checkpoint: Callable[..., Path],
