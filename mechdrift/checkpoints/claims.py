@@ -14,7 +14,7 @@ APART = re.compile(r"(^|_)(experts?|heads?|groups?)($|_)")  # may be a module ea
 SIZES = re.compile(r"(^|_)(size|dim|dims|width|rank|embd|inner|model|channels|ctx|positions|ffn|ff)($|_)")
 NO_SIZE = re.compile(r"(_id|_ids|_index|window|chunk_size|block_size|image_size|patch_size|max_|theta|per_tok|_loss)")
 PACKED = 64  # rounded weights lie several in one element, and a matrix may be a factor of a size
-HARMLESS = 2**20  # a size below it costs nothing to build: what does not fit the weights is found when they are loaded
+HARMLESS = 2**27  # a size below it costs little to build, or is none of a tensor (20,000,000 n-grams); the loader tells
 SECTION = re.compile(r"config$|^(encoder|decoder|generator)$")
 DEEPEST = 8  # sections in sections; published ones have two
 
