@@ -230,7 +230,7 @@ def _arms(row: Row, items: Sequence[Item]) -> Iterator[tuple[str, str, str, floa
     name, estimate = row["label"].removeprefix("refusal."), row["estimate"]
     if estimate is None or row["evidence"] is None:
         return
-    if row["evidence"]["kind"] == "proportion":
+    if row["evidence"]["kind"] in ("proportion", "partly known") and " minus " not in (row["unit"] or ""):
         yield name, row["unit"] or "", "plain", estimate
         return
     what, _, arms = (row["unit"] or "").rpartition(", ")
