@@ -30,7 +30,7 @@ def test_refusal_was_taught_and_is_one_direction(compare: Callable[..., Any], py
     assert run.code == 0, run.out
     assert set(gates(run).values()) == {"held"}
     asked = Counter(row["finding"] for row in run.rows.values())
-    assert asked == {name: finding.rows for name, finding in registered().items() if finding.family == "refused"}
+    assert asked == {name: finding.rows for name, finding in registered().items() if finding.family == "refusal"}
     for row in run.rows.values():
         assert row["status"] == "ok", row["label"]
         assert row["low"] < row["high"]
