@@ -6,7 +6,6 @@ from typing import cast
 
 import numpy as np
 
-from mechdrift.checkpoints.chat import NO_TEMPLATE
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Generator
@@ -217,7 +216,7 @@ def fitted_both(
         for which in (name for name, its in points.items() if its == point):
             found = fit(recordings, point, {on: asked[which][on, "fit"] for on in SIDES})
             form_note = asked[which]["harmful", "fit"].note
-            if form_note not in ("", NO_TEMPLATE):  # that there is no template at all, the name of the form says
+            if form_note:
                 found = replace(found, note=f"{form_note}; {found.note}")
             native[which] = found
             if reason is None:
