@@ -221,7 +221,7 @@ def similarity(
         if not strength > STRENGTH_MINIMUM:
             raise Unmeasurable(
                 f"{who} has no refusal direction there: squared length {strength:.1f} standard errors from 0, more than "
-                f"{STRENGTH_MINIMUM:g} needed; n = {count} pairs"
+                f"{STRENGTH_MINIMUM:g} needed; n = {count} pairs; plug-in cosine {found.plug_in:.3f}{note}"
             )
     told = f"plug-in cosine {found.plug_in:.3f}; random directions are within {1 / np.sqrt(base.shape[1]):.3f} of 0 as a rule"
     return _drift("refusal.direction", found.evidence, 1.0, "cosine across disjoint pairs", read, f"{told}{note}")
