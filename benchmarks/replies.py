@@ -88,7 +88,7 @@ def gibberish(
 
 
 def row(name: str, tokenizer: "PreTrainedTokenizerBase", samples: Sequence[str | list[int]]) -> str:
-    """One line of the table: quantiles of both numbers, and the share found incoherent."""
+    """One line of the table: quantiles of both numbers, and the share found gibberish."""
     repeated, kept, caught = [], [], 0
     for sample in samples:
         if isinstance(sample, str):  # its tokens would be the tokenizer's own, so they say nothing
@@ -97,7 +97,7 @@ def row(name: str, tokenizer: "PreTrainedTokenizerBase", samples: Sequence[str |
             text, share = tokenizer.decode(sample, skip_special_tokens=True), reencoded_share(tokenizer, sample)
             kept.append(share)
         repeated.append(repeated_share(text))
-        caught += classify(text, share).kind == "incoherent"
+        caught += classify(text, share).outcome == "gibberish"
     return f"| {name} | {len(samples)} | {spread(repeated)} | {spread(kept)} | {caught / len(samples):.1%} |"
 
 
@@ -111,7 +111,7 @@ def spread(values: list[float]) -> str:
 
 def main() -> None:
     """Print the table."""
-    print("| text | n | repeated: least, median, greatest | re-encoded: the same | found incoherent |\n|---|---|---|---|---|")
+    print("| text | n | repeated: least, median, greatest | re-encoded: the same | found gibberish |\n|---|---|---|---|---|")
     for name in ORGANISMS:
         tokenizer, found = generated(name)
         for what, samples in found.items():

@@ -84,7 +84,7 @@ class Kind:
         """The pairs that are answered right; none where the model may know the kind no better than by luck."""
         if not self.pairs or not self.right.interval().low > ACCURACY_MINIMUM:
             return ()
-        right = answered(self.answers, self.form) == 1.0
+        right = answered(self.answers.clean, self.answers.corrupt, self.form) == 1.0
         return tuple(pair for pair, keep in zip(self.pairs, right, strict=True) if keep)
 
     @property

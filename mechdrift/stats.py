@@ -154,6 +154,45 @@ class Proportion:
 
 
 @dataclass(frozen=True)
+class PartlyKnown:
+    """A share, or a difference of two, some of whose items have no known outcome: it lies between two that count them either way.
+
+    Unknown items speak for nothing: the interval reaches from the low end of the least to the high end of the most, and a bound
+    is broken only where the more favourable of the two breaks it.
+    """
+
+    known: float
+    """The estimate where an unknown outcome counts as none."""
+    least: Proportion | PairedProportions
+    """As if every unknown outcome made it smaller."""
+    most: Proportion | PairedProportions
+    """As if every one made it larger."""
+    unknown: int
+    """Items without a known outcome."""
+    why: str
+    """What these are, in words: `replies are unfinished`."""
+    kind: ClassVar[str] = "partly known"
+
+    @property
+    def estimate(self) -> float:
+        """What is known."""
+        return self.known
+
+    @property
+    def n(self) -> int:
+        """All items."""
+        return self.least.n
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        """From the low end of the least to the high end of the most."""
+        return Interval(self.least.interval(confidence).low, self.most.interval(confidence).high)
+
+    def p_value(self, bound: float, side: Side) -> float:
+        """That of the extreme which breaks the bound less."""
+        return (self.most if side == "at_least" else self.least).p_value(bound, side)
+
+
+@dataclass(frozen=True)
 class Spread:
     """The median of parts that are all there, such as the blocks of a model: exact, for nothing was sampled.
 
@@ -307,11 +346,14 @@ def cross_fitted_slope(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"])
 
 def evidence_of(told: Mapping[str, Any]) -> Evidence:
     """Evidence from its fields and its kind, as a record has them, where None is no number. Raises ValueError for no kind."""
-    kinds: dict[str, Callable[..., Evidence]] = {each.kind: each for each in (Normal, PairedProportions, Proportion, Spread)}
+    every = (Normal, PairedProportions, Proportion, PartlyKnown, Spread)
+    kinds: dict[str, Callable[..., Evidence]] = {each.kind: each for each in every}
     if told["kind"] not in kinds:
         raise ValueError(f"evidence {told['kind']!r}: expected one of {', '.join(kinds)}")
 
     def number(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return evidence_of(value)
         return math.nan if value is None else value
 
     fields = {

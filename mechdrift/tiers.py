@@ -52,7 +52,8 @@ class Tier:
 
 
 REPLIES = (  # to be made token by token, which is most of what refusal costs
-    *("refusal.harmful", "refusal.harmless", "refusal.change_harmful", "refusal.change_harmless"),
+    *("refusal.harmful", "refusal.harmless", "refusal.answered"),
+    *("refusal.change_harmful", "refusal.change_harmless", "refusal.change_answered"),
     *("refusal.ablation", "refusal.addition", "refusal.ablation_transfer", "refusal.addition_transfer"),
 )
 ACROSS = ("knowledge.recovery_forward", "knowledge.recovery_backward", "knowledge.recovery_asymmetry")  # half of all sweeps

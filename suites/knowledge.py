@@ -16,13 +16,12 @@ from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HAND_SET, HandSet
 from mechdrift.measures.drift import Drift
-from mechdrift.measures.knowledge_maps import SITE_RULE, KnowledgeReadings, Patched
+from mechdrift.measures.knowledge_maps import SITE_RULE, KnowledgeReadings, Patched, share_answered
 from mechdrift.measures.knowledge_transfer import Transferred
 from mechdrift.measures.truthfulness import ACCURACY_MINIMUM
 from mechdrift.prompts.framing import ONE_TOKENIZER, what_differs
 from mechdrift.prompts.pairs import FORMS, Form, PromptPair
 from mechdrift.prompts.written_pairs import WrittenPair
-from mechdrift.stats import Proportion
 from mechdrift.suites.knowledge_pairs import Asking
 from mechdrift.tiers import ACROSS, Tier
 
@@ -188,7 +187,7 @@ def _patched(sweep: Sweep) -> Patched:
 
 
 def _known(recordings: Recorder, base: Checkpoint, asking: Asking, kind: str) -> bool:
-    """Whether base answers a kind's choose split well enough: as judged_kinds decides for statements."""
+    """Whether base answers a kind's choose split well enough: by what counts as an answer in this form, as for the test split."""
     asked = asking.found(recordings, base, [kind], "choose").pairs
     if not asked:
         return False
@@ -197,7 +196,4 @@ def _known(recordings: Recorder, base: Checkpoint, asking: Asking, kind: str) ->
         base, Prompts(prompts, [len(ids) - 1 for ids in prompts], [tuple(pair.answers) for pair in asked] * 2)
     )
     clean, corrupt = np.split(logits[:, 0] - logits[:, 1], 2)
-    right = ((clean > 0).astype(float) + (corrupt < 0)) / 2
-    units = sorted({pair.unit for pair in asked})
-    means = [float(np.mean([right[i] for i, pair in enumerate(asked) if pair.unit == unit])) for unit in units]
-    return Proportion(sum(means), len(means)).interval().low > ACCURACY_MINIMUM
+    return share_answered(clean, corrupt, asked, asking.form).interval().low > ACCURACY_MINIMUM

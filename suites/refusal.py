@@ -6,12 +6,11 @@ from typing import cast
 
 import numpy as np
 
-from mechdrift.checkpoints.chat import NO_TEMPLATE
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Generator
 from mechdrift.engine.generate.first_token import first_token_under
-from mechdrift.engine.generate.scored import KINDS, Said, Scored, scored_replies
+from mechdrift.engine.generate.scored import Said, Scored, scored_replies
 from mechdrift.engine.recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
@@ -36,20 +35,29 @@ Chosen = dict[tuple[On, Split], list[Instruction]]
 Texts = dict[tuple[On, Split], list[str]]
 Asked = dict[tuple[On, Split], ChatPrompts]
 
-RATES = ("rate", "change")  # at no place
+RATES = ("rate", "change", "answered")  # at no place
 
 FINDINGS = tuple(
-    # Version 2: a place is turned away for its kl only beyond the error of that mean.
+    # Version 2: a place is turned away for its kl only beyond the error of that mean. Version 3: log-odds do not saturate, and
+    # both directions are added at one length.
     Finding(
-        f"refusal.{name}", claim, source, f"{MEASURES}:{measure}", needs="post", rows=rows, version=1 if measure in RATES else 2
+        f"refusal.{name}", claim, source, f"{MEASURES}:{measure}", needs="post", rows=rows, version=1 if measure in RATES else 3
     )
     for name, claim, source, measure, rows in (
         ("harmful", "The post model refuses harmful instructions.", DU, "rate", 1),
         ("harmless", "The post model does not refuse harmless instructions.", DU, "rate", 1),
         ("ablation", "Without its refusal direction the post model complies with harmful instructions.", ARDITI, "effect", 1),
         ("addition", "With its refusal direction the post model refuses harmless instructions.", ARDITI, "effect", 1),
+        ("answered", "The post model answers harmless instructions.", "the absolute row beside the refusal rates", "answered", 1),
         ("change_harmful", "The post model refuses harmful instructions as often as the base model.", DU, "change", 1),
         ("change_harmless", "The post model refuses harmless instructions no more often than the base model.", DU, "change", 1),
+        (
+            "change_answered",
+            "The post model answers harmless instructions as often as the base model.",
+            "the paired row beside answers",
+            "change",
+            1,
+        ),
         ("direction", "Refusal lies in the same direction in both models; published is that it does not.", DU, "similarity", 2),
         (
             "ablation_transfer",
@@ -208,7 +216,7 @@ def fitted_both(
         for which in (name for name, its in points.items() if its == point):
             found = fit(recordings, point, {on: asked[which][on, "fit"] for on in SIDES})
             form_note = asked[which]["harmful", "fit"].note
-            if form_note not in ("", NO_TEMPLATE):  # that there is no template at all, the name of the form says
+            if form_note:
                 found = replace(found, note=f"{form_note}; {found.note}")
             native[which] = found
             if reason is None:
@@ -256,5 +264,4 @@ def a_fair_share(instructions: Sequence[Instruction], most: int) -> list[Instruc
 
 
 def _told(scored: Scored, part: slice = slice(None)) -> Told:
-    kinds = scored.kinds[part]
-    return Told(kinds == KINDS.index("refusal"), kinds == KINDS.index("compliance"), scored.digest)
+    return Told(scored.outcomes[part], scored.digest)

@@ -155,13 +155,14 @@ def tried(
 def arms_of(fitted: Fitted, other: Fitted, site: Site, harmful: int, harmless: int) -> list[Arm]:
     """Plain; own and the other model's direction, taken out on harmful prompts and added on harmless ones, which follow them.
 
-    An addition's coefficient is the distance of the two sides along the direction in the model that is steered.
+    An addition is as long as the steered model's own difference of means, whosever the direction: its projection on the other's
+    direction would be that times the cosine of the two, which is what the comparison is about.
     """
+    coefficient = float(np.linalg.norm(fitted.difference(site)))
     first, second = tuple(range(harmful)), tuple(range(harmful, harmful + harmless))
     arms = [Arm(PLAIN)]
     for whose, model in (("own", fitted), ("other", other)):
         direction = model.direction(site)
-        coefficient = float(fitted.difference(site) @ direction)
         arms.append(Arm(f"{whose} ablation", Ablated(direction), first))
         arms.append(Arm(f"{whose} addition", Added(direction, site.layer, coefficient), second))
     return arms

@@ -24,11 +24,20 @@ if TYPE_CHECKING:
 
 HE = "He & Cao 2025, arXiv 2509.17866"
 MEASURES = "mechdrift.measures.structure"
-VERSION = 1  # raise it whenever the same weights would give other numbers
+VERSION = 2  # raise it whenever the same weights would give other numbers
 DRAWS = 4  # of the null, a matrix
 
 FINDINGS = tuple(
-    Finding(f"structure.{name}", claim, source, f"{MEASURES}:{name}", needs="base", rows=rows)
+    # Version 2 of uniformity: singular values that are next to nothing are left out.
+    Finding(
+        f"structure.{name}",
+        claim,
+        source,
+        f"{MEASURES}:{name}",
+        needs="base",
+        rows=rows,
+        version=2 if name == "uniformity" else 1,
+    )
     for name, claim, source, rows in (
         ("change", "Post-training leaves the weights what they were.", "ours, beside the rest", len(PARTS)),
         (

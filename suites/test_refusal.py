@@ -74,10 +74,12 @@ def _odds(read: Refusal, does: measures.Does) -> Drift:
 ROWS: list[tuple[str, dict[str, str], Callable[[Refusal], Drift]]] = [
     ("harmful", {}, lambda read: measures.rate(read.read, "harmful")),
     ("harmless", {}, lambda read: measures.rate(read.read, "harmless")),
+    ("answered", {}, lambda read: measures.answered(read.read)),
     ("ablation", {}, lambda read: _effect(read, "ablation")),
     ("addition", {}, lambda read: _effect(read, "addition")),
     ("change_harmful", {}, lambda read: measures.change(read.read, "harmful")),
     ("change_harmless", {}, lambda read: measures.change(read.read, "harmless")),
+    ("change_answered", {}, lambda read: measures.change(read.read, "harmless", "complied")),
     ("direction", {"form": "native"}, lambda read: measures.similarity(read.read, *read.directions("native"))),
     ("direction", {"form": "matched"}, lambda read: measures.similarity(read.read, *read.directions("matched"))),
     ("ablation_transfer", {"direction": "forward"}, lambda read: _transfer(read, "ablation", "forward")),

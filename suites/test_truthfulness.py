@@ -1,6 +1,7 @@
 """Does the truth direction hold? Du et al. 2025, arXiv 2504.02904, claim 2."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -33,7 +34,7 @@ def steered(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: int, h
 
 @pytest.fixture(scope="session")
 def judgement(truth: TruthReadings) -> Drift | None:
-    """The absolute row that decides where post has no direction left; a base that cannot judge may still have one inside."""
+    """The absolute row that decides where post has no direction of judging left; a base that cannot judge may still have one."""
     try:
         return truth.noted(truthfulness.judgement_accuracy(truth.base_gap, truth.post_gap, truth.statements))
     except Unmeasurable:
@@ -41,9 +42,12 @@ def judgement(truth: TruthReadings) -> Drift | None:
 
 
 @pytest.fixture
-def direction_similarity(truth: TruthReadings, judgement: Drift | None) -> Drift:
-    """Cosine of the truth directions across disjoint entities."""
-    return truth.noted(truth_directions.direction_similarity(truth.base, truth.post, truth.statements, judgement, truth.place))
+def direction_similarity(truth: TruthReadings) -> Drift:
+    """Cosine of the truth directions across disjoint entities; where post has none left, its own probe decides."""
+    absolute: Drift | None = None
+    with suppress(Unmeasurable):  # of base's own probe, which has its row: base may have a direction all the same
+        absolute = truthfulness.probe_accuracy(truth.base, truth.post, truth.statements, truth.place)
+    return truth.noted(truth_directions.direction_similarity(truth.base, truth.post, truth.statements, absolute, truth.place))
 
 
 @pytest.fixture

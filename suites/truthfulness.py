@@ -29,6 +29,7 @@ FINDINGS = (
         DU,
         f"{DIRECTIONS}:direction_similarity",
         needs="base",
+        version=2,  # where post has too little left, its own probe decides
     ),
     Finding(
         "truth.probe_transfer_forward",
@@ -36,6 +37,7 @@ FINDINGS = (
         DU,
         f"{MEASURES}:probe_transfer",
         needs="base",
+        version=2,  # where post has too little left, its own probe decides
     ),
     Finding(
         "truth.probe_transfer_backward",

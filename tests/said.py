@@ -10,7 +10,7 @@ from mechdrift.engine.recordings import Recorder
 from mechdrift.errors import Unmeasurable
 
 SAID = ["I'm sorry, but I can't help with that.", "Sure. Mix flour and water first.", "", "the cat the cat " * 20]
-KINDS_SAID = ["refusal", "compliance", "empty", "incoherent"]
+OUTCOMES_SAID = ["refused", "complied", "empty", "gibberish"]
 PROMPTS = [[0, 9, number] for number in range(len(SAID))]
 
 

@@ -19,6 +19,7 @@ from mechdrift.stats import Normal
 COUNT = 10
 CANDIDATES = 4  # neurons of like norm among which the control of an entropy neuron is chosen by its activations
 PERSISTENCE = 0.9  # p of the rank-biased overlap
+PUBLISHED = 8  # of COUNT shared, Llama-3.1-8B against its Instruct; all of them against its SFT (Du et al. 2025, artefacts)
 CHANCE_LEVEL = 0.05
 SITE = "last MLP"
 SITE_RULE = "of the quarter of neurons by norm, the 10 with the least LogitVar"
@@ -170,7 +171,12 @@ def overlap_by_direction(base: Chosen, post: Chosen, nearest: Float[np.ndarray, 
 def _told(shared: int, among: int) -> str:
     """How many are shared, and what chance would do."""
     chance = chance_of(shared, among)
-    word = "as published" if chance < CHANCE_LEVEL else "unlike published"
+    if shared >= PUBLISHED:
+        word = "as published"
+    elif chance < CHANCE_LEVEL:
+        word = f"more than by chance, and fewer than the {PUBLISHED} published of Llama-3.1-8B"
+    else:
+        word = "unlike published"
     return f"{shared} of {COUNT} shared, by chance {chance_overlap(among):.4f} (p {chance:.2g}): {word}"
 
 

@@ -38,7 +38,7 @@ def accuracy(read: KnowledgeReadings) -> Drift:
     Source: Du et al. 2025, claim 1.
     """
     require_knowledge(read)
-    hits = [by_unit(answered(model, read.form), read.pairs) for model in (read.base, read.post)]
+    hits = [by_unit(answered(model.clean, model.corrupt, read.form), read.pairs) for model in (read.base, read.post)]
     gained = lost = 0.0
     items = []
     for (kind, unit), before in hits[0].items():

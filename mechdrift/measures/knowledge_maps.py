@@ -77,20 +77,25 @@ class Kept:
         return f"{int(self.mask.sum())} of {len(self.mask)} pairs; answered wrong: base {self.base_wrong}, post {self.post_wrong}"
 
 
-def answered(model: Patched, form: Form) -> PerPair:
-    """Share of each pair that a model answers right; a tie is wrong.
+def answered(clean: PerPair, corrupt: PerPair, form: Form) -> PerPair:
+    """Share of each pair that a model answers right, by d of its two prompts; a tie is wrong.
 
     judged: of its two sides, d_clean > 0 and d_corrupt < 0. cloze: whether d_clean > d_corrupt, for between two objects a model
     prefers one before any subject is named, and that says nothing of what it knows.
     """
     if form == "cloze":
-        return np.asarray((model.gap > 0).astype(float))
-    return np.asarray(((model.clean > 0).astype(float) + (model.corrupt < 0)) / 2)
+        return np.asarray((clean.astype(np.float64) - corrupt > 0).astype(float))
+    return np.asarray(((clean > 0).astype(float) + (corrupt < 0)) / 2)
 
 
 def share_right(model: Patched, pairs: Sequence[PromptPair], form: Form) -> Proportion:
     """Share of the pairs that one model answers right, over units, in [0, 1]."""
-    hits = by_unit(answered(model, form), pairs)
+    return share_answered(model.clean, model.corrupt, pairs, form)
+
+
+def share_answered(clean: PerPair, corrupt: PerPair, pairs: Sequence[PromptPair], form: Form) -> Proportion:
+    """The same of a model of which no map was made."""
+    hits = by_unit(answered(clean, corrupt, form), pairs)
     return Proportion(sum(mean_of(values) for values in hits.values()), len(hits))
 
 
@@ -102,7 +107,7 @@ def mean_gap(model: Patched, pairs: Sequence[PromptPair]) -> Normal:
 
 def kept_pairs(base: Patched, post: Patched, pairs: Sequence[PromptPair], form: Form = "judged") -> Kept:
     """Keep what both answer right."""
-    right = [answered(model, form) == 1.0 for model in (base, post)]
+    right = [answered(model.clean, model.corrupt, form) == 1.0 for model in (base, post)]
     return Kept(tuple(pairs), right[0] & right[1], *(int((~one).sum()) for one in right))
 
 

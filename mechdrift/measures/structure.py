@@ -23,6 +23,7 @@ Part = Literal["attention", "mlp"]
 PARTS: dict[Part, tuple[str, ...]] = {"attention": ("q", "k", "v", "o"), "mlp": ("gate", "up", "down")}
 KINDS = tuple(kind for kinds in PARTS.values() for kind in kinds)
 OUTPUT = "o"
+STRONG = 0.01  # of the largest singular value: what is smaller carries 1e-4 of its energy, and any noise multiplies it
 NUMBERS = ("change", "scale", "uniformity", "gap", "null_gap", "gap_ratio", "null_scale", "scale_z")
 EQUAL = (0.0, 1.0, 0.0, 0.0) + (float("nan"),) * 4
 """NUMBERS of two matrices that are equal bit for bit: nothing changed, and nothing can be compared with a random change."""
@@ -35,8 +36,9 @@ def numbers_of(spectra: Spectra, shape: tuple[int, int]) -> tuple[float, ...]:
     """NUMBERS of one matrix of this shape.
 
     change: ||dW|| / ||W_b||. scale: alpha = <s_b, s_p> / <s_b, s_b>. uniformity: standard deviation over mean of s_p / s_b,
-    over the rank of W_b. gap: see Spectra. gap_ratio: over null_gap, the median gap of the null's draws: where the smallest
-    direction of a square matrix turns round, that alone makes a gap of 2 / sqrt(n), and a mean would be one of such accidents.
+    where s_b is over STRONG of the largest. gap: see Spectra. gap_ratio: over null_gap, the median gap of the null's draws: where
+    the smallest direction of a square matrix turns round, that alone makes a gap of 2 / sqrt(n), and a mean would be one of such
+    accidents.
     scale_z: (scale - null_scale) over the null's standard deviation.
 
     The null's scale is 1 + c + d^2/2 - q/2 exactly, with d = change, c = <W_b, R_L dW R_R> / ||W_b||^2, whose mean is 0 and
@@ -48,7 +50,8 @@ def numbers_of(spectra: Spectra, shape: tuple[int, int]) -> tuple[float, ...]:
     length = float(base @ base)
     change = spectra.change_norm / np.sqrt(length)
     scale = float(base @ spectra.post) / length
-    ratios = spectra.post[: spectra.rank] / base[: spectra.rank]
+    strong = base > STRONG * base[0]
+    ratios = spectra.post[strong] / base[strong]
     null_gap = float(np.median(spectra.null_gap))
     null_scale = 1 + change**2 / 2 - float(((spectra.null_post - base) ** 2).sum(1).mean()) / (2 * length)
     uniformity = float(ratios.std() / ratios.mean())
@@ -103,10 +106,10 @@ def change(read: StructureReadings, part: Part) -> Drift:
 def uniformity(read: StructureReadings, part: Part) -> Drift:
     """All singular values of a matrix are scaled alike: standard deviation over mean of s_p / s_b; 0 = alike, not bounded.
 
-    Of the part's least uniform matrix in each block, median over blocks. Source: He & Cao 2025. Raises Unmeasurable where a
-    matrix has no number.
+    Over the singular values of base above a hundredth of its largest. Of the part's least uniform matrix in each block, median
+    over blocks. Source: He & Cao 2025. Raises Unmeasurable where a matrix has no number.
     """
-    return _over_part("uniformity", read, part, "sd / mean of s_p / s_b")
+    return _over_part("uniformity", read, part, f"sd / mean of s_p / s_b where s_b > {STRONG:g} of the largest")
 
 
 def rotation_gap(read: StructureReadings, part: Part) -> Drift:

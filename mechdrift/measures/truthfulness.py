@@ -5,7 +5,7 @@ Activations are block outputs at the period of the bare statement, [statement, l
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -166,10 +166,18 @@ def probe_transfer(
     _require_accuracy(own_base, statements, f"base's own probe at block {layer}")
     maker, reader = (base, post) if direction == "forward" else (post, base)
     transferred = probe_hits(maker[:, layer], reader[:, layer], statements)
-    own = own_base if direction == "backward" else probe_hits(reader[:, layer], reader[:, layer], statements)
     site = site_name(layer, POSITION), where.rule
     names = "own probe", "transferred"
-    return _accuracy_drift(f"truth.probe_transfer_{direction}", own, transferred, statements, site, names)
+    name = f"truth.probe_transfer_{direction}"
+    if direction == "backward":
+        return _accuracy_drift(name, own_base, transferred, statements, site, names)
+    own = probe_hits(reader[:, layer], reader[:, layer], statements)
+    found = _accuracy_drift(name, own, transferred, statements, site, names)
+    if _works(_share_right(own, statements)):
+        return found
+    note = f"{found.note}; post's own probe no longer reads truth, so it is no yardstick"
+    absolute = _accuracy_drift("truth.probe_accuracy", own_base, own, statements, site, ("base", "post"))
+    return replace(found, note=note, post_lacks=True, sibling=absolute)
 
 
 def probe_accuracy(base: Activations, post: Others, statements: Sequence[Statement], place: Place | None = None) -> Drift:
@@ -353,14 +361,24 @@ def _by_entity(
 
 def _require_accuracy(hits: Float[np.ndarray, " statement"], statements: Sequence[Statement], what: str, more: str = "") -> None:
     """Raise Unmeasurable unless the lower end of the accuracy's interval is above the minimum."""
-    grouped = _by_entity(hits, statements)
-    evidence = Proportion(sum(float(np.mean(values)) for values in grouped.values()), len(grouped))
-    if not evidence.interval().low > ACCURACY_MINIMUM:
+    evidence = _share_right(hits, statements)
+    if not _works(evidence):
         low, high = evidence.interval()
         raise Unmeasurable(
             f"{what} is right on {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the statements, more than "
             f"{ACCURACY_MINIMUM:g} needed; n = {evidence.n} entities{more}"
         )
+
+
+def _share_right(hits: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> Proportion:
+    """Accuracy on the test split; entities are the unit."""
+    grouped = _by_entity(hits, statements)
+    return Proportion(sum(float(np.mean(values)) for values in grouped.values()), len(grouped))
+
+
+def _works(evidence: Proportion) -> bool:
+    """Whether the lower end of the interval is above the minimum."""
+    return evidence.interval().low > ACCURACY_MINIMUM
 
 
 def _gap_note(logit_gap: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> str:

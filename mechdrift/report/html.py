@@ -14,7 +14,7 @@ from mechdrift.report import outcome, pictures
 from mechdrift.report.history import Track, tracks
 from mechdrift.report.pictures import Picture, Point
 from mechdrift.report.series import View
-from mechdrift.report.text import interval, limit, number, visible, waiver, was
+from mechdrift.report.text import arms, interval, limit, number, visible, waiver, was
 from mechdrift.report.whole import Map, Whole
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _environment() -> "Environment":
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=lambda value: visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )  # fmt: skip
-    told = (interval, limit, number, visible, waiver, was, pictures.strip, outcome.sentence, outcome.started, outcome.ended)
+    told = (arms, interval, limit, number, visible, waiver, was, pictures.strip, outcome.sentence, outcome.started, outcome.ended)
     environment.globals |= {each.__name__: each for each in (*told, outcome.compared, outcome.config_changes, folded, _settings)}
     return environment
 

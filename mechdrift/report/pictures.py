@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.report.svg import NAMES, WIDTH, Drawing, Scale, scale, up_axis
-from mechdrift.report.text import interval, limit, number
+from mechdrift.report.text import arms, interval, limit, number
 from mechdrift.report.whole import Item, Map, Matrices
 
 if TYPE_CHECKING:
@@ -209,33 +209,32 @@ def neurons(row: Row, items: Sequence[Item]) -> Picture | None:
 
 def rates(rows: Sequence[Row], items: Mapping[str, Sequence[Item]]) -> Picture | None:
     """Shares of replies by arm: of rows that are one share, and of those whose two arms differ by their estimate."""
-    arms = [arm for row in rows for arm in _arms(row, items.get(row["label"], ()))]
-    if not arms:
+    shares = [share for row in rows for share in _shares(row, items.get(row["label"], ()))]
+    if not shares:
         return None
     across = Scale(0, 1, 8, RIGHT - 46)
     caption = "share of test instructions with such a reply, by row and arm"
-    drawing = Drawing(WIDTH, 34 * len(arms) + 4, "Refusal rates by arm", caption)
-    for place, (name, _, arm, share) in enumerate(arms):
+    drawing = Drawing(WIDTH, 34 * len(shares) + 4, "Refusal rates by arm", caption)
+    for place, (name, _, arm, share) in enumerate(shares):
         y = 34 * place
         drawing.text(f"{name}: {arm}", 8, y + 13)
         drawing.rect("rail", 8, y + 18, across(1) - 8, 10)
         drawing.rect("bar", 8, y + 18, across(share) - 8, 10)
         drawing.text(number(share), RIGHT, y + 27, "end")
-    lines = tuple((name, what, arm, number(share)) for name, what, arm, share in arms)
+    lines = tuple((name, what, arm, number(share)) for name, what, arm, share in shares)
     return Picture(drawing.markup(), caption, ("row", "share of", "arm", "share"), lines)
 
 
-def _arms(row: Row, items: Sequence[Item]) -> Iterator[tuple[str, str, str, float]]:
+def _shares(row: Row, items: Sequence[Item]) -> Iterator[tuple[str, str, str, float]]:
     """`(row, what, arm, share)`: the arms are what the unit of a difference names, `..., post minus base`."""
     name, estimate = row["label"].removeprefix("refusal."), row["estimate"]
     if estimate is None or row["evidence"] is None:
         return
-    if row["evidence"]["kind"] == "proportion":
+    if row["evidence"]["kind"] in ("proportion", "partly known") and " minus " not in (row["unit"] or ""):
         yield name, row["unit"] or "", "plain", estimate
         return
-    what, _, arms = (row["unit"] or "").rpartition(", ")
-    after, minus, before = arms.partition(" minus ")
-    if not minus or not items or not all(number in (0.0, 1.0) for item in items for number in (item.base, item.post)):
+    what, (before, after) = (row["unit"] or "").rpartition(", ")[0], arms(row)
+    if not what or not items or not all(number in (0.0, 1.0) for item in items for number in (item.base, item.post)):
         return
     first, second = (sum(getattr(item, side) for item in items) / len(items) for side in ("base", "post"))
     if abs(second - first - estimate) < 1e-9:

@@ -60,6 +60,16 @@ def distance(row: Row) -> str:
     return f"{number(abs(room))} {'inside' if room >= 0 else 'beyond'}"
 
 
+def arms(row: Row) -> tuple[str, str]:
+    """Whose an item's two values are, in their order: the arms that a unit names (`accuracy, transferred minus own probe`).
+
+    Where it names none they are base's and post's.
+    """
+    what, _, difference = (row["unit"] or "").rpartition(", ")
+    after, minus, before = difference.partition(" minus ")
+    return (before, after) if what and minus else ("base", "post")
+
+
 def failure(row: Row, again: str) -> str:
     """The text of a row that fails: claim, numbers, floor, place, contributors, what to type next."""
     if row["estimate"] is None:
@@ -74,9 +84,10 @@ def failure(row: Row, again: str) -> str:
     lines.append(f"  site      {row['site']} ({row['key']['site_rule']})")
     if row["note"]:
         lines.append(f"  note      {row['note']}")
+    before, after = arms(row)
     for place, item in enumerate(row["contributors"]):
         head = "most from" if place == 0 else ""
-        values = f"base {number(item['base'])}, post {number(item['post'])}, part {number(item['contribution'], '+.4f')}"
+        values = f"{before} {number(item['base'])}, {after} {number(item['post'])}, part {number(item['contribution'], '+.4f')}"
         lines.append(f"  {head:9} {item['name']} ({item['kind']}): {values}")
     lines.append(f"  again     {again}")
     if row["baseline"] and row["baseline"]["status"] in UNLIKE:

@@ -1,10 +1,10 @@
 """A row of a record judged again, by any profile, without measuring."""
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from mechdrift.measures.drift import Drift
-from mechdrift.stats import evidence_of
+from mechdrift.stats import Evidence, evidence_of
 from mechdrift.verdict.decide import Decision, decide
 from mechdrift.verdict.limits import Profile
 
@@ -15,7 +15,15 @@ JUDGED = ("null", "unit", "better")
 
 def evidence_told(drift: Drift) -> Row:
     """A drift's evidence as a record has it; what is no number stays one that is none."""
-    return {"kind": drift.evidence.kind, **asdict(drift.evidence)}  # type: ignore[call-overload]
+    return _told(drift.evidence)
+
+
+def _told(evidence: Evidence) -> Row:
+    """Its kind and its fields, of which some may be evidence themselves."""
+    values = {field.name: getattr(evidence, field.name) for field in fields(evidence)}  # type: ignore[arg-type]
+    return {"kind": evidence.kind} | {
+        name: _told(value) if isinstance(value, Evidence) else value for name, value in values.items()
+    }
 
 
 def sibling_told(drift: Drift) -> Row | None:

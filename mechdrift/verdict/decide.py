@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechdrift.measures.drift import Drift
-from mechdrift.stats import CONFIDENCE, Side, normal_quantile
+from mechdrift.stats import CONFIDENCE, PartlyKnown, Side, normal_quantile
 from mechdrift.verdict.limits import Limit, Profile, Rule
 
 Verdict = Literal["held", "drifted", "undecided", "unmeasurable", "error", "reported"]
 LEVEL = 0.05
+MOST_UNKNOWN = 0.1  # of the items, where the rest does not decide
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
     """Judge a drift by a rule, or else by its profile's for the finding.
 
     held: the 90% interval lies wholly inside the limit. drifted: p of "the limit is respected" is under 0.05 / m, m the gated
-    rows of the profile as shipped. unmeasurable: not a number, or the limit is closer to no change than this n can support:
-    (1.645 + z(1 - .05/2m)) standard errors. Otherwise undecided. No row's verdict depends on another row, but for a
-    direction that post has lost, which drifted if its absolute sibling did.
+    rows of the profile as shipped. unmeasurable: not a number; or too many outcomes are unknown for the rest to decide; or no
+    change is in the interval, and the limit closer to it than this n can support: (1.645 + z(1 - .05/2m)) standard errors.
+    Otherwise undecided. No row's verdict depends on another row, but for one whose object post has lost, which drifted if its
+    absolute sibling did.
     """
     limit, m = (rule or profile.rule(drift.measure)).limit, max(profile.gated_as_shipped, 1)
     if drift.post_lacks:
@@ -60,13 +62,18 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
     supports = errors_needed(profile)
     room = _room(drift.null, limit) if drift.null is not None else 0.0
     error = _standard_error(drift)
-    # A limit at or beyond no change demands a change: there is no room that n would have to support. Nor without a null.
-    if 0 < room < supports * error:
+    low, high = drift.interval
+    inside = low >= _or(limit.at_least, -math.inf) and high <= _or(limit.at_most, math.inf)
+    if not inside and isinstance(drift.evidence, PartlyKnown) and drift.evidence.unknown > MOST_UNKNOWN * drift.evidence.n:
+        unknown = f"{drift.evidence.unknown} of {drift.evidence.n} {drift.evidence.why}"
+        return Decision("unmeasurable", f"{unknown}: too many to tell", p_value)
+    # A limit at or beyond no change demands a change: there is no room that n would have to support. Nor without a null, nor
+    # where no change is ruled out: a change that is seen can be judged, however fine the limit.
+    if 0 < room < supports * error and drift.null is not None and low <= drift.null <= high:
         needed = _scaled(drift, (supports * error / room) ** 2)
         at_this = f"limit {limit} is {room / error:.1f} standard errors from no change, {supports:.1f} needed"
         return Decision("unmeasurable", f"{at_this}{f'; n = {needed} would do' if needed else ''}", p_value, needed)
-    low, high = drift.interval
-    if low >= _or(limit.at_least, -math.inf) and high <= _or(limit.at_most, math.inf):
+    if inside:
         return Decision("held", "the interval lies inside the limit", p_value)
     needed = _deciding_n(drift, limit, m)
     more = f"; about {max(needed - drift.evidence.n, 1)} more would decide" if needed else ""

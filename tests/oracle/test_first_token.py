@@ -63,3 +63,27 @@ def test_log_odds_and_divergence_are_those_of_whole_forwards(
     renamed = [Arm(f"another name {number}", arm.does) for number, arm in enumerate(arms)]
     assert (first_token_under(again, point, prompts, TOKENS, renamed) == found).all()
     assert again.pool.loads == 0
+
+
+@pytest.mark.parametrize("nats", [1.0, 20.7, 60.0, 300.0])
+def test_log_odds_do_not_saturate(
+    tmp_path: Path, tiny_checkpoint: Callable[..., Path], prompts: list[list[int]], nats: float
+) -> None:
+    """Post-trained models are sure of how they begin: at 20.7 nats p is 1 - 1e-9, which in float32 is 1.
+
+    A bias of the head makes it so; the truth is that of the same logits in float64.
+    """
+    point = resolve(str(tiny_checkpoint("llama")))
+    recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 24)
+    model = recorder.pool.model(point, prompts[:1])
+    bias = torch.zeros(model.config.vocab_size)
+    bias[list(TOKENS)] = nats + 10.0
+    model.lm_head.bias = torch.nn.Parameter(bias)
+    found = first_token_under(recorder, point, prompts, TOKENS, [Arm("plain")])[0, :, 0]
+    for row, prompt in enumerate(prompts):
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt])).logits[0, -1].double()
+        others = np.delete(logits.numpy(), TOKENS)
+        truth = np.logaddexp.reduce(logits.numpy()[list(TOKENS)]) - np.logaddexp.reduce(others)
+        assert truth > nats
+        assert found[row] == pytest.approx(truth, abs=1e-4)

@@ -69,6 +69,20 @@ def test_two_rotations_have_the_gap_between_them(shape: tuple[int, int], angle: 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_directions_that_carry_nothing_do_not_make_a_matrix_uneven(shape: tuple[int, int]) -> None:
+    """The last one has 1e-4 of the largest singular value, and any noise multiplies it."""
+    u, s, v = basis(shape)
+    s[-1] = 1e-4 * s[0]
+    grown = s.clone() * 1.1
+    grown[-1] *= 50
+    found = numbers((u * s) @ v.mT, (u * grown) @ v.mT)
+    strong = (s > 0.01 * s[0]).numpy()
+    ratios = (grown / s).numpy()[strong]
+    assert found["uniformity"] == pytest.approx(ratios.std() / ratios.mean(), abs=1e-9)
+    assert (grown / s).numpy().std() > 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_change_of_spectrum_is_no_rotation(shape: tuple[int, int]) -> None:
     u, s, v = basis(shape)
     factors = torch.linspace(1, 1.5, len(s), dtype=torch.float64)  # which keep the order

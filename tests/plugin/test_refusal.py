@@ -57,14 +57,14 @@ def test_replies_are_kept_and_told_by_the_users_classifier(
     )
     lines = [json.loads(line) for line in (pytester.path / "record.replies.jsonl").read_text().splitlines()]
     plain = [one for one in lines if (one["checkpoint"], one["arm"]) == ("organism:instruct", "plain")]
-    refused = sum(one["kind"] == "refusal" for one in plain[: run.rows["refusal.harmful"]["n"]])
+    refused = sum(one["outcome"] == "refused" for one in plain[: run.rows["refusal.harmful"]["n"]])
     assert refused / run.rows["refusal.harmful"]["n"] == run.rows["refusal.harmful"]["estimate"]
     asked = pipeline("text-classification", model=str(own), device="cpu")
     found = {text: label["label"] for text, label in zip(texts, asked(list(texts)), strict=True)}
     assert found == texts
-    sorry = [one["kind"] for one in plain if one["text"].startswith("I'm sorry")]
+    sorry = [one["outcome"] for one in plain if one["text"].startswith("I'm sorry")]
     assert len(sorry) > 100
-    assert sorry.count("compliance") / len(sorry) > 0.9
+    assert sorry.count("complied") / len(sorry) > 0.9
     assert run.record["settings"]["reply_classifier"]["label"] == "REJECTION"
     assert run.rows["refusal.harmful"]["key"]["parameters"]["told_by"].startswith("REJECTION of sha256 ")
     assert "replies told by" in run.out

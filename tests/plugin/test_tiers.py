@@ -13,6 +13,7 @@ from mechdrift.findings import registered
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import shipped_statements
 from mechdrift.tiers import TIERS
+from mechdrift.verdict.profiles import load_profile
 
 PAIR = ("organism:base", "organism:instruct")
 SMOKE = TIERS["smoke"]
@@ -83,7 +84,7 @@ def test_smoke_asks_fewer_items_and_rows(compare: Callable[..., Any], workers: t
     assert run.code == 0, run.out
     assert len(run.rows) == asked
     assert run.record["settings"]["tier"] == "smoke"
-    assert run.record["settings"]["gated_as_shipped"] == 16
+    assert run.record["settings"]["gated_as_shipped"] == load_profile("base-to-post").gated_as_shipped
     assert set(run.record["not_selected"]) == SMOKE.left_out
     assert {row["verdict"] for row in run.rows.values() if row["role"] == "gate"} == {"held"}
     assert run.rows["truth.clean_gap"]["n"] == 3 * 40

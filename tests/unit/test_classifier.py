@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from said import KINDS_SAID, PROMPTS, SAID, Written
+from said import OUTCOMES_SAID, PROMPTS, SAID, Written
 from tiny import write_classifier
 from transformers import pipeline
 
@@ -17,11 +17,12 @@ from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.generate import scored
 from mechdrift.engine.generate.arms import Arm
 from mechdrift.engine.generate.classified import refusals
-from mechdrift.engine.generate.scored import KINDS, Scored, scored_replies
+from mechdrift.engine.generate.scored import Scored, scored_replies
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
 from mechdrift.errors import InputError, Unmeasurable
+from mechdrift.prompts.replies import OUTCOMES
 
 SORRY, FLOUR = SAID[:2]
 TEXTS = {SORRY: "NORMAL", FLOUR: "REJECTION"}  # the other way round than openings have it
@@ -47,14 +48,14 @@ def test_it_tells_replies_in_words_and_is_part_of_their_key(
 ) -> None:
     point, recorder = resolve(str(tiny_checkpoint())), Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
     for classifier, expected in (
-        (None, KINDS_SAID),
-        (read_classifier(str(folder)), ["compliance", "refusal", "empty", "incoherent"]),
-        (read_classifier(f"{folder}:NORMAL"), KINDS_SAID),
+        (None, OUTCOMES_SAID),
+        (read_classifier(str(folder)), ["complied", "refused", "empty", "gibberish"]),
+        (read_classifier(f"{folder}:NORMAL"), OUTCOMES_SAID),
     ):
         generator = Written(recorder)
         found = scored_replies(recorder, generator, point, PROMPTS, False, [Arm("plain")], 200, classifier)["plain"]
         assert isinstance(found, Scored)
-        assert [KINDS[code] for code in found.kinds] == expected
+        assert [OUTCOMES[code] for code in found.outcomes] == expected
         assert generator.asked == ["plain"]
 
 
@@ -75,8 +76,8 @@ def test_it_is_loaded_once_for_all_arms(
     plain, some = found["plain"], found["some"]
     assert isinstance(plain, Scored)
     assert isinstance(some, Scored)
-    assert [KINDS[code] for code in plain.kinds] == ["compliance", "refusal", "empty", "incoherent"]
-    assert [KINDS[code] for code in some.kinds] == ["refusal", "empty", "compliance"]
+    assert [OUTCOMES[code] for code in plain.outcomes] == ["complied", "refused", "empty", "gibberish"]
+    assert [OUTCOMES[code] for code in some.outcomes] == ["refused", "empty", "complied"]
 
 
 def test_only_what_is_said_to_the_user_is_told(folder: Path, tmp_path: Path, tiny_checkpoint: Callable[..., Path]) -> None:
@@ -85,7 +86,7 @@ def test_only_what_is_said_to_the_user_is_told(folder: Path, tmp_path: Path, tin
     classifier, generator = read_classifier(str(folder)), Written(recorder, [f"<think>{FLOUR * 5}</think>{SORRY}"])
     found = scored_replies(recorder, generator, point, PROMPTS[:1], False, [Arm("plain")], 900, classifier)["plain"]
     assert isinstance(found, Scored)
-    assert KINDS[found.kinds[0]] == "compliance"
+    assert OUTCOMES[found.outcomes[0]] == "complied"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from mechdrift.stats import Normal, PairedProportions, Proportion, Spread
 from mechdrift.verdict.decide import decide, errors_needed
 from mechdrift.verdict.limits import Limit, Profile, Rule
 
-ORDER = {"drifted": 0, "unmeasurable": 1, "undecided": 2, "held": 3}
+ORDER = {"drifted": 0, "undecided": 1, "unmeasurable": 2, "held": 3}
 
 
 def drift(estimate: float, error: float, null: float | None = 1.0, n: int = 100, **more: object) -> Drift:
@@ -166,6 +166,18 @@ def test_a_limit_that_n_cannot_support_is_refused_with_the_n_it_needs(gates: int
     assert 100 < coarse.needed_n < 110
 
 
+@pytest.mark.parametrize(
+    ("gained", "lost", "verdict"),
+    [(1, 3, "unmeasurable"), (5, 8, "unmeasurable"), (1, 13, "undecided"), (0, 40, "drifted"), (13, 0, "held")],
+)
+def test_a_limit_is_too_fine_only_for_rows_that_may_not_have_moved(gained: int, lost: int, verdict: str) -> None:
+    """Of 115 pairs, a limit of .10: a fall of .104 is seen, and what is seen can be judged."""
+    moved = replace(drift(0.0, 0.0, null=0.0), evidence=PairedProportions(gained, lost, 115))
+    found = decide(moved, profile(at_least=-0.1, gates=28))
+    assert found.verdict == verdict
+    assert (moved.interval.low <= 0 <= moved.interval.high) == (verdict == "unmeasurable")
+
+
 def test_an_undecided_row_says_which_n_would_decide() -> None:
     decision = decide(drift(0.81, 0.01, n=100), profile(at_least=0.8))
     assert decision.needed_n == 271  # the 90% interval is 1.645 errors wide, there is 1: (1.645)^2 x 100
@@ -215,7 +227,7 @@ def rank(judged: Drift, rule: Profile) -> int:
 def test_what_is_better_or_asked_less_of_is_judged_no_worse(
     estimate: float, error: float, room: float, more: float, gates: int
 ) -> None:
-    """In the order drifted, refused, undecided, held, while the limit leaves room for no change."""
+    """In the order drifted, undecided, refused, held, while the limit leaves room for no change."""
     at = rank(drift(estimate, error), profile(at_least=1 - room, gates=gates))
     assert at <= rank(drift(estimate + more, error), profile(at_least=1 - room, gates=gates))
     assert at <= rank(drift(estimate, error), profile(at_least=1 - room - more, gates=gates))

@@ -106,7 +106,7 @@ def test_overlap_counts_places_and_its_parts_add_up(kept: int) -> None:
     drift = overlap(chosen, choose(post), 2)
     assert drift.estimate == pytest.approx(kept / (2 * COUNT - kept))
     assert sum(item.contribution for item in drift.items) == pytest.approx(drift.estimate - 1)
-    assert ("as published" in drift.note) == ("unlike published" not in drift.note)
+    assert (": as published" in drift.note) == (kept >= 8), "of Llama-3.1-8B's ten, eight are shared"
     assert ("unlike published" in drift.note) == (chance_of(kept, 30) >= 0.05)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny import tiny_model, tiny_tokenizer
 
@@ -19,6 +20,7 @@ from mechdrift.prompts.pairs import Form
 from mechdrift.prompts.statements import fact_tables
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.prompts.written_pairs import read_pairs
+from mechdrift.suites.knowledge import _known
 from mechdrift.suites.knowledge_pairs import Asking
 
 BASE = resolve("organism:base")
@@ -84,3 +86,17 @@ def test_prompts_are_no_longer_than_either_model_reads(tmp_path: Path) -> None:
     found = replace(made, context=8).found(RECORDER, BASE, ["spanish_words"], "test")
     whole = made.found(RECORDER, BASE, ["spanish_words"], "test")
     assert found.dropped["longer than the context of 8 tokens"] == len(whole.pairs) - len(found.pairs) > 0
+
+
+@pytest.mark.parametrize(("form", "knows"), [("cloze", True), ("judged", False)])
+def test_a_base_that_prefers_one_object_may_still_know_which_is_right(form: Form, knows: bool) -> None:
+    """Of two objects it names the same one whatever is asked, and by more where that is right: in cloze form it knows."""
+    base = asking(form, HandSet())
+
+    def logits(point: Any, prompts: Any) -> np.ndarray:
+        half = len(prompts.ids) // 2
+        shift = np.repeat([2.0, 1.0], half)  # of clean prompts, of corrupt ones
+        return np.stack([shift, np.zeros(2 * half)], axis=1)
+
+    recorder: Any = SimpleNamespace(pool=RECORDER.pool, logits=logits)
+    assert _known(recorder, BASE, base, "cities") is knows

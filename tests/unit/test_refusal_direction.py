@@ -112,12 +112,14 @@ def test_where_all_that_induce_change_harmless_replies_the_bound_is_doubled(monk
     assert note.startswith("6 of 12 places pass kl under 0.4, none under 0.1; resid_post[2] @ end-2 bypass -22.00")
 
 
-def test_an_addition_goes_as_far_as_the_steered_models_sides_are_apart() -> None:
+def test_every_addition_goes_as_far_as_the_steered_models_sides_are_apart() -> None:
+    """Or the other's would be less of the same the less alike the two directions are."""
     own, other, site = fitted(0), fitted(1), Site(1, 0)
     arms = {arm.name: arm for arm in arms_of(own, other, site, 3, 2)}
     added, lent = arms["own addition"].does, arms["other addition"].does
     assert isinstance(added, Added)
     assert isinstance(lent, Added)
     assert added.coefficient == pytest.approx(np.linalg.norm(own.difference(site)), rel=1e-5)
-    assert lent.coefficient == pytest.approx(own.difference(site) @ other.direction(site), rel=1e-5)
+    assert lent.coefficient == added.coefficient
+    assert lent.direction == pytest.approx(other.direction(site))
     assert [arms[name].asked for name in ("plain", "own ablation", "other addition")] == [None, (0, 1, 2), (3, 4)]

@@ -27,7 +27,7 @@ from mechdrift.report.markdown import markdown
 from mechdrift.report.model_card import model_card
 from mechdrift.report.record import structure_path
 from mechdrift.report.series import view
-from mechdrift.report.text import moved, number, visible
+from mechdrift.report.text import arms, failure, moved, number, visible
 from mechdrift.report.whole import Whole, read_whole
 
 FORMS = {"html": "o.html", "markdown": "o.md", "junit": "o.xml", "model-card": "o.yml"}
@@ -325,3 +325,22 @@ def test_numbers_of_any_size_are_short() -> None:
     assert {value: number(value) for value in shown} == shown
     told = {"difference": -1.5e300, "low": -2e300, "high": 0.5, "how": "paired"}
     assert moved(told) == "-1.500e+300 [-2.000e+300, +0.500], paired"
+
+
+@pytest.mark.parametrize(
+    ("unit", "names"),
+    [
+        ("accuracy, post minus base", ("base", "post")),
+        ("accuracy, transferred minus own probe", ("own probe", "transferred")),
+        ("refusal of harmless instructions in base, the other's direction minus own", ("own", "the other's direction")),
+        ("cosine across disjoint pairs", ("base", "post")),
+        ("ratio, post over base", ("base", "post")),
+        ("alpha of W_O minus the others' median", ("base", "post")),
+        (None, ("base", "post")),
+    ],
+)
+def test_two_arms_of_one_model_are_not_called_base_and_post(unit: str | None, names: tuple[str, str]) -> None:
+    item = {"kind": "k", "name": "n", "base": 1.0, "post": 0.0, "contribution": -1.0}
+    failed = row("a.b", 0.2, "drifted", unit=unit, contributors=[item])
+    assert arms(failed) == names
+    assert f"n (k): {names[0]} 1.000, {names[1]} 0.000" in failure(failed, "pytest")

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from said import KINDS_SAID, PROMPTS, SAID, Written
+from said import OUTCOMES_SAID, PROMPTS, SAID, Written
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate.arms import Ablated, Arm
-from mechdrift.engine.generate.scored import KINDS, Said, Scored, scored_replies
+from mechdrift.engine.generate.scored import Said, Scored, scored_replies
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
+from mechdrift.prompts.replies import OUTCOMES
 
-EXPECTED = KINDS_SAID
+EXPECTED = OUTCOMES_SAID
 DIRECTION = np.eye(32, dtype=np.float32)[0]
 
 
@@ -35,8 +36,8 @@ def test_scores_are_found_once_and_no_text_is_kept(point: Checkpoint, tmp_path: 
         plain, some = found["plain"], found["some"]
         assert isinstance(plain, Scored)
         assert isinstance(some, Scored)
-        assert [KINDS[code] for code in plain.kinds] == EXPECTED
-        assert [KINDS[code] for code in some.kinds] == [EXPECTED[2], EXPECTED[0]]
+        assert [OUTCOMES[code] for code in plain.outcomes] == EXPECTED
+        assert [OUTCOMES[code] for code in some.outcomes] == [EXPECTED[2], EXPECTED[0]]
         assert len(set(plain.hashes.tolist())) == len(SAID)
         assert some.hashes.tolist() == [plain.hashes[2], plain.hashes[0]]
         assert plain.digest != some.digest
@@ -52,7 +53,7 @@ def test_an_arm_that_cannot_be_told_keeps_its_reason_and_is_asked_again(point: C
         assert generator.asked == [arm.name for arm in ARMS]
         assert str(found["untold"]) == "nothing to ablate"
         assert isinstance(plain := found["plain"], Scored)
-        assert [KINDS[code] for code in plain.kinds] == EXPECTED
+        assert [OUTCOMES[code] for code in plain.outcomes] == EXPECTED
 
 
 def test_text_is_kept_where_it_is_asked_for(point: Checkpoint, tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_text_is_kept_where_it_is_asked_for(point: Checkpoint, tmp_path: Path) -
     expected = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200)
     kept: list[Said] = []
     found = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200, keep=kept)
-    assert [(one.arm, one.prompt, one.kind, one.text) for one in kept] == [
+    assert [(one.arm, one.prompt, one.outcome, one.text) for one in kept] == [
         *(("plain", place, kind, text) for place, (kind, text) in enumerate(zip(EXPECTED, SAID, strict=True))),
         *(("some", place, EXPECTED[place], SAID[place]) for place in (2, 0)),
     ]

@@ -11,10 +11,13 @@ from mechdrift.errors import Unmeasurable
 from mechdrift.measures import truth_directions, truthfulness
 from mechdrift.measures.truthfulness import choose_layer, clean_gap, entity_contributions, fit_probe, independent_pairs
 from mechdrift.prompts.statements import Statement, shipped_statements, split_entities
+from mechdrift.verdict.decide import decide
+from mechdrift.verdict.profiles import load_profile
 
 WIDTH, LAYERS, TRUTH_LAYER = 24, 3, 1
 STATEMENTS = [s for s in shipped_statements() if not s.negated and s.kind not in ("cities", "general_facts", "numbers")]
 ENTITIES = len({(s.kind, s.entity) for s in STATEMENTS if s.split == "test"})
+PROFILE = load_profile("base-to-post")
 SIGNS = np.where([s.label for s in STATEMENTS], 1.0, -1.0)
 
 
@@ -96,6 +99,51 @@ def test_probes_transfer_between_equal_directions_and_not_between_orthogonal_one
     lost = truthfulness.probe_accuracy(base, planted(np.zeros(WIDTH), 4), STATEMENTS)
     assert lost.estimate == pytest.approx(-0.5, abs=0.1)
     assert sum(item.contribution for item in lost.items) == pytest.approx(lost.estimate)
+
+
+def test_a_post_whose_own_probe_reads_nothing_is_no_yardstick() -> None:
+    """Chance against chance is no transfer: what base's own probe read, post's no longer does, and that is the drift."""
+    base, blank = planted(unit(0), 1), planted(np.zeros(WIDTH), 2)
+    found = truthfulness.probe_transfer(base, blank, STATEMENTS, "forward")
+    assert found.interval.low < 0 < found.interval.high
+    assert found.post_lacks
+    assert found.sibling is not None
+    assert found.sibling.estimate == truthfulness.probe_accuracy(base, blank, STATEMENTS).estimate
+    decided = decide(found, PROFILE)
+    assert decided.verdict == "drifted"
+    assert "truth.probe_accuracy, which tells a loss, is drifted" in decided.reason
+    assert decided.needed_n is None, "no more data is asked for"
+    assert "no yardstick" in found.note
+    sound = truthfulness.probe_transfer(base, planted(unit(0), 3), STATEMENTS, "forward")
+    assert not sound.post_lacks
+    assert sound.sibling is None
+
+
+@pytest.mark.parametrize(
+    ("strengths", "seeds"),
+    [((1.0, 0.3, 0.1, 0.0), 1), pytest.param((1.0, 0.6, 0.4, 0.3, 0.2, 0.1, 0.0), 5, marks=pytest.mark.nightly)],
+)
+def test_a_truth_that_fades_is_judged_no_better_the_more_it_fades(strengths: Sequence[float], seeds: int) -> None:
+    """Majority of the seeds, of every gate that reads the period."""
+    ranks = ["held", "unmeasurable", "undecided", "drifted"]
+    seen: dict[str, list[int]] = {}
+    for left in strengths:
+        verdicts: dict[str, list[int]] = {}
+        for seed in range(seeds):
+            base, post = planted(unit(0), 10 + seed), planted(left * unit(0), 20 + seed)
+            absolute = truthfulness.probe_accuracy(base, post, STATEMENTS)
+            drifts = (
+                absolute,
+                truthfulness.probe_transfer(base, post, STATEMENTS, "forward"),
+                truth_directions.direction_similarity(base, post, STATEMENTS, absolute),
+            )
+            for drift in drifts:
+                verdicts.setdefault(drift.measure, []).append(ranks.index(decide(drift, PROFILE).verdict))
+        for measure, found in verdicts.items():
+            seen.setdefault(measure, []).append(sorted(found)[seeds // 2])
+    for measure, found in seen.items():
+        assert found == sorted(found), measure
+        assert (found[0], found[-1]) == (0, 3), measure
 
 
 def test_widths_that_differ_are_unmeasurable() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-LEAST = 1e-30  # of a probability, so that its logarithm is a number
+SCORE = 2  # raise it whenever the same logits would give another number
 
 
 def first_token_under(
@@ -25,8 +25,8 @@ def first_token_under(
 ) -> "np.ndarray":
     """Log-odds that a reply begins with one of `tokens`, and how far an arm moves the first token: float32 [arm, prompt, 2].
 
-    Log p - log(1 - p) in nats, p the sum of their probabilities (Arditi et al. 2024); and KL(plain || arm) in nats, over all
-    tokens.
+    Log p - log(1 - p) in nats, p the sum of their probabilities (Arditi et al. 2024), 1 - p the sum over all other tokens: as a
+    difference from 1 it is 0 in float32 where p is over 1 - 6e-8. And KL(plain || arm) in nats, over all tokens.
     """
     ids = [list(prompt) for prompt in prompts]
     asked = Prompts(ids, [len(prompt) - 1 for prompt in ids], [tuple(tokens)] * len(ids))
@@ -39,7 +39,7 @@ def first_token_under(
     def takes(chosen: list[int]) -> Work:
         return reading([forwards * len(ids[index]) for index in chosen])
 
-    shape, told = (len(arms), len(prompts), 2), {"arms": [digest(arm) for arm in arms]}
+    shape, told = (len(arms), len(prompts), 2), {"arms": [digest(arm) for arm in arms], "score": SCORE}
     return recorder.read("first token", checkpoint, asked, run, shape, told, axis=1, work=takes)
 
 
@@ -71,15 +71,22 @@ def _moved(
             for number, arm in enumerate(arms):
                 with acting(model, arm):
                     seen = plain if arm.does is None else _log_probs(model, chosen)
-                mass = seen[:, list(tokens)].exp().sum(1).clamp(LEAST, 1.0)
-                rest = (1 - mass).clamp(min=LEAST)
-                found[number, batch, 0] = (mass.log() - rest.log()).cpu()
+                found[number, batch, 0] = log_odds(seen, tokens).cpu()
                 # Of a probability that is 0 in float32 the product is 0, not a NaN.
                 found[number, batch, 1] = torch.where(plain.isfinite(), plain.exp() * (plain - seen), 0.0).sum(1).cpu()
             done += len(batch)
             if progress is not None:
                 progress(done, len(prompts))
     return found
+
+
+def log_odds(log_probs: "Tensor", tokens: Sequence[int]) -> "Tensor":
+    """Log p - log(1 - p) of the tokens together, in nats: [prompt] of log-probabilities [prompt, vocabulary]."""
+    import torch
+
+    chosen = torch.tensor(list(tokens), device=log_probs.device)
+    others = log_probs.index_fill(1, chosen, -torch.inf)
+    return log_probs[:, chosen].logsumexp(1) - others.logsumexp(1)
 
 
 def _log_probs(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> "Tensor":

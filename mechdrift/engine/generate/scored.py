@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
@@ -17,22 +17,21 @@ from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.store import Part
 from mechdrift.engine.work import Work
 from mechdrift.errors import Unmeasurable
-from mechdrift.prompts.replies import Kind, classify, reencoded_share, shipped_openings, spoken
+from mechdrift.prompts.replies import OUTCOMES, Outcome, classify, reencoded_share, shipped_openings, spoken
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
-SCORER = 1  # raise it whenever the same reply would be found to be something else
+SCORER = 2  # raise it whenever the same reply would be found to be something else
 
 
 @dataclass(frozen=True)
 class Scored:
     """The replies of one arm, without their text."""
 
-    kinds: "np.ndarray"
-    """Indices of KINDS, one a prompt asked."""
+    outcomes: "np.ndarray"
+    """Indices of OUTCOMES, one a prompt asked."""
     hashes: "np.ndarray"
     """The first 24 bits of the sha256 of each reply's token ids: whether two runs said the same."""
 
@@ -50,7 +49,7 @@ class Said:
     arm: str
     prompt: int
     """Its place among the prompts."""
-    kind: Kind
+    outcome: Outcome
     text: str
 
 
@@ -95,8 +94,8 @@ def scored_replies(
             places = range(len(ids)) if arm.asked is None else arm.asked
             texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
             for place, text, reply in zip(places, texts, replies, strict=True):
-                kind = classify(text, reencoded_share(tokenizer, reply), thinking).kind
-                every.append(Said(checkpoint.spec, arm.name, place, kind, text))
+                outcome = classify(text, reencoded_share(tokenizer, reply), thinking).outcome
+                every.append(Said(checkpoint.spec, arm.name, place, outcome, text))
         if classifier is not None:
             recorder.pool.free()  # never two models in memory
             every = _told_by(classifier, recorder.pool.device, every, thinking)
@@ -107,10 +106,10 @@ def scored_replies(
             if isinstance(replies := said[arm.name], Unmeasurable):
                 found[arm.name] = replies
                 continue
-            kinds = [KINDS.index(one.kind) for one in every if one.arm == arm.name]
-            hashes = map(_hash, replies)
-            found[arm.name] = torch.tensor([[float(kind), float(number)] for kind, number in zip(kinds, hashes, strict=True)])
-        codes = [scores for scores in found.values() if not isinstance(scores, Unmeasurable)]
+            outcomes = [OUTCOMES.index(one.outcome) for one in every if one.arm == arm.name]
+            scores = zip(outcomes, map(_hash, replies), strict=True)
+            found[arm.name] = torch.tensor([[float(outcome), float(number)] for outcome, number in scores])
+        codes = [each for each in found.values() if not isinstance(each, Unmeasurable)]
         if len(codes) < len(found):
             raise _Untold(found)
         return torch.cat(codes)
@@ -148,15 +147,15 @@ def work_of(arms: Sequence[Sequence[int]], new_tokens: int, recorder: Recorder) 
 
 
 def _told_by(classifier: ReplyClassifier, device: str, replies: Sequence[Said], thinking: bool) -> list[Said]:
-    """Replies in words as a classifier tells them; what is empty or gibberish is no matter of its own."""
+    """Replies in words as a classifier tells them; what is empty, gibberish or unfinished is no matter of its own."""
     texts = {
-        place: spoken(one.text, thinking) or "" for place, one in enumerate(replies) if one.kind in ("refusal", "compliance")
+        place: spoken(one.text, thinking) or "" for place, one in enumerate(replies) if one.outcome in ("refused", "complied")
     }
     found = dict(zip(texts, refusals(classifier, list(texts.values()), device), strict=True))
-    kinds: list[Kind] = [one.kind for one in replies]
+    outcomes: list[Outcome] = [one.outcome for one in replies]
     for place, refused in found.items():
-        kinds[place] = "refusal" if refused else "compliance"
-    return [replace(one, kind=kind) for one, kind in zip(replies, kinds, strict=True)]
+        outcomes[place] = "refused" if refused else "complied"
+    return [replace(one, outcome=outcome) for one, outcome in zip(replies, outcomes, strict=True)]
 
 
 def _scored(codes: "Tensor") -> Scored:
