@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cases import files, identity, pipelines, tokens, whole
@@ -30,9 +31,9 @@ def main() -> int:
     """Print a line a case: class, what is wrong, exit code, message. The number of cases that did not end as they should."""
     wrong = 0
     chosen = [case for case in CASES if case.kind in (sys.argv[1:] or [case.kind])]
-    with stand_in() as server, tempfile.TemporaryDirectory() as home:
-        for number, case in enumerate(chosen):
-            command, code, printed = run(case, server, Path(home) / str(number))
+    with stand_in() as server, tempfile.TemporaryDirectory() as home, ThreadPoolExecutor(os.cpu_count()) as pool:
+        ended = pool.map(lambda numbered: run(numbered[1], server, Path(home) / str(numbered[0])), enumerate(chosen))
+        for number, (case, (command, code, printed)) in enumerate(zip(chosen, ended, strict=True)):
             told = next((line for line in printed.splitlines() if case.message in line), None)
             fine = (
                 told is not None
