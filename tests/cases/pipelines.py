@@ -52,7 +52,7 @@ PYTEST_EXIT = "import pytest\ndef pytest_runtest_setup(item):\n    pytest.exit('
 SKIPPED = suite_by_hand(marks="@pytest.mark.skip(reason='not today')")
 
 CASES = (
-    nothing("--collect-only", own("--collect-only"), slow=False),
+    nothing("--collect-only", own("--collect-only")),
     nothing("--mechdrift-plan left over", own("--mechdrift-plan")),
     nothing("--mechdrift-list", own("--mechdrift-list"), slow=False),
     nothing("--version", own("--version"), slow=False),

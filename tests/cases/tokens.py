@@ -226,6 +226,7 @@ TEMPLATES = (
         "post: chat template does not render (TemplateError: a system turn is needed): rows of refusal are unmeasurable",
         0,
         may_hold=True,
+        slow=True,
     ),
     Case(
         "odd template",

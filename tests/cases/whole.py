@@ -173,6 +173,7 @@ CASES = (
         "warning: post: 2 tensors of a value head (v_head) are left out",
         0,
         may_hold=True,
+        slow=True,
     ),
     Case(
         "whole: harmless",

@@ -314,10 +314,9 @@ def test_a_profile_names_rows_and_not_steps(compare: Callable[..., Any], pyteste
     assert f"{STEPS[1]!r}: a row between two checkpoints; expected {ROW!r}, for any two" in run.out + run.err
 
 
-@pytest.mark.parametrize("mode", [("-n0",), pytest.param(("-n2",), marks=pytest.mark.nightly)], ids=["-n0", "-n2"])
-@pytest.mark.parametrize(
-    "post", [pytest.param("organism:drift-knowledge-forgotten", marks=pytest.mark.nightly), "organism:forgotten"]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("mode", [("-n0",), ("-n2",)], ids=["-n0", "-n2"])
+@pytest.mark.parametrize("post", ["organism:drift-knowledge-forgotten", "organism:forgotten"])
 def test_facts_that_the_last_step_forgot_drift_there_and_nowhere_else(
     compare: Callable[..., Any], tmp_path: Path, post: str, mode: tuple[str, ...]
 ) -> None:

@@ -91,6 +91,7 @@ def test_identical_checkpoints_are_still_held_to_what_a_model_must_do(compare: C
     assert run.rows["refusal.change_harmful"]["estimate"] == 0.0
 
 
+@pytest.mark.nightly
 def test_models_of_other_widths_are_told_their_rates_only(compare: Callable[..., Any], tmp_path: Path) -> None:
     tokenizer = load_tokenizer(resolve("organism:base"))
     tiny_model(vocab_size=len(tokenizer), hidden_size=64).save_pretrained(tmp_path)
