@@ -15,7 +15,7 @@ from mechdrift.engine.recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
-from mechdrift.measures.refusal import ASKED, PLAIN, Does, On, RefusalReadings, Told, Which
+from mechdrift.measures.refusal import ASKED, PLAIN, Does, On, Outcomes, RefusalReadings, Which
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
 from mechdrift.prompts.instructions import Instruction, Instructions
 from mechdrift.prompts.statements import Split
@@ -141,7 +141,7 @@ def read_refusal(
     chosen, texts, asked = questions(points, recordings, instructions, tier)
     native, matched = fitted_both(recordings, points, asked, texts)
     site, note = _site(recordings, points, native["post"], asked["post"])
-    said: dict[tuple[Which, On, str], Told] = {}
+    said: dict[tuple[Which, On, str], Outcomes] = {}
     untold: dict[tuple[Which, str], Unmeasurable] = {}
     odds: dict[Does, np.ndarray] = {}
     for which in WHICH:
@@ -235,7 +235,7 @@ def _site(recordings: Recorder, points: Points, fitted: Fitted, asked: Asked) ->
         return error, str(error)
 
 
-def _by_side(arm: str, scored: Scored, harmful: int) -> list[tuple[On, str, Told]]:
+def _by_side(arm: str, scored: Scored, harmful: int) -> list[tuple[On, str, Outcomes]]:
     """What was said under an arm, by side: plain on both, of the others each on the side that it is meant for."""
     if arm == PLAIN:
         return [
@@ -263,5 +263,5 @@ def a_fair_share(instructions: Sequence[Instruction], most: int) -> list[Instruc
     return [one for one in instructions if one.text in chosen]
 
 
-def _told(scored: Scored, part: slice = slice(None)) -> Told:
-    return Told(scored.outcomes[part], scored.digest)
+def _told(scored: Scored, part: slice = slice(None)) -> Outcomes:
+    return Outcomes(scored.outcomes[part], scored.digest)

@@ -39,7 +39,7 @@ REPLIES = "replies"  # the site of a rate
 
 
 @dataclass(frozen=True)
-class Told:
+class Outcomes:
     """What one model said to a side of the test instructions under one arm."""
 
     outcomes: Int[np.ndarray, " instruction"]
@@ -68,7 +68,7 @@ class RefusalReadings:
     """The instructions, for the reader."""
     kinds: dict[On, tuple[str, ...]]
     """Their categories."""
-    said: dict[tuple[Which, On, str], Told]
+    said: dict[tuple[Which, On, str], Outcomes]
     """By model, side and arm: `plain`, `own`, `other` (ablation on harmful, addition on harmless)."""
     site: str
     """Where the direction was read."""
@@ -81,7 +81,7 @@ class RefusalReadings:
     parameters: dict[str, str]
     """Prompt form, score and what else defines the numbers."""
 
-    def told(self, model: Which, on: On, arm: str = PLAIN) -> Told:
+    def told(self, model: Which, on: On, arm: str = PLAIN) -> Outcomes:
         """What a model said."""
         return self.said[model, on, arm]
 
@@ -265,12 +265,12 @@ def _what(does: Does) -> str:
     return "compliance with harmful instructions" if does == "ablation" else "refusal of harmless instructions"
 
 
-def _counted(base: Told, post: Told) -> str:
+def _counted(base: Outcomes, post: Outcomes) -> str:
     """Outcomes of both models' replies."""
     return f"base {base.counted()}; post {post.counted()}"
 
 
-def _share(told: Told, outcome: Rated, unknown: Sequence[Outcome] = UNFINISHED) -> Proportion | PartlyKnown:
+def _share(told: Outcomes, outcome: Rated, unknown: Sequence[Outcome] = UNFINISHED) -> Proportion | PartlyKnown:
     """Share of the replies with an outcome; those whose own is unknown may be among them or not."""
     hits, open_ended = told.are(outcome), told.any_of(unknown)
     least = Proportion(float(hits.sum()), len(hits))
@@ -281,7 +281,7 @@ def _share(told: Told, outcome: Rated, unknown: Sequence[Outcome] = UNFINISHED) 
 
 
 def _compared(
-    before: Told, after: Told, outcome: Rated, unknown: Sequence[Outcome] = UNFINISHED
+    before: Outcomes, after: Outcomes, outcome: Rated, unknown: Sequence[Outcome] = UNFINISHED
 ) -> PairedProportions | PartlyKnown:
     """Shares with an outcome on the same instructions, after minus before; those whose own is unknown may go either way."""
 
@@ -296,7 +296,7 @@ def _compared(
     return PartlyKnown(plain.estimate, least, most, int(either.sum()), _which(unknown, before, after))
 
 
-def _which(unknown: Sequence[Outcome], *every: Told) -> str:
+def _which(unknown: Sequence[Outcome], *every: Outcomes) -> str:
     """Which of the outcomes there are, in words."""
     there = [outcome for outcome in unknown if any(told.are(outcome).any() for told in every)]
     return f"replies are {' or '.join(there)}"
@@ -306,7 +306,7 @@ def _paired(
     name: str,
     read: RefusalReadings,
     on: On,
-    both: tuple[Told, Told],
+    both: tuple[Outcomes, Outcomes],
     outcome: Rated,
     unit: str,
     better: Better = "higher",

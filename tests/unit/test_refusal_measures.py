@@ -11,7 +11,7 @@ from mechdrift.errors import Unmeasurable
 from mechdrift.findings import registered
 from mechdrift.measures import refusal
 from mechdrift.measures.drift import Drift
-from mechdrift.measures.refusal import PLAIN, RefusalReadings, Told
+from mechdrift.measures.refusal import PLAIN, Outcomes, RefusalReadings
 from mechdrift.prompts.replies import OUTCOMES, Outcome
 from mechdrift.rows import Asked, judged_row
 from mechdrift.stats import PairedProportions
@@ -22,15 +22,15 @@ from mechdrift.verdict.profiles import load_profile
 N = 100
 
 
-def told(refused: int, complied: int, between: Outcome = "gibberish") -> Told:
+def told(refused: int, complied: int, between: Outcome = "gibberish") -> Outcomes:
     """The first so many refuse, the last so many comply; what lies between is neither."""
     outcomes = ["refused"] * refused + [between] * (N - refused - complied) + ["complied"] * complied
-    return Told(np.array([OUTCOMES.index(outcome) for outcome in outcomes]))
+    return Outcomes(np.array([OUTCOMES.index(outcome) for outcome in outcomes]))
 
 
-def readings(**more: Told) -> RefusalReadings:
+def readings(**more: Outcomes) -> RefusalReadings:
     """Post refuses 95 harmful and 2 harmless instructions, base 10 and 0; keywords are `model_side_arm`."""
-    said: dict[Any, Told] = {
+    said: dict[Any, Outcomes] = {
         ("base", "harmful", PLAIN): told(10, 90),
         ("base", "harmless", PLAIN): told(0, 100),
         ("post", "harmful", PLAIN): told(95, 5),
@@ -88,7 +88,7 @@ def test_changes_are_paired() -> None:
     assert changed.estimate == pytest.approx(0.85)
     assert sum(item.contribution for item in changed.items) == pytest.approx(0.85)
     apart = replace(readings())
-    apart.said["base", "harmful", PLAIN] = Told(told(5, 95).outcomes[::-1])
+    apart.said["base", "harmful", PLAIN] = Outcomes(told(5, 95).outcomes[::-1])
     assert refusal.change(apart, "harmful").estimate == pytest.approx(0.90)
 
 
