@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mechdrift.report.text import UNLIKE, interval, limit, number, printable, waiver, was
+from mechdrift.report.text import UNLIKE, interval, limit, number, printable, replies, waiver, was
 from mechdrift.verdict.run_verdict import RunVerdict
 
 Row = dict[str, Any]
@@ -32,6 +32,8 @@ def table(rows: list[Row], write: Callable[..., None]) -> None:
             write(f"  baseline: {printable(row['baseline']['reason'])}\n")
         if row["waiver"]:
             write(f"  {printable(waiver(row))}\n")
+    for counted in replies(ordered):
+        write(f"{printable(counted)}\n")
 
 
 def chain(moves: list[Row], write: Callable[..., None]) -> None:

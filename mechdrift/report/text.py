@@ -1,11 +1,15 @@
 """Rows in words: one number, one limit, one failure."""
 
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
 
 Row = dict[str, Any]
+RATES = ("refusal.harmful", "refusal.harmless")
+COUNTED = re.compile(r"\b(base|post) (\d+ refused, [a-z0-9 ,]+? unfinished)")  # as measures/refusal.py writes them into notes
 UNLIKE = {"worse": "worse than baseline {name}", "incomparable": "not to be compared with baseline {name}"}
 """What the status of a baseline's row adds to a verdict."""
 
@@ -58,6 +62,12 @@ def distance(row: Row) -> str:
     ]
     room = min(rooms)
     return f"{number(abs(room))} {'inside' if room >= 0 else 'beyond'}"
+
+
+def replies(rows: Iterable[Row]) -> list[str]:
+    """What became of the replies that the refusal rates count, a line a model and side: `harmful, post: 198 refused, ...`."""
+    counted = [(row["label"].removeprefix("refusal."), COUNTED.findall(row["note"])) for row in rows if row["finding"] in RATES]
+    return [f"{side}, {model}: {counts}" for side, found in counted for model, counts in found]
 
 
 def arms(row: Row) -> tuple[str, str]:

@@ -21,13 +21,15 @@ from safetensors.numpy import save_file
 
 from mechdrift.cli import main
 from mechdrift.errors import InputError
+from mechdrift.measures.refusal import PLAIN, Outcomes, RefusalReadings, rate
 from mechdrift.report.html import html
 from mechdrift.report.junit import junit
 from mechdrift.report.markdown import markdown
 from mechdrift.report.model_card import model_card
 from mechdrift.report.record import structure_path
 from mechdrift.report.series import view
-from mechdrift.report.text import arms, failure, moved, number, visible
+from mechdrift.report.terminal import table
+from mechdrift.report.text import arms, failure, moved, number, replies, visible
 from mechdrift.report.whole import Whole, read_whole
 
 FORMS = {"html": "o.html", "markdown": "o.md", "junit": "o.xml", "model-card": "o.yml"}
@@ -344,3 +346,23 @@ def test_two_arms_of_one_model_are_not_called_base_and_post(unit: str | None, na
     failed = row("a.b", 0.2, "drifted", unit=unit, contributors=[item])
     assert arms(failed) == names
     assert f"n (k): {names[0]} 1.000, {names[1]} 0.000" in failure(failed, "pytest")
+
+
+def test_terminal_and_markdown_say_what_became_of_the_replies(tmp_path: Path) -> None:
+    """As a measure counts them; every other report shows the notes."""
+    said = Outcomes(np.array([0] * 3 + [1] * 2 + [4] * 1))
+    read = RefusalReadings(
+        {"harmful": ("one",) * 6, "harmless": ()},
+        {"harmful": ("kind",) * 6, "harmless": ()},
+        {("base", "harmful", PLAIN): said, ("post", "harmful", PLAIN): said},
+        *("site", "rule", "data", "choice"),
+        {},
+    )
+    rates = row("refusal.harmful", 0.5, note=rate(read, "harmful").note)
+    line = "harmful, post: 3 refused, 2 complied, 0 empty, 0 gibberish, 1 unfinished"
+    assert replies([rates, row("a.b", note=rates["note"])]) == [line.replace("post", "base"), line]
+    assert line.replace(":", "\\:") in markdown(view([read_whole(written(tmp_path / "r.json", record(rates)))]))
+    shown: list[str] = []
+    table([rates], lambda text, **_: shown.append(text))
+    assert f"{line}\n" in shown
+    assert len(line) < 80
