@@ -9,21 +9,26 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from cases import files, identity, pipelines, tokens, whole
 from cases.case import Case
-from stand_in import StandIn, environment, stand_in
+from stand_in import environment, stand_in
 
 CASES: tuple[Case, ...] = (*files.CASES, *whole.CASES, *identity.CASES, *tokens.CASES, *pipelines.CASES)
 
+MAKING = Lock()  # transformers is imported part by part, and models are drawn from one seed
 
-def run(case: Case, server: StandIn, folder: Path) -> tuple[str, int, str]:
-    """One case in a process of its own: its command, its exit code, and what it printed."""
+
+def run(case: Case, folder: Path) -> tuple[str, int, str]:
+    """One case in a process and with a hub of its own: its command, its exit code, and what it printed."""
     folder.mkdir()
-    arguments = case.make(folder, server)
-    command, given = case.command(arguments, folder.parent / "cache")
-    variables = os.environ | environment(server, folder / "home") | given | case.environment
-    ended = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    with stand_in() as server:
+        with MAKING:
+            arguments = case.make(folder, server)
+        command, given = case.command(arguments, folder.parent / "cache")
+        variables = os.environ | environment(server, folder / "home") | given | case.environment
+        ended = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     return " ".join(arguments), ended.returncode, ended.stdout + ended.stderr
 
 
@@ -31,8 +36,8 @@ def main() -> int:
     """Print a line a case: class, what is wrong, exit code, message. The number of cases that did not end as they should."""
     wrong = 0
     chosen = [case for case in CASES if case.kind in (sys.argv[1:] or [case.kind])]
-    with stand_in() as server, tempfile.TemporaryDirectory() as home, ThreadPoolExecutor(os.cpu_count()) as pool:
-        ended = pool.map(lambda numbered: run(numbered[1], server, Path(home) / str(numbered[0])), enumerate(chosen))
+    with tempfile.TemporaryDirectory() as home, ThreadPoolExecutor(os.cpu_count()) as pool:
+        ended = pool.map(lambda numbered: run(numbered[1], Path(home) / str(numbered[0])), enumerate(chosen))
         for number, (case, (command, code, printed)) in enumerate(zip(chosen, ended, strict=True)):
             told = next((line for line in printed.splitlines() if case.message in line), None)
             fine = (
