@@ -114,6 +114,12 @@ def mechdrift_tier(pytestconfig: pytest.Config) -> "Tier":
 
 
 @pytest.fixture(scope="session")
+def mechdrift_both_post_trained(pytestconfig: pytest.Config) -> bool:
+    """Whether the profile compares two models that were post-trained, of which the earlier has what post-training brings."""
+    return _run(pytestconfig).profile.both_post_trained
+
+
+@pytest.fixture(scope="session")
 def mechdrift_recordings(pytestconfig: pytest.Config) -> "Recorder":
     """Reads checkpoints, through the store, on the run's device."""
     from mechdrift.engine.pool import Pool, pick_device, pick_dtype

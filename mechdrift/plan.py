@@ -135,6 +135,7 @@ def planned(run: "ComparingRun") -> dict[str, Work | str]:
             run.texts.all,
             run.hand_set,
             settings.seed,
+            "base" if run.profile.both_post_trained else "post",
             settings.identity_shortcut,
         )
         for family in sorted({each.finding.family for each in run.expected if each.between == between}):

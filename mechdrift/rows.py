@@ -71,6 +71,8 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
         "p_value": decision.p_value,
         "needed_n": decision.needed_n,
         "post_lacks": drift.post_lacks,
+        "fewer_left": drift.fewer_left,
+        "outcomes": drift.outcomes,
         "sibling": sibling_told(drift),
         "contributors": [asdict(item) for item in _contributors(drift)],
         "items": [asdict(item) for item in drift.items],
@@ -109,7 +111,14 @@ def _without_number(head: Row, key: Row) -> Row:
     missing = dict.fromkeys(
         ("estimate", "low", "high", "null", "floor", "n", "evidence", "unit", "better", "site", "p_value", "needed_n", "sibling")
     )
-    rest: Row = {"status": "absent", "confidence": CONFIDENCE, "note": "", "post_lacks": False}
+    rest: Row = {
+        "status": "absent",
+        "confidence": CONFIDENCE,
+        "note": "",
+        "post_lacks": False,
+        "fewer_left": False,
+        "outcomes": {},
+    }
     lists: Row = {"contributors": [], "items": [], "curve": [], "maps": []}
     return plain(head | {"key": key} | rest | missing | lists)
 

@@ -1,6 +1,7 @@
 """Short names for what mechdrift gives its suites."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 
@@ -61,6 +62,12 @@ def tier(mechdrift_tier: Tier) -> Tier:
 def recordings(mechdrift_recordings: Recorder) -> Recorder:
     """What a checkpoint does with prompts."""
     return mechdrift_recordings
+
+
+@pytest.fixture(scope="session")
+def must_refuse(mechdrift_both_post_trained: bool) -> Literal["base", "post"]:
+    """Which model must refuse: post, but for two that are both post-trained, of which the earlier has it to lose."""
+    return "base" if mechdrift_both_post_trained else "post"
 
 
 @pytest.fixture(scope="session")

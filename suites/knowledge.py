@@ -16,7 +16,7 @@ from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HAND_SET, HandSet
 from mechdrift.measures.drift import Drift
-from mechdrift.measures.knowledge_maps import SITE_RULE, KnowledgeReadings, Patched, share_answered
+from mechdrift.measures.knowledge_maps import SITE_RULE, KnowledgeReadings, Patched, kept_pairs, maps_of, share_answered
 from mechdrift.measures.knowledge_transfer import Transferred
 from mechdrift.measures.truthfulness import ACCURACY_MINIMUM
 from mechdrift.prompts.framing import ONE_TOKENIZER, what_differs
@@ -27,9 +27,18 @@ from mechdrift.tiers import ACROSS, Tier
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, knowledge"
 MEASURES = "mechdrift.measures"
+TEST_OVER_CHOOSE = 3  # how much larger the split is
 
 FINDINGS = tuple(
-    Finding(f"knowledge.{name}", claim, source, f"{MEASURES}.{measure}", needs="base", rows=len(FORMS))
+    Finding(
+        f"knowledge.{name}",
+        claim,
+        source,
+        f"{MEASURES}.{measure}",
+        needs="base",
+        rows=len(FORMS),
+        version=2 if name == "location" else 1,  # what base's route goes through beside subject and object is compared too
+    )
     for name, claim, source, measure in (
         (
             "location",
@@ -129,6 +138,7 @@ def read_knowledge(
     if not asked:
         raise Unmeasurable(f"no {form} pairs: {found.told()}")
     prompts = _prompts(asked)
+    beside = _beside(recordings, pair.base, asking, known, chosen_units=tier.units // TEST_OVER_CHOOSE)
     own: dict[str, Patched] = {}
     clean: dict[str, Columns] = {}
     for point in recordings.held_first((pair.base, pair.post)):
@@ -147,8 +157,17 @@ def read_knowledge(
         across = error
     by_hand = asking.by_hand
     rule = HAND_SET if by_hand else SITE_RULE
-    read = KnowledgeReadings(own[pair.base.short], own[pair.post.short], asked, form, found.told(), rule, by_hand)
+    read = KnowledgeReadings(own[pair.base.short], own[pair.post.short], asked, form, found.told(), rule, beside, by_hand)
     return Knowledge(read, across, _by_kind(asking.kinds, found.pairs, asked))
+
+
+def _beside(recordings: Recorder, base: Checkpoint, asking: Asking, kinds: Sequence[str], chosen_units: int) -> tuple[str, ...]:
+    """Columns through which base's own route goes beside subject and object, by the pairs of the choose split that it knows."""
+    pairs = a_fair_share(asking.found(recordings, base, kinds, "choose").pairs, chosen_units)
+    if not pairs:
+        return ()
+    swept = _patched(sweep_through(recordings, base, _prompts(pairs)))
+    return maps_of(swept, kept_pairs(swept, swept, pairs, asking.form)).carrying()
 
 
 def a_fair_share(pairs: Sequence[PromptPair], most: int) -> tuple[PromptPair, ...]:

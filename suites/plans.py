@@ -17,6 +17,7 @@ from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HandSet
 from mechdrift.measures.entropy_neurons import CANDIDATES, COUNT
+from mechdrift.measures.refusal import Which
 from mechdrift.prompts.instructions import Instructions
 from mechdrift.prompts.pairs import FORMS
 from mechdrift.prompts.statements import Statement
@@ -25,7 +26,7 @@ from mechdrift.prompts.written_pairs import WrittenPair
 from mechdrift.suites.confidence import prompts_of, tokens_of
 from mechdrift.suites.context import read_late_losses, texts_of
 from mechdrift.suites.knowledge import read_knowledge
-from mechdrift.suites.refusal import REPLY_TOKENS, fitted_both, odds_of, questions
+from mechdrift.suites.refusal import REPLY_TOKENS, WHICH, fitted_both, odds_of, plain_odds, questions
 from mechdrift.suites.refusal_direction import SIDES, Fitted, Site, arms_of, tried
 from mechdrift.suites.structure import read_structure
 from mechdrift.suites.truthfulness import JUDGED_SPLITS, judged_gaps, judged_questions
@@ -48,6 +49,8 @@ class Asked:
     texts: Sequence[Text]
     hand_set: HandSet
     seed: int
+    must_refuse: Which
+    """Whose refusal direction is chosen."""
     shortcut: bool
     """Whether matrices that are equal are not decomposed."""
 
@@ -91,11 +94,11 @@ def refusal(asked: Asked) -> None:
     recordings, points = asked.recordings, {"base": asked.pair.base, "post": asked.pair.post}
     _, texts, prompts = questions(points, recordings, asked.instructions, asked.tier)
     native, _ = fitted_both(recordings, points, prompts, texts)
-    for which in ("post", "base"):
+    for which in WHICH:
         shape = 1, points[which].layers, native[which].places, points[which].width
         one = np.ones(1, dtype=bool)
         apart = Fitted({"harmful": np.ones(shape), "harmless": np.zeros(shape)}, dict.fromkeys(SIDES, one), "native", "")
-        if which == "post":
+        if which == asked.must_refuse:
             tried(recordings, points[which], apart, {on: prompts[which][on, "choose"] for on in SIDES})
         tests = {on: prompts[which][on, "test"] for on in SIDES}
         arms: list[Arm] = arms_of(apart, apart, Site(0, 0), *(len(tests[on].ids) for on in SIDES))
@@ -104,6 +107,8 @@ def refusal(asked: Asked) -> None:
             scored_replies(recordings, asked.generator, points[which], both, tests["harmful"].thinking, arms, REPLY_TOKENS)
         if which == "post":
             odds_of(recordings, points[which], tests, arms)
+        elif asked.must_refuse == "base" and not any(map(asked.tier.asks, REPLIES)):
+            plain_odds(recordings, points[which], tests["harmful"])
 
 
 def confidence(asked: Asked) -> None:

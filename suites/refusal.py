@@ -16,6 +16,7 @@ from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
 from mechdrift.measures.refusal import ASKED, PLAIN, Does, On, Outcomes, RefusalReadings, Which
+from mechdrift.measures.refusal_separation import Separated
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
 from mechdrift.prompts.instructions import Instruction, Instructions
 from mechdrift.prompts.statements import Split
@@ -25,9 +26,8 @@ from mechdrift.tiers import REPLIES, Tier
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, refusal"
 ARDITI = "Arditi et al. 2024, arXiv 2406.11717"
-MEASURES = "mechdrift.measures.refusal"
 REPLY_TOKENS = 32
-RULE = "place of the least log-odds of refusal under ablation, by post's choose split"
+RULE = "place of the least log-odds of refusal under ablation, by {which}'s choose split"
 WHICH: tuple[Which, ...] = ("post", "base")
 
 Points = dict[Which, Checkpoint]
@@ -35,13 +35,19 @@ Chosen = dict[tuple[On, Split], list[Instruction]]
 Texts = dict[tuple[On, Split], list[str]]
 Asked = dict[tuple[On, Split], ChatPrompts]
 
-RATES = ("rate", "change", "answered")  # at no place
+# Version 2: a place is turned away for its kl only beyond the error of that mean. Version 3: log-odds do not saturate, and both
+# directions are added at one length. Version 4: where the earlier model is the one that must refuse, the place is chosen on it.
+VERSIONS = {"rate": 1, "change": 1, "answered": 1, "refusal_separation:separation": 1}
 
 FINDINGS = tuple(
-    # Version 2: a place is turned away for its kl only beyond the error of that mean. Version 3: log-odds do not saturate, and
-    # both directions are added at one length.
     Finding(
-        f"refusal.{name}", claim, source, f"{MEASURES}:{measure}", needs="post", rows=rows, version=1 if measure in RATES else 3
+        f"refusal.{name}",
+        claim,
+        source,
+        f"mechdrift.measures.{measure if ':' in measure else f'refusal:{measure}'}",
+        needs="post",
+        rows=rows,
+        version=VERSIONS.get(measure, 4),
     )
     for name, claim, source, measure, rows in (
         ("harmful", "The post model refuses harmful instructions.", DU, "rate", 1),
@@ -73,6 +79,13 @@ FINDINGS = tuple(
             "transfer",
             2,
         ),
+        (
+            "separation",
+            "Harmful and harmless instructions lie as far apart along the refusal direction as in the base model.",
+            "ours; what is left where refusals are gone",
+            "refusal_separation:separation",
+            2,
+        ),
         ("odds_ablation", "Without its refusal direction a refusal is less likely from the first token on.", ARDITI, "odds", 1),
         ("odds_addition", "With its refusal direction a refusal is more likely from the first token on.", ARDITI, "odds", 1),
     )
@@ -91,6 +104,8 @@ class Refusal:
     """Base and post by prompt form, or why a form cannot be asked."""
     odds: dict[Does, np.ndarray]
     """Post's log-odds of refusal on the test instructions that an intervention is meant for: [plain or own, instruction]."""
+    first: np.ndarray
+    """Log-odds of refusal at the first token of the model that must refuse, on harmful test instructions; empty with replies."""
     untold: dict[tuple[Which, str], Unmeasurable]
     """By model and arm, why there are no replies."""
 
@@ -111,6 +126,20 @@ class Refusal:
         note = f"; prompt forms: base {base.form}, post {post.form}; base {base.note}; post {post.note}"
         return base.contributions(self.site), post.contributions(self.site), note
 
+    def by_block(self, form: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """The contributions at the site's token in every block, with the place's name. Raises as `directions`."""
+        self.directions(form)
+        base, post = cast(tuple[Fitted, Fitted], self.fitted[form])
+        sites = [replace(cast(Site, self.site), layer=layer) for layer in range(base.outputs["harmful"].shape[1])]
+        return [(str(site), base.contributions(site), post.contributions(site)) for site in sites]
+
+    def separated(self) -> tuple[Separated, Separated]:
+        """Base's and post's outputs at the site, each in its own form. Raises Unmeasurable."""
+        if isinstance(self.site, Unmeasurable):
+            raise self.site
+        base, post = self.fitted_natively
+        return base.separated(self.site), post.separated(self.site)
+
     def require(self, which: Which, *arms: str) -> None:
         """Raise the reason why one of a model's arms has no replies."""
         if isinstance(self.site, Unmeasurable):
@@ -128,10 +157,12 @@ def read_refusal(
     tier: Tier,
     classifier: ReplyClassifier | None = None,
     keep: list[Said] | None = None,
+    must_refuse: Which = "post",
 ) -> Refusal:
-    """Choose post's direction by rule, read base's at the same place, and let both models reply without and with them.
+    """Choose a direction by rule, read the other model's at the same place, and let both models reply without and with them.
 
-    A tier that asks for no row of replies gets none, only the log-odds of their first token.
+    must_refuse: the model whose direction is chosen: it has the mechanism, or nothing is to be measured. A tier that asks for no
+    row of replies gets none, only the log-odds of their first token.
 
     classifier: tells which replies refuse, instead of their openings. keep: gets the replies with their text; prompts are the
     harmful test instructions, then the harmless ones. Raises Unmeasurable where a chat template does not render, or a prompt
@@ -140,7 +171,7 @@ def read_refusal(
     points: Points = {"base": pair.base, "post": pair.post}
     chosen, texts, asked = questions(points, recordings, instructions, tier)
     native, matched = fitted_both(recordings, points, asked, texts)
-    site, note = _site(recordings, points, native["post"], asked["post"])
+    site, note = _site(recordings, points, must_refuse, native[must_refuse], asked[must_refuse])
     said: dict[tuple[Which, On, str], Outcomes] = {}
     untold: dict[tuple[Which, str], Unmeasurable] = {}
     odds: dict[Does, np.ndarray] = {}
@@ -163,18 +194,24 @@ def read_refusal(
                 said |= {(which, on, whose): told for on, whose, told in _by_side(arm, scored, len(tests["harmful"].ids))}
         if which == "post":
             odds = odds_of(recordings, pair.post, tests, arms)
+    first = np.zeros(0)
+    if not said and not isinstance(site, Unmeasurable):
+        first = (
+            odds["ablation"][0] if must_refuse == "post" else plain_odds(recordings, pair.base, asked["base"]["harmful", "test"])
+        )
     parameters = {"reply_tokens": str(REPLY_TOKENS)} | ({"told_by": classifier.key} if classifier else {})
     read = RefusalReadings(
         {on: tuple(texts[on, "test"]) for on in SIDES},
         {on: tuple(one.category for one in chosen[on, "test"]) for on in SIDES},
         said,
         "none" if isinstance(site, Unmeasurable) else str(site),
-        RULE,
+        RULE.format(which=must_refuse),
         instructions.data,
         note,
         parameters,
+        must_refuse,
     )
-    return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": matched}, odds, untold)
+    return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": matched}, odds, first, untold)
 
 
 def questions(
@@ -224,13 +261,13 @@ def fitted_both(
     return native, reason or (matched["base"], matched["post"])
 
 
-def _site(recordings: Recorder, points: Points, fitted: Fitted, asked: Asked) -> tuple[Site | Unmeasurable, str]:
-    """Where post's direction works best, or why no place can be chosen; and the rule's figures in words."""
+def _site(recordings: Recorder, points: Points, which: Which, fitted: Fitted, asked: Asked) -> tuple[Site | Unmeasurable, str]:
+    """Where one model's direction works best, or why no place can be chosen; and the rule's figures in words."""
     base, post = points["base"], points["post"]
     try:
         if (base.layers, base.width) != (post.layers, post.width):
             raise Unmeasurable(f"layers x width differ: base {base.layers} x {base.width}, post {post.layers} x {post.width}")
-        return choose(recordings, post, fitted, {on: asked[on, "choose"] for on in SIDES})
+        return choose(recordings, points[which], fitted, {on: asked[on, "choose"] for on in SIDES})
     except Unmeasurable as error:
         return error, str(error)
 
@@ -255,6 +292,11 @@ def odds_of(recordings: Recorder, post: Checkpoint, tests: dict[On, ChatPrompts]
             both = [Arm(PLAIN), Arm(PLAIN, arm.does)]
             found[does] = first_token_under(recordings, post, tests[on].ids, openers, both)[..., 0]
     return found
+
+
+def plain_odds(recordings: Recorder, point: Checkpoint, prompts: ChatPrompts) -> np.ndarray:
+    """A model's log-odds of refusal at the first token of each prompt."""
+    return first_token_under(recordings, point, prompts.ids, openers_of(recordings, point, prompts), [Arm(PLAIN)])[0, :, 0]
 
 
 def a_fair_share(instructions: Sequence[Instruction], most: int) -> list[Instruction]:

@@ -11,6 +11,7 @@ from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.refusal import PLAIN, On
+from mechdrift.measures.refusal_separation import Separated
 from mechdrift.prompts.chat_forms import ChatPrompts
 from mechdrift.prompts.replies import opener_tokens
 
@@ -55,8 +56,15 @@ class Fitted:
 
     def at(self, site: Site, on: On) -> np.ndarray:
         """A side's outputs at a site: float64 [instruction kept, d_model]. Of a template that is shorter, its first token."""
-        place = max(self.places - 1 - site.back, 0)
-        return self.outputs[on][self.kept[on], site.layer, place].astype(np.float64)
+        return self.outputs[on][self.kept[on], site.layer, self._place(site)].astype(np.float64)
+
+    def _place(self, site: Site) -> int:
+        """A site's token among those that were read."""
+        return max(self.places - 1 - site.back, 0)
+
+    def separated(self, site: Site) -> Separated:
+        """Both sides' outputs at a site, of all instructions."""
+        return Separated({on: self.outputs[on][:, site.layer, self._place(site)] for on in SIDES}, self.kept)
 
     def difference(self, site: Site) -> np.ndarray:
         """Mean of harmful minus mean of harmless: float64 [d_model]."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Literal
 
 import pytest
 from safetensors.numpy import save
@@ -15,6 +16,7 @@ from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Beside, Judge, Pair
 from mechdrift.measures import refusal as measures
 from mechdrift.measures.drift import Drift
+from mechdrift.measures.refusal_separation import separation
 from mechdrift.prompts.instructions import Instructions
 from mechdrift.suites.refusal import Refusal, read_refusal
 from mechdrift.tiers import Tier
@@ -27,6 +29,7 @@ def refusal(
     instructions: Instructions,
     generator: Generator,
     tier: Tier,
+    must_refuse: measures.Which,
     mechdrift_reply_classifier: ReplyClassifier | None,
     mechdrift_beside: Beside | None,
     mechdrift_keeps_replies: bool,
@@ -37,7 +40,7 @@ def refusal(
     def read() -> Refusal:
         said.clear()  # what was said at a batch that did not fit
         keep = said if mechdrift_keeps_replies else None
-        return read_refusal(pair, recordings, instructions, generator, tier, mechdrift_reply_classifier, keep)
+        return read_refusal(pair, recordings, instructions, generator, tier, mechdrift_reply_classifier, keep, must_refuse)
 
     found = recordings.at_one_batch(read)
     if mechdrift_beside is not None and not isinstance(found.site, Unmeasurable):
@@ -67,8 +70,18 @@ def _odds(read: Refusal, does: measures.Does) -> Drift:
     if read.read.said:
         measures.require_refusal(read.read)
     else:
-        measures.require_refusal_at_first(read.odds["ablation"][0])
+        measures.require_refusal_at_first(read.read.must_refuse, read.first)
     return measures.odds(read.read, does, *read.odds[does])
+
+
+def _similarity(read: Refusal, form: str) -> Drift:
+    base, post, note = read.directions(form)
+    return measures.similarity(read.read, base, post, note, read.by_block(form))
+
+
+def _separation(read: Refusal, direction: Literal["own", "base"]) -> Drift:
+    base, post = read.separated()
+    return separation(read.read, base, post, direction)
 
 
 ROWS: list[tuple[str, dict[str, str], Callable[[Refusal], Drift]]] = [
@@ -80,12 +93,14 @@ ROWS: list[tuple[str, dict[str, str], Callable[[Refusal], Drift]]] = [
     ("change_harmful", {}, lambda read: measures.change(read.read, "harmful")),
     ("change_harmless", {}, lambda read: measures.change(read.read, "harmless")),
     ("change_answered", {}, lambda read: measures.change(read.read, "harmless", "complied")),
-    ("direction", {"form": "native"}, lambda read: measures.similarity(read.read, *read.directions("native"))),
-    ("direction", {"form": "matched"}, lambda read: measures.similarity(read.read, *read.directions("matched"))),
+    ("direction", {"form": "native"}, lambda read: _similarity(read, "native")),
+    ("direction", {"form": "matched"}, lambda read: _similarity(read, "matched")),
     ("ablation_transfer", {"direction": "forward"}, lambda read: _transfer(read, "ablation", "forward")),
     ("ablation_transfer", {"direction": "backward"}, lambda read: _transfer(read, "ablation", "backward")),
     ("addition_transfer", {"direction": "forward"}, lambda read: _transfer(read, "addition", "forward")),
     ("addition_transfer", {"direction": "backward"}, lambda read: _transfer(read, "addition", "backward")),
+    ("separation", {"direction": "own"}, lambda read: _separation(read, "own")),
+    ("separation", {"direction": "base"}, lambda read: _separation(read, "base")),
     ("odds_ablation", {}, lambda read: _odds(read, "ablation")),
     ("odds_addition", {}, lambda read: _odds(read, "addition")),
 ]

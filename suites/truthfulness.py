@@ -88,6 +88,7 @@ FINDINGS = (
         f"{DU}, intervention effect",
         f"{STEERING}:transfer",
         needs="base",
+        version=2,
     ),
     Finding(
         "truth.steering_transfer_by",
@@ -95,6 +96,7 @@ FINDINGS = (
         f"{DU}, intervention effect; Marks and Tegmark 2024, arXiv 2310.06824, normalised indirect effect",
         f"{STEERING}:transfer",
         needs="base",
+        version=2,
         rows=4,
     ),
     Finding(
@@ -103,6 +105,7 @@ FINDINGS = (
         f"{DU}, intervention effect",
         f"{STEERING}:transfer",
         needs="base",
+        version=2,
     ),
     Finding(
         "truth.steering_effect",
@@ -110,6 +113,7 @@ FINDINGS = (
         f"{DU}; the absolute row beside the transfer",
         f"{STEERING}:own_difference",
         needs="base",
+        version=2,
     ),
 )
 

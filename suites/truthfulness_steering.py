@@ -16,7 +16,6 @@ from mechdrift.measures.drift import Drift
 from mechdrift.measures.steering import Arms, How
 from mechdrift.prompts.judgement import ANSWERS, judgement_prompts
 from mechdrift.prompts.statements import Split, Statement
-from mechdrift.stats import Normal
 from mechdrift.suites.truthfulness import TruthReadings, judged_questions
 
 COEFFICIENTS = (1.0, 2.0, 4.0)
@@ -42,21 +41,22 @@ class SteeringReadings:
     """The statements that both judge right."""
     how: How
     """Blocks, positions, coefficient; what decides where post judges too little."""
-    how_transferred: How
-    """The same, and what decides where post's own direction no longer steers it."""
-    base_effect: Normal | None
-    """steering.base_effect; None where too few statements are left."""
+    lost: frozenset[steering.Flips]
+    """The ways in which base's own direction steers base, and post's no longer post."""
+    base_effects: steering.Effects | None
+    """steering.base_effects; None where too few statements are left."""
 
     def transfer(self, name: str, formula: steering.Formula = "du", flips: steering.Flips = "both") -> Drift:
         """A row of the transfer to post, or backward to base."""
         arms = self.base if name == "truth.steering_backward" else self.post
-        return steering.transfer(
-            name, arms, self.base_effect, self.statements, self.kept.mask, self.how_transferred, formula, flips
-        )
+        how = self.how
+        if self.lost & set(steering.FLIPS if flips == "both" else [flips]) and not how.post_lacks:
+            how = replace(how, post_lacks=True, sibling=self.effect())
+        return steering.transfer(name, arms, self.base_effects, self.statements, self.kept.mask, how, formula, flips)
 
     def effect(self) -> Drift:
         """The absolute row."""
-        return steering.own_difference(self.base, self.post, self.base_effect, self.statements, self.kept.mask, self.how)
+        return steering.own_difference(self.base, self.post, self.base_effects, self.statements, self.kept.mask, self.how)
 
 
 @dataclass(frozen=True)
@@ -107,30 +107,21 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
         note=f"coefficient {coefficient:g}; judged wrong of {kept.asked}: base {kept.base_wrong}, post {kept.post_wrong}",
     )
     if steering.too_few(kept.mask, statements):
-        how = _lost(how, truth)
-        return SteeringReadings(statements, base, post, kept, how, how, None)
-    needed = steering.base_effect(base, statements)
-    after = steering.effect_over_random(post.plain, post.own, post.random, statements, kept.mask)
-    how = replace(how, note=f"{how.note}; own beyond random: base {_words(needed)}, post {_words(after)}")
+        how = replace(how, post_lacks=True, sibling=_accuracy(truth))
+        return SteeringReadings(statements, base, post, kept, how, frozenset(), None)
+    needed = steering.base_effects(base, statements)
+    after = steering.own_effects(post, statements, kept.mask)
+    beyond = (f"{way} base {steering.in_words(needed[way])}, post {steering.in_words(after[way])}" for way in steering.FLIPS)
+    how = replace(how, note=f"{how.note}; own beyond random: {', '.join(beyond)}")
     if kept.lost_in_post_alone:
-        how = _lost(how, truth)
-    how_transferred = how
-    if not how.post_lacks and needed.interval().low > steering.EFFECT_MINIMUM >= after.interval().low:
-        absolute = steering.own_difference(base, post, needed, statements, kept.mask, how)
-        how_transferred = replace(how, post_lacks=True, sibling=absolute)
-    return SteeringReadings(statements, base, post, kept, how, how_transferred, needed)
+        how = replace(how, fewer_left=True, sibling=_accuracy(truth))
+    lost = frozenset(steering.working(needed)) - frozenset(steering.working(after))
+    return SteeringReadings(statements, base, post, kept, how, lost, needed)
 
 
-def _words(evidence: Normal) -> str:
-    """An effect with its interval."""
-    low, high = evidence.interval()
-    return f"{evidence.estimate:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _lost(how: How, truth: TruthReadings) -> How:
-    """Post judges too little: judgement accuracy decides."""
-    accuracy = truthfulness.judgement_accuracy(truth.base_gap, truth.post_gap, truth.statements)
-    return replace(how, post_lacks=True, sibling=accuracy)
+def _accuracy(truth: TruthReadings) -> Drift:
+    """The absolute row where post judges too little."""
+    return truthfulness.judgement_accuracy(truth.base_gap, truth.post_gap, truth.statements)
 
 
 def _chosen(

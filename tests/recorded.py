@@ -57,6 +57,8 @@ def row(label: str, estimate: float | None = 0.9, verdict: str | None = None, **
         "p_value": 0.5 if number else None,
         "needed_n": None,
         "post_lacks": False,
+        "fewer_left": False,
+        "outcomes": {},
         "sibling": None,
         "contributors": [],
         "items": [],

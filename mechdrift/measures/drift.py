@@ -80,6 +80,12 @@ class Drift:
     """What was compared, where it is a map."""
     post_lacks: bool = False
     """Post has lost what is compared, so the estimate means nothing and the sibling decides."""
+    fewer_left: bool = False
+    """So many items fell out in post alone that the estimate is of what is left: that may have drifted, and is never held."""
+    lacking: str = ""
+    """Why there is nothing to compare in the model that must have it: unmeasurable, whatever curve and note show."""
+    outcomes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """How many replies had each outcome, by model or arm; empty where none were made."""
     sibling: "Drift | None" = None
     """The absolute row beside a relative one, where it could be measured."""
 

@@ -82,8 +82,9 @@ def clean_gap(read: KnowledgeReadings) -> Drift:
 def location(read: KnowledgeReadings, columns: Columns = "knowledge") -> Drift:
     """Knowledge lies where it lay: correlation of the two maps over cells, measured across disjoint units.
 
-    columns: `knowledge` compares subject and object tokens; `all` also the last token, which carries most of a map's variance
-    and alone keeps a correlation high. 1 = same map up to scale; higher is better. Where post has no map left accuracy decides.
+    columns: `knowledge` compares subject and object tokens, and what else carries a tenth of base's recovery by the choose split,
+    as the word before the object may; `all` also the last token, which carries most of a map's variance and alone keeps a
+    correlation high. 1 = same map up to scale; higher is better. Where post has no map left accuracy decides.
     Raises Unmeasurable where base does not know, or has no map. Source: Du et al. 2025, claim 1.
     """
     name = "knowledge.location" if columns == "knowledge" else "knowledge.location_all"
@@ -100,7 +101,7 @@ def location(read: KnowledgeReadings, columns: Columns = "knowledge") -> Drift:
     if not found.strength[0] > STRENGTH_MINIMUM and map_lost_in_post(read, columns):
         return lost_in_post(name, read, absolute)
     require_map(found.strength[0], len(rows[0]))
-    post_lacks = read.kept.lost_in_post_alone or not found.strength[1] > STRENGTH_MINIMUM
+    post_lacks = not found.strength[1] > STRENGTH_MINIMUM
     along = [of @ (of.mean(0) / np.linalg.norm(of.mean(0))) for of in rows]
     items = [
         Item(unit, kind, float(b), float(p), float(part - 1 / len(rows[0])))
@@ -112,14 +113,21 @@ def location(read: KnowledgeReadings, columns: Columns = "knowledge") -> Drift:
         1.0,
         "correlation across disjoint units",
         read,
-        f"plug-in {found.plug_in:.3f}; {len(base.columns)} columns; {_as_published(read)}; {read.kept.note()}"
+        f"plug-in {found.plug_in:.3f}; {_columns(base, columns)}; {_as_published(read)}; {read.kept.note()}"
         + ("; post has too little left to map" if post_lacks else ""),
         items,
         {"columns": columns},
         post_lacks=post_lacks,
+        fewer_left=read.kept.lost_in_post_alone,
         sibling=absolute,
         maps=tuple(maps.drawn(name) for name, maps in zip(("base", "post"), read.maps, strict=True)),
     )
+
+
+def _columns(maps: Maps, columns: Columns) -> str:
+    """How many are compared, and which of them are neither subject nor object, in words."""
+    there = [name for name in maps.columns if name in maps.beside] if columns == "knowledge" else []
+    return f"{len(maps.columns)} columns" + (f", of them {', '.join(there)} beside subject and object" if there else "")
 
 
 def _as_published(read: KnowledgeReadings) -> str:
@@ -264,6 +272,7 @@ def knowledge_drift(
     site: str = SITE,
     better: Better = "higher",
     post_lacks: bool = False,
+    fewer_left: bool = False,
     sibling: Drift | None = None,
     curve: tuple[SitePoint, ...] = (),
     maps: tuple[CellMap, ...] = (),
@@ -282,6 +291,7 @@ def knowledge_drift(
         note=note,
         items=tuple(items),
         post_lacks=post_lacks,
+        fewer_left=fewer_left,
         sibling=sibling,
         curve=curve,
         maps=maps,

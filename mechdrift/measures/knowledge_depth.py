@@ -57,7 +57,8 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
         items,
         {"part": part},
         better="neither",
-        post_lacks=read.kept.lost_in_post_alone or not _carries(masses[1]),
+        post_lacks=not _carries(masses[1]),
+        fewer_left=read.kept.lost_in_post_alone,
         sibling=absolute,
         curve=_shift_by_column(*read.maps),
     )

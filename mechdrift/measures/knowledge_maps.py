@@ -1,7 +1,7 @@
 """What every unit of pairs adds to a model's map of activation patching, and the pairs that both models know."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -19,6 +19,7 @@ from mechdrift.stats import (
 
 Columns = Literal["knowledge", "all"]
 COLUMN_SHARE = 0.5  # of the units: a column that fewer have is not compared
+CARRIES_MINIMUM = 0.1  # of base's recovery, at some block: a column that carries as much is compared beside subject and object
 FALLING_OUT = 0.20  # share of the pairs: where more are lost in post alone, the maps of the rest say little
 SITE_RULE = "all tokens from the first that differs"
 PerPair = Float[np.ndarray, " pair"]
@@ -121,6 +122,8 @@ class Maps:
     """d - d_corrupt, mean over the unit's pairs; NaN where it has no such column."""
     gaps: Float[np.ndarray, " unit"]
     """d_clean - d_corrupt, mean over the unit's pairs."""
+    beside: frozenset[str] = frozenset()
+    """Columns that carry knowledge too, beside subject and object: where base's own route goes."""
 
     def recovery(self) -> Map:
         """The mean map: gain over gap, a ratio of means over the units that have the column; 0 = as corrupt, 1 = as clean."""
@@ -136,9 +139,21 @@ class Maps:
         """The compared columns: those that enough units have, and of them those that carry knowledge, or all."""
         share = (~np.isnan(self.gains[:, 0])).mean(0)
         chosen = [
-            i for i, name in enumerate(self.columns) if share[i] >= COLUMN_SHARE and (columns == "all" or is_knowledge(name))
+            i
+            for i, name in enumerate(self.columns)
+            if share[i] >= COLUMN_SHARE and (columns == "all" or is_knowledge(name) or name in self.beside)
         ]
-        return Maps(tuple(self.columns[i] for i in chosen), self.gains[:, :, chosen], self.gaps)
+        return replace(self, columns=tuple(self.columns[i] for i in chosen), gains=self.gains[:, :, chosen])
+
+    def carrying(self) -> tuple[str, ...]:
+        """Columns but the last, subject and object at which some block brings back CARRIES_MINIMUM or more."""
+        compared = self.of("all")
+        most = compared.recovery().max(0, initial=0.0)
+        return tuple(
+            name
+            for name, share in zip(compared.columns, most, strict=True)
+            if share >= CARRIES_MINIMUM and name != LAST and not is_knowledge(name)
+        )
 
     def contributions(self) -> Float[np.ndarray, "unit cell"]:
         """Rows whose mean is the mean gain, each less its own mean over the cells: their cosine is then a correlation of maps.
@@ -214,6 +229,8 @@ class KnowledgeReadings:
     """How many pairs there were and why others fell out, in words."""
     site_rule: str = SITE_RULE
     """How columns were chosen."""
+    beside: tuple[str, ...] = ()
+    """Columns that are compared beside subject and object, chosen on other pairs (Maps.carrying)."""
     by_hand: dict[str, str] = field(default_factory=dict)
     """What else was chosen by hand; part of a row's key."""
 
@@ -235,13 +252,15 @@ class KnowledgeReadings:
     @cached_property
     def base_alone(self) -> Maps:
         """Base's, of all pairs that it knows, whatever post knows."""
-        return maps_of(self.base, kept_pairs(self.base, self.base, self.pairs, self.form))
+        alone = maps_of(self.base, kept_pairs(self.base, self.base, self.pairs, self.form))
+        return replace(alone, beside=frozenset(self.beside))
 
     def maps_over(self, kept: Kept) -> tuple[Maps, Maps]:
         """The same of other pairs."""
         if self.base.d.shape[1] != self.post.d.shape[1]:
             raise Unmeasurable(f"numbers of blocks differ: base {self.base.d.shape[1]}, post {self.post.d.shape[1]}")
-        return maps_of(self.base, kept), maps_of(self.post, kept)
+        first, second = (replace(maps_of(model, kept), beside=frozenset(self.beside)) for model in (self.base, self.post))
+        return first, second
 
     @property
     def data(self) -> str:

@@ -58,7 +58,7 @@ def cross_recovery(read: KnowledgeReadings, across: Transferred, direction: str,
         f"slope on the target's own map; {read.kept.note()}",
         (),
         {"columns": columns},
-        post_lacks=read.kept.lost_in_post_alone,
+        fewer_left=read.kept.lost_in_post_alone,
         sibling=absolute,
         maps=(transferred.drawn("base in post" if direction == "forward" else "post in base"),),
     )

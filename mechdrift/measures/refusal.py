@@ -6,16 +6,24 @@ One that is unfinished may have become either: it counts against a row for being
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.drift import Better, Drift, Item
+from mechdrift.measures.drift import Better, Drift, Item, SitePoint
 from mechdrift.prompts.replies import OUTCOMES, Outcome
-from mechdrift.stats import Normal, PairedProportions, PartlyKnown, Proportion, cross_fitted_similarity, ratio_of_means
+from mechdrift.stats import (
+    Normal,
+    PairedProportions,
+    PartlyKnown,
+    Proportion,
+    Similarity,
+    cross_fitted_similarity,
+    ratio_of_means,
+)
 
 On = Literal["harmful", "harmless"]
 Does = Literal["ablation", "addition"]
@@ -34,6 +42,8 @@ Hits = Bool[np.ndarray, " instruction"]
 Shares = Proportion | PairedProportions | PartlyKnown
 Rated = Literal["refused", "complied"]
 Odds = Float[np.ndarray, " instruction"]
+Pairs = Float[np.ndarray, "pair d_model"]
+UNIT = "cosine across disjoint pairs"
 PLAIN = "plain"
 REPLIES = "replies"  # the site of a rate
 
@@ -55,9 +65,14 @@ class Outcomes:
         """Which have one of these."""
         return np.isin(self.outcomes, [OUTCOMES.index(outcome) for outcome in outcomes])
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many have each."""
+        return {outcome: int(self.are(outcome).sum()) for outcome in OUTCOMES}
+
     def counted(self) -> str:
-        """How many have each, in words."""
-        return ", ".join(f"{int(self.are(outcome).sum())} {outcome}" for outcome in OUTCOMES)
+        """The same in words."""
+        return ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,9 @@ class RefusalReadings:
     """What the rule chose among, in words."""
     parameters: dict[str, str]
     """Prompt form, score and what else defines the numbers."""
+    must_refuse: Which = "post"
+    """Which model must refuse for there to be a mechanism: post, for post-training brings it about; base where that was
+    post-trained before and has it to lose."""
 
     def told(self, model: Which, on: On, arm: str = PLAIN) -> Outcomes:
         """What a model said."""
@@ -131,6 +149,7 @@ def _rate(
         items,
         better=better,
         site=REPLIES,
+        outcomes={"base": base.counts, "post": post.counts},
     )
 
 
@@ -152,6 +171,7 @@ def change(read: RefusalReadings, on: On, outcome: Rated = "refused") -> Drift:
         note=_counted(base, post),
         site=REPLIES,
         unknown=UNFINISHED if answers else _unknown(on),
+        outcomes={"base": base.counts, "post": post.counts},
     )
 
 
@@ -159,40 +179,55 @@ def effect(read: RefusalReadings, does: Does) -> Drift:
     """Refusal is one direction in post: without it harmful instructions are complied with, with it harmless ones are refused.
 
     ablation: share of harmful instructions that are complied with, under the arm minus plain; addition: share of harmless ones
-    that are refused. In [-1, 1], 0 = no effect; higher is better. Raises Unmeasurable where post does not refuse.
-    Source: Arditi et al. 2024; Du et al. 2025, claim 3.
+    that are refused. In [-1, 1], 0 = no effect; higher is better. Where post has lost the refusals that base must have, the
+    change of that rate decides for the ablation: nothing is left to take out. Raises Unmeasurable where the model that must
+    refuse does not. Source: Arditi et al. 2024; Du et al. 2025, claim 3.
     """
     require_refusal(read)
     both = [read.told("post", ASKED[does], arm) for arm in (PLAIN, "own")]
     plain, moved = (told.are(MEANT[does]) for told in both)
     note = f"plain {plain.mean():.3f}, under the arm {moved.mean():.3f}; under it {both[1].counted()}; replies {both[1].digest}"
     unit = f"{_what(does)}, own direction minus plain"
-    return _paired(f"refusal.{does}", read, ASKED[does], (both[0], both[1]), MEANT[does], unit, note=note, null=None)
+    found = _paired(
+        f"refusal.{does}",
+        read,
+        ASKED[does],
+        (both[0], both[1]),
+        MEANT[does],
+        unit,
+        note=note,
+        null=None,
+        outcomes={"plain": both[0].counts, "own direction": both[1].counts},
+    )
+    return found if does == "addition" or _refuses(read, "post") else _lost(read, found)
 
 
 def transfer(read: RefusalReadings, does: Does, direction: Way) -> Drift:
     """The other model's refusal direction does in a model what its own does.
 
     forward: base's direction in post; backward: post's in base. Effect of the other's minus effect of its own, on the same
-    instructions; in [-1, 1], 0 = as much; higher is better. Published is that forward transfer is limited. Raises Unmeasurable
-    where post does not refuse, or the model's own direction does nothing. Source: Du et al. 2025, claim 3.
+    instructions; in [-1, 1], 0 = as much; higher is better. Published is that forward transfer is limited. Where post has lost
+    what base must have, so that its own direction is no yardstick, the change of the refusal rate decides. Raises Unmeasurable
+    where the model that must refuse does not, or a model's own direction does nothing. Source: Du et al. 2025, claim 3.
     """
     require_refusal(read)
     model: Which = "post" if direction == "forward" else "base"
     plain, own, other = (read.told(model, ASKED[does], arm) for arm in (PLAIN, "own", "other"))
     low, high = (effect_own := _compared(plain, own, MEANT[does])).interval()
-    if not low > 0:
+    lost = not low > 0 and (model, read.must_refuse) == ("post", "base")
+    if not low > 0 and not lost:
         raise Unmeasurable(
             f"{model}'s own direction does nothing there: {does} {effect_own.estimate:.3f} [{low:.3f}, {high:.3f}]; "
             f"n = {effect_own.n}"
         )
     rates = [told.are(MEANT[does]).mean() for told in (plain, own, other)]
+    published = "as published" if _compared(own, other, MEANT[does]).interval().high < 0 else "unlike published"
     note = (
         f"plain {rates[0]:.3f}, own {rates[1]:.3f}, the other's {rates[2]:.3f}: "
-        f"{'as published' if _compared(own, other, MEANT[does]).interval().high < 0 else 'unlike published'}; "
+        f"{'its own does nothing, so it is no yardstick' if lost else published}; "
         f"under the other's {other.counted()}; replies {other.digest}"
     )
-    return _paired(
+    found = _paired(
         f"refusal.{does}_transfer",
         read,
         ASKED[does],
@@ -200,31 +235,58 @@ def transfer(read: RefusalReadings, does: Does, direction: Way) -> Drift:
         MEANT[does],
         f"{_what(does)} in {model}, the other's direction minus own",
         note=note,
+        outcomes={"plain": plain.counts, "own direction": own.counts, "the other's direction": other.counts},
     )
+    return _lost(read, found) if lost else found
 
 
 def similarity(
-    read: RefusalReadings, base: Float[np.ndarray, "base_pair d_model"], post: Float[np.ndarray, "post_pair d_model"], note: str
+    read: RefusalReadings,
+    base: Float[np.ndarray, "base_pair d_model"],
+    post: Float[np.ndarray, "post_pair d_model"],
+    note: str,
+    by_block: Sequence[tuple[str, Pairs, Pairs]] = (),
 ) -> Drift:
     """Refusal lies in the same direction: cosine between base's and post's mean difference, measured across disjoint pairs.
 
-    base, post: harmful minus harmless of every fit pair at the chosen site. 1 = same direction; published is that it differs.
-    The note has the scale of random directions. Raises Unmeasurable where there is no direction in one of them. Source: Du et
-    al. 2025, claim 3.
+    base, post: harmful minus harmless of every fit pair at the chosen site; by_block: the same with the place's name, at every
+    block. 1 = same direction; published is that it differs. The note has the scale of random directions, the curve all blocks
+    at which both have a direction. Where one has none at the site the row is unmeasurable, and shows the plug-in cosine and its
+    curve; where post has lost the one that base must have, the change of the refusal rate decides. Raises Unmeasurable where
+    there are too few pairs. Source: Du et al. 2025, claim 3.
     """
+    found = _similarity(base, post)
+    plug_in = f"plug-in cosine {found.plug_in:.3f}"
+    scale = f"{plug_in}; random directions are within {1 / np.sqrt(base.shape[1]):.3f} of 0 as a rule{note}"
+    base_has, post_has = (strength > STRENGTH_MINIMUM for strength in found.strength)
+    curve = [(place, _similarity(*both)) for place, *both in by_block]
+    if base_has and (post_has or read.must_refuse == "base"):
+        points = tuple(
+            SitePoint(place, one.evidence.estimate, *one.evidence.interval())
+            for place, one in curve
+            if min(one.strength) > STRENGTH_MINIMUM
+        )
+        measured = replace(_drift("refusal.direction", found.evidence, 1.0, UNIT, read, scale), curve=points)
+        return measured if post_has else _lost(read, measured)
+    which, strength = ("post", found.strength[1]) if base_has else ("base", found.strength[0])
+    gained = "gained: post has one, " if post_has and read.must_refuse == "base" else ""
+    lacking = (
+        f"{gained}{which} has no refusal direction there: squared length {strength:.1f} standard errors from 0, more than "
+        f"{STRENGTH_MINIMUM:g} needed; n = {len(base)} pairs; {plug_in}"
+    )
+    nothing = Normal(float("nan"), float("nan"), len(base))
+    drawn = tuple(SitePoint(place, one.plug_in, one.plug_in, one.plug_in) for place, one in curve)
+    shown = _drift("refusal.direction", nothing, 1.0, UNIT, read, f"{scale}{'; curve: plug-in cosine by block' if drawn else ''}")
+    return replace(shown, lacking=lacking, curve=drawn)
+
+
+def _similarity(base: Pairs, post: Pairs) -> Similarity:
+    """Across disjoint pairs, as many as both have. Raises Unmeasurable where they are too few."""
     count = min(len(base), len(post))
     try:
-        found = cross_fitted_similarity(base[:count], post[:count])
+        return cross_fitted_similarity(base[:count], post[:count])
     except ValueError as error:
         raise Unmeasurable(f"refusal direction: {error}") from error
-    for who, strength in zip(("base", "post"), found.strength, strict=True):
-        if not strength > STRENGTH_MINIMUM:
-            raise Unmeasurable(
-                f"{who} has no refusal direction there: squared length {strength:.1f} standard errors from 0, more than "
-                f"{STRENGTH_MINIMUM:g} needed; n = {count} pairs; plug-in cosine {found.plug_in:.3f}{note}"
-            )
-    told = f"plug-in cosine {found.plug_in:.3f}; random directions are within {1 / np.sqrt(base.shape[1]):.3f} of 0 as a rule"
-    return _drift("refusal.direction", found.evidence, 1.0, "cosine across disjoint pairs", read, f"{told}{note}")
 
 
 def odds(read: RefusalReadings, does: Does, plain: Odds, moved: Odds) -> Drift:
@@ -241,23 +303,38 @@ def odds(read: RefusalReadings, does: Does, plain: Odds, moved: Odds) -> Drift:
 
 
 def require_refusal(read: RefusalReadings) -> None:
-    """Raise Unmeasurable, with n, unless post refuses harmful instructions often enough to have something to take out."""
-    told = read.told("post", "harmful")
-    _require(_share(told, "refused"), f"; {told.counted()}")
+    """Raise Unmeasurable, with n, unless the model that must refuse does so often enough to have something to take out."""
+    which = read.must_refuse
+    if not _refuses(read, which):
+        outcomes = read.told(which, "harmful")
+        gained = which == "base" and _refuses(read, "post")
+        raise Unmeasurable(_refuses_too_little(which, _share(outcomes, "refused"), f"; {outcomes.counted()}", gained))
 
 
-def require_refusal_at_first(plain: Odds) -> None:
-    """The same by the first token, where there are no replies; plain: post's log-odds on harmful instructions."""
-    _require(Proportion(float((plain > 0).sum()), len(plain)), ", by the likelier first token")
+def require_refusal_at_first(which: Which, plain: Odds) -> None:
+    """The same by the first token, where there are no replies; plain: that model's log-odds on harmful instructions."""
+    evidence = Proportion(float((plain > 0).sum()), len(plain))
+    if not evidence.interval().low > REFUSAL_MINIMUM:
+        raise Unmeasurable(_refuses_too_little(which, evidence, ", by the likelier first token"))
 
 
-def _require(evidence: Shares, how: str) -> None:
+def _refuses(read: RefusalReadings, which: Which) -> bool:
+    """Whether a model refuses harmful instructions often enough to have a mechanism for it."""
+    return _share(read.told(which, "harmful"), "refused").interval().low > REFUSAL_MINIMUM
+
+
+def _refuses_too_little(which: Which, evidence: Shares, how: str, gained: bool = False) -> str:
+    """A model's refusals in words."""
     low, high = evidence.interval()
-    if not low > REFUSAL_MINIMUM:
-        raise Unmeasurable(
-            f"post refuses {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the harmful instructions, more than "
-            f"{REFUSAL_MINIMUM:g} needed; n = {evidence.n}{how}"
-        )
+    return (
+        f"{'gained: post refuses, ' if gained else ''}{which} refuses {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the "
+        f"harmful instructions, more than {REFUSAL_MINIMUM:g} needed; n = {evidence.n}{how}"
+    )
+
+
+def _lost(read: RefusalReadings, drift: Drift) -> Drift:
+    """The drift where post has lost what base must have: the change of the refusal rate decides."""
+    return replace(drift, post_lacks=True, sibling=change(read, "harmful"))
 
 
 def _what(does: Does) -> str:
@@ -314,6 +391,7 @@ def _paired(
     null: float | None = 0.0,
     site: str | None = None,
     unknown: Sequence[Outcome] = UNFINISHED,
+    outcomes: dict[str, dict[str, int]] | None = None,
 ) -> Drift:
     """Difference of two shares of the same instructions."""
     reference = 1.0 if null is None else null
@@ -322,7 +400,7 @@ def _paired(
         Item(what, kind, float(b), float(a), (float(a) - float(b) - reference) / len(hits[0]))
         for what, kind, b, a in zip(read.names[on], read.kinds[on], *hits, strict=True)
     ]
-    return _drift(name, _compared(*both, outcome, unknown), null, unit, read, note, items, better=better, site=site)
+    return _drift(name, _compared(*both, outcome, unknown), null, unit, read, note, items, better, site, outcomes)
 
 
 def _drift(
@@ -335,6 +413,7 @@ def _drift(
     items: Sequence[Item] = (),
     better: Better = "higher",
     site: str | None = None,
+    outcomes: dict[str, dict[str, int]] | None = None,
 ) -> Drift:
     """A drift of this finding; site: where no direction is read."""
     return Drift(
@@ -349,4 +428,5 @@ def _drift(
         parameters=read.parameters,
         note=note,
         items=tuple(items),
+        outcomes=outcomes or {},
     )

@@ -19,13 +19,15 @@ from mechdrift.stats import Normal, jackknife_error
 Formula = Literal["du", "marks"]
 Flips = Literal["true-to-false", "false-to-true", "both"]
 FORMULAS: tuple[Formula, ...] = ("du", "marks")
-FLIPS: tuple[Flips, ...] = ("true-to-false", "false-to-true")
+FLIPS: tuple[Flips, Flips] = ("true-to-false", "false-to-true")
 # Base's own direction must do more than this, beyond a random one, with the lower end of its 90% interval: the shipped limit
 # allows a loss of 0.15.
 EFFECT_MINIMUM = 0.20
 FALLING_OUT = 0.20  # share of the statements: where more are lost in post alone, steering the rest says little
 
 PerStatement = Float[np.ndarray, " statement"]
+Effects = dict[Flips, Normal]
+"""Of one model's own direction on itself, each way."""
 
 
 @dataclass(frozen=True)
@@ -104,30 +106,39 @@ def effect_over_random(
     random: PerStatement,
     statements: Sequence[Statement],
     kept: Bool[np.ndarray, " statement"],
+    flips: Flips = "both",
 ) -> Normal:
-    """Effect of a model's own direction on itself beyond that of a random one of its length, by Du's formula, both ways.
+    """Effect of a model's own direction on itself beyond that of a random one of its length, by Du's formula.
 
     A push that only breaks the model turns every answer into the one that it gives when it knows nothing: steering, one way.
     """
-    both = []
+    effects = []
     for steered in (own, random):
         _, true, false = sums(plain, steered, statements, kept)
-        both.append([effect(*either, "du", "both") for either in _total_and_out(true, false)])
-    (mine, mine_out), (other, other_out) = both
+        effects.append([effect(*either, "du", flips) for either in _total_and_out(true, false)])
+    (mine, mine_out), (other, other_out) = effects
     return _with_error(mine - other, mine_out - other_out)
 
 
-def base_effect(base: Arms, statements: Sequence[Statement]) -> Normal:
-    """effect_over_random of base over all that base judges right: what post still judges right may not show what base had."""
-    return effect_over_random(
-        base.plain, base.own, base.random, statements, kept_statements(base.plain, base.plain, statements).mask
-    )
+def own_effects(arms: Arms, statements: Sequence[Statement], kept: Bool[np.ndarray, " statement"]) -> Effects:
+    """effect_over_random of one model, each way."""
+    return {flips: effect_over_random(arms.plain, arms.own, arms.random, statements, kept, flips) for flips in FLIPS}
+
+
+def base_effects(base: Arms, statements: Sequence[Statement]) -> Effects:
+    """own_effects of base over all that base judges right: what post still judges right may not show what base had."""
+    return own_effects(base, statements, kept_statements(base.plain, base.plain, statements).mask)
+
+
+def working(effects: Effects) -> tuple[Flips, ...]:
+    """The ways in which a model's own direction steers it: an effect that is not there cannot be lost, nor hide one that is."""
+    return tuple(flips for flips, found in effects.items() if found.interval().low > EFFECT_MINIMUM)
 
 
 def transfer(
     name: str,
     arms: Arms,
-    needed: Normal | None,
+    needed: Effects | None,
     statements: Sequence[Statement],
     kept: Bool[np.ndarray, " statement"],
     how: "How",
@@ -136,53 +147,53 @@ def transfer(
 ) -> Drift:
     """The other model's truth direction steers this one as well as its own does.
 
-    Effect of the transferred minus effect of the own direction on the same statements, 0 = as well; higher is better. Raises
-    Unmeasurable where base's own direction does not steer base. needed: base_effect; None where too few statements are left.
-    Source: Du et al. 2025, claim 2.
+    Effect of the transferred minus effect of the own direction on the same statements, 0 = as well; higher is better. both: of
+    the ways in which base's own direction steers base, the one where the transferred falls furthest short: a mean would hide that
+    one way does nothing. Raises Unmeasurable where base's own direction does not steer base, that way. needed: base_effects; None
+    where too few statements are left. Source: Du et al. 2025, claim 2.
     """
     if needed is None or too_few(kept, statements):
         return _lost(name, how)
-    require_effect(needed)
-    entities, own_true, own_false = sums(arms.plain, arms.own, statements, kept)
-    _, other_true, other_false = sums(arms.plain, arms.transferred, statements, kept)
-    pairs = zip(_total_and_out(own_true, own_false), _total_and_out(other_true, other_false), strict=True)
-    (own, other), (own_out, other_out) = (
-        (effect(*mine, formula, flips), effect(*theirs, formula, flips)) for mine, theirs in pairs
-    )
-    return _drift(
-        name,
-        _with_error(other - own, other_out - own_out),
-        (own, own_out, "own"),
-        (other, other_out, "transferred"),
-        entities,
-        how,
-    )
+    ways = _ways(needed, flips)
+
+    def one(way: Flips) -> Compared:
+        entities, own_true, own_false = sums(arms.plain, arms.own, statements, kept)
+        _, other_true, other_false = sums(arms.plain, arms.transferred, statements, kept)
+        pairs = zip(_total_and_out(own_true, own_false), _total_and_out(other_true, other_false), strict=True)
+        (own, other), (own_out, other_out) = (
+            (effect(*mine, formula, way), effect(*theirs, formula, way)) for mine, theirs in pairs
+        )
+        return Compared(way, Effect("own", own, own_out), Effect("transferred", other, other_out), entities)
+
+    return _drift(name, [one(way) for way in ways], needed, how)
 
 
 def own_difference(
     base: Arms,
     post: Arms,
-    needed: Normal | None,
+    needed: Effects | None,
     statements: Sequence[Statement],
     kept: Bool[np.ndarray, " statement"],
     how: "How",
 ) -> Drift:
     """Each model's own truth direction steers it as much after post-training as before.
 
-    Effect on post minus effect on base, in Du's formula, both ways; 0 = as much; higher is better; the absolute row beside the
-    transfer. Raises Unmeasurable where base's own direction does not steer base. needed: as in transfer. Source: Du et al. 2025,
-    claim 2.
+    Effect on post minus effect on base, in Du's formula; 0 = as much; higher is better; the absolute row beside the transfer. Of
+    the ways in which base's own direction steers base the one that lost most. Raises Unmeasurable where it does not. needed: as
+    in transfer. Source: Du et al. 2025, claim 2.
     """
     if needed is None or too_few(kept, statements):
         return _lost("truth.steering_effect", how)
-    require_effect(needed)
-    found = []
-    for arms in (base, post):
-        entities, true, false = sums(arms.plain, arms.own, statements, kept)
-        found.append([effect(*both, "du", "both") for both in _total_and_out(true, false)])
-    (before, before_out), (after, after_out) = found
-    evidence = _with_error(after - before, after_out - before_out)
-    return _drift("truth.steering_effect", evidence, (before, before_out, "base"), (after, after_out, "post"), entities, how)
+
+    def one(way: Flips) -> Compared:
+        found = []
+        for arms in (base, post):
+            entities, true, false = sums(arms.plain, arms.own, statements, kept)
+            found.append([effect(*both, "du", way) for both in _total_and_out(true, false)])
+        (before, before_out), (after, after_out) = found
+        return Compared(way, Effect("base", before, before_out), Effect("post", after, after_out), entities)
+
+    return _drift("truth.steering_effect", [one(way) for way in _ways(needed, "both")], needed, how)
 
 
 @dataclass(frozen=True)
@@ -199,6 +210,8 @@ class How:
     """What fell out, and the coefficient."""
     post_lacks: bool = False
     """Whether post judges, or is steered by its own direction, too little to compare."""
+    fewer_left: bool = False
+    """Whether so many statements fell out in post alone that what is left is a selection."""
     sibling: Drift | None = None
     """The absolute row that then decides."""
 
@@ -249,46 +262,81 @@ def _with_error(estimate: Float[np.ndarray, " one"], left_out: Float[np.ndarray,
     return Normal(float(estimate[0]), jackknife_error(left_out), len(left_out))
 
 
-def require_effect(base_effect: Normal) -> None:
-    """Raise Unmeasurable unless base's own direction steers base by more than a random one does."""
-    low, high = base_effect.interval()
-    if not low > EFFECT_MINIMUM:
+def _ways(needed: Effects, flips: Flips) -> tuple[Flips, ...]:
+    """The ways to compare. Raises Unmeasurable unless base's own direction steers base by more than a random one does, there."""
+    asked = FLIPS if flips == "both" else (flips,)
+    ways = tuple(way for way in working(needed) if way in asked)
+    if not ways:
+        effects = ", ".join(f"{in_words(needed[way])} {way}" for way in asked)
         raise Unmeasurable(
-            f"base's own truth direction steers base by {base_effect.estimate:.3f} [{low:.3f}, {high:.3f}] beyond a random one, "
-            f"more than {EFFECT_MINIMUM:g} needed; n = {base_effect.n} entities"
+            f"base's own truth direction steers base by {effects} beyond a random one, more than {EFFECT_MINIMUM:g} needed; "
+            f"n = {needed[asked[0]].n} entities"
         )
+    return ways
 
 
-def _drift(
-    name: str,
-    evidence: Normal,
-    first: tuple[Float[np.ndarray, " one"], Float[np.ndarray, " entity"], str],
-    second: tuple[Float[np.ndarray, " one"], Float[np.ndarray, " entity"], str],
-    entities: Sequence[tuple[str, str]],
-    how: How,
-) -> Drift:
-    """A difference of two effects; an entity's part is its jackknife influence."""
-    n = len(entities)
-    difference = second[1] - first[1]
+@dataclass(frozen=True)
+class Effect:
+    """One arm's effect."""
+
+    name: str
+    """Of the arm."""
+    whole: Float[np.ndarray, " one"]
+    """Over all entities."""
+    left_out: Float[np.ndarray, " entity"]
+    """Without each."""
+
+    def __str__(self) -> str:
+        """With its interval."""
+        return f"{self.name} {in_words(_with_error(self.whole, self.left_out))}"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two effects one way."""
+
+    way: Flips
+    first: Effect
+    second: Effect
+    entities: Sequence[tuple[str, str]]
+    """(kind, entity)."""
+
+    @property
+    def evidence(self) -> Normal:
+        """Their difference."""
+        return _with_error(self.second.whole - self.first.whole, self.second.left_out - self.first.left_out)
+
+
+def _drift(name: str, compared: Sequence[Compared], needed: Effects, how: "How") -> Drift:
+    """The difference of two effects where it is worst; an entity's part is its jackknife influence."""
+    worst = min(compared, key=lambda one: one.evidence.estimate)
+    evidence, n = worst.evidence, len(worst.entities)
+    difference = worst.second.left_out - worst.first.left_out
     influence = evidence.estimate / n + (n - 1) / n * (evidence.estimate - difference)
-    before, after = (n * whole[0] - (n - 1) * out for whole, out, _ in (first, second))
+    before, after = (n * one.whole - (n - 1) * one.left_out for one in (worst.first, worst.second))
     items = tuple(
         Item(entity, kind, float(b), float(p), float(part))
-        for (kind, entity), b, p, part in zip(entities, before, after, influence, strict=True)
+        for (kind, entity), b, p, part in zip(worst.entities, before, after, influence, strict=True)
     )
-    effects = ", ".join(_words(whole, out, word) for whole, out, word in (first, second))
+    effects = [f"{one.way} {one.first}, {one.second}" for one in compared]
+    effects += [
+        f"{way} not compared: base's own does {in_words(needed[way])} beyond a random one, more than {EFFECT_MINIMUM:g} needed"
+        for way in FLIPS
+        if way not in working(needed)
+    ]
     return Drift(
         measure=name,
         evidence=evidence,
         null=0.0,
-        unit=f"intervention effect, {second[2]} minus {first[2]}",
+        unit=f"intervention effect {worst.way}, {worst.second.name} minus {worst.first.name}",
         better="higher",
         site=how.site,
         site_rule=how.rule,
         data=how.data,
-        note=f"{effects}; {how.note}",
+        note=f"{'; '.join(effects)}; {how.note}",
         items=items,
         post_lacks=how.post_lacks,
+        fewer_left=how.fewer_left,
         sibling=how.sibling,
     )
 
@@ -310,11 +358,10 @@ def _lost(name: str, how: How) -> Drift:
     )
 
 
-def _words(whole: Float[np.ndarray, " one"], out: Float[np.ndarray, " entity"], word: str) -> str:
-    """One effect with its interval."""
-    evidence = _with_error(whole, out)
+def in_words(evidence: Normal) -> str:
+    """An effect with its interval."""
     low, high = evidence.interval()
-    return f"{word} {evidence.estimate:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{evidence.estimate:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def mean_differences(

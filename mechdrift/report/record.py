@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA = "1.8"  # additions raise the minor number, anything else the major; record.schema.json is its schema
+SCHEMA = "1.9"  # additions raise the minor number, anything else the major; record.schema.json is its schema
 
 Stamp = tuple[int, int, int]
 LOCK_SECONDS = 60.0  # a record is written in far less

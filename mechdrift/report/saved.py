@@ -44,6 +44,8 @@ OLDER: Row = {
     "waiver": None,
     "baseline": None,
     "post_lacks": False,
+    "fewer_left": False,
+    "outcomes": {},
     "sibling": None,
     "maps": [],
 }

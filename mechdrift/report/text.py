@@ -1,6 +1,5 @@
 """Rows in words: one number, one limit, one failure."""
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 RATES = ("refusal.harmful", "refusal.harmless")
-COUNTED = re.compile(r"\b(base|post) (\d+ refused, [a-z0-9 ,]+? unfinished)")  # as measures/refusal.py writes them into notes
 UNLIKE = {"worse": "worse than baseline {name}", "incomparable": "not to be compared with baseline {name}"}
 """What the status of a baseline's row adds to a verdict."""
 
@@ -66,8 +64,13 @@ def distance(row: Row) -> str:
 
 def replies(rows: Iterable[Row]) -> list[str]:
     """What became of the replies that the refusal rates count, a line a model and side: `harmful, post: 198 refused, ...`."""
-    counted = [(row["label"].removeprefix("refusal."), COUNTED.findall(row["note"])) for row in rows if row["finding"] in RATES]
-    return [f"{side}, {model}: {counts}" for side, found in counted for model, counts in found]
+    counted = [
+        (f"{row['label'].removeprefix('refusal.')}, {model}", counts)
+        for row in rows
+        if row["finding"] in RATES
+        for model, counts in row["outcomes"].items()
+    ]
+    return [f"{what}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}" for what, counts in counted]
 
 
 def arms(row: Row) -> tuple[str, str]:

@@ -27,8 +27,8 @@ def _told(evidence: Evidence) -> Row:
 
 
 def sibling_told(drift: Drift) -> Row | None:
-    """The absolute row by which a drift is judged whose post has too little left to compare; None elsewhere."""
-    sibling = drift.sibling if drift.post_lacks else None
+    """The absolute row of a drift whose post has too little left to compare, or lost so many items; None elsewhere."""
+    sibling = drift.sibling if drift.post_lacks or drift.fewer_left else None
     if sibling is None:
         return None
     return {"measure": sibling.measure, "evidence": evidence_told(sibling)} | {name: getattr(sibling, name) for name in JUDGED}
@@ -46,6 +46,7 @@ def drift_of(row: Row) -> Drift:
         data=key["data"],
         parameters=key["parameters"],
         post_lacks=row.get("post_lacks", False),
+        fewer_left=row.get("fewer_left", False),
         sibling=sibling and _sibling(sibling),
     )
 
@@ -60,6 +61,7 @@ def judged_again(row: Row, profile: Profile) -> Decision:
 
     By the profile alone: what a test was marked with is not looked at.
     """
-    if row["evidence"] is None:
+    nothing = row.get("status", "ok") != "ok" and not row.get("post_lacks")
+    if row["evidence"] is None or nothing:
         return Decision(row["verdict"], row["reason"])
     return decide(drift_of(row), profile, profile.rule(row["label"]))

@@ -1,7 +1,7 @@
 """The verdict rule: held, drifted, undecided or unmeasurable."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mechdrift.measures.drift import Drift
@@ -34,9 +34,12 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
     rows of the profile as shipped. unmeasurable: not a number; or too many outcomes are unknown for the rest to decide; or no
     change is in the interval, and the limit closer to it than this n can support: (1.645 + z(1 - .05/2m)) standard errors.
     Otherwise undecided. No row's verdict depends on another row, but for one whose object post has lost, which drifted if its
-    absolute sibling did.
+    absolute sibling did. Where so many items fell out in post alone that the rest is a selection, that may have drifted and is
+    never held: by the loss of items it is not judged, for the sibling is, and what moves may lose fewer items on its way.
     """
     limit, m = (rule or profile.rule(drift.measure)).limit, max(profile.gated_as_shipped, 1)
+    if drift.lacking:
+        return Decision("unmeasurable", drift.lacking)
     if drift.post_lacks:
         if drift.sibling is None:
             return Decision("undecided", "post has too little left to compare, and no absolute row says whether that is a loss")
@@ -49,6 +52,14 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
             absolute.p_value,
             None if verdict == "drifted" else absolute.needed_n,
         )
+    if drift.fewer_left:
+        rest = decide(replace(drift, fewer_left=False), profile, rule)
+        if rest.verdict in ("drifted", "unmeasurable", "reported"):
+            return rest
+        loss = ""
+        if drift.sibling:
+            loss = f"; {drift.sibling.measure}, which tells the loss, is {decide(drift.sibling, profile).verdict}"
+        return Decision("undecided", f"more than a fifth of the items fell out in post alone{loss}", rest.p_value)
     if why := _no_number(drift):
         return Decision("unmeasurable", why)
     if limit is None:

@@ -58,6 +58,8 @@ class Profile:
     """m: its number of gated rows, whatever part of them a run selects; sets the level of `drifted`."""
     waivers: dict[str, Waiver] = field(default_factory=dict)
     """By finding or row."""
+    both_post_trained: bool = False
+    """Whether it compares two models that were post-trained: then the earlier one must have what post-training brings."""
 
     def rule(self, label: str) -> Rule:
         """The rule of a row, else of its finding; what the profile does not name is reported without a limit."""

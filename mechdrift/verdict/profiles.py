@@ -12,7 +12,8 @@ from mechdrift.verdict.limits import NO_RULE, Profile, Role, Rule, finding_of, p
 from mechdrift.verdict.waivers import Waiver, parse_waiver
 
 DEFAULT_PROFILE = "base-to-post"
-KEYS = {"extends", "role", "rows", "waivers"}
+BOTH = "both_post_trained"
+KEYS = {"extends", "role", "rows", "waivers", BOTH}
 PYPROJECT = "pyproject.toml"
 
 
@@ -38,7 +39,7 @@ def load_profile(name: str, project: Path | None = None) -> Profile:
     names profile, row and key.
     """
     own = _own(project)
-    rules, waivers = _read(name, own, ())
+    rules, waivers, both = _read(name, own, ())
     _require_known(name, [*rules, *waivers])
     asked = {finding.name: finding.rows for finding in registered().values()}
     gated = sum(asked[finding] for finding, rule in rules.items() if finding in asked and rule.role == "gate")
@@ -46,11 +47,11 @@ def load_profile(name: str, project: Path | None = None) -> Profile:
         if label not in asked:
             usual = rules.get(finding_of(label), NO_RULE).role
             gated += (rule.role == "gate") - (usual == "gate")
-    return Profile(name, rules, gated, waivers)
+    return Profile(name, rules, gated, waivers, both)
 
 
-def _read(name: str, own: dict[str, Any], seen: tuple[str, ...]) -> tuple[dict[str, Rule], dict[str, Waiver]]:
-    """Rules and waivers of a profile, over those that it extends."""
+def _read(name: str, own: dict[str, Any], seen: tuple[str, ...]) -> tuple[dict[str, Rule], dict[str, Waiver], bool]:
+    """Rules and waivers of a profile, over those that it extends, and whether both models that it compares are post-trained."""
     where = f"profile {name}"
     if name in seen:
         raise InputError(f"{where}: extends itself ({' -> '.join((*seen, name))})", "an end", "mend the profile")
@@ -59,8 +60,12 @@ def _read(name: str, own: dict[str, Any], seen: tuple[str, ...]) -> tuple[dict[s
         raise InputError(f"{where}: key {unknown[0]!r}", f"only {', '.join(sorted(KEYS))}", "mend the profile")
     rules: dict[str, Rule] = {}
     waivers: dict[str, Waiver] = {}
+    both = False
     if "extends" in told:
-        rules, waivers = _read(str(told["extends"]), own, (*seen, name))
+        rules, waivers, both = _read(str(told["extends"]), own, (*seen, name))
+    both = told.get(BOTH, both)
+    if not isinstance(both, bool):
+        raise InputError(f"{where}: {BOTH} {both!r}", "true or false", "mend the profile")
     rows, given = (_named(where, told, kind) for kind in ("rows", "waivers"))
     for label, row in rows.items():
         usual = rules.get(label) or rules.get(finding_of(label)) or NO_RULE
@@ -70,7 +75,7 @@ def _read(name: str, own: dict[str, Any], seen: tuple[str, ...]) -> tuple[dict[s
     if "role" in told:
         role: Role = parse_rule(f"{where}, of all its rows", {"role": told["role"]}).role
         rules = {label: replace(rule, role=role) for label, rule in rules.items()}
-    return rules, waivers
+    return rules, waivers, both
 
 
 def _table(name: str, own: dict[str, Any]) -> dict[str, Any]:

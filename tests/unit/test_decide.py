@@ -210,6 +210,24 @@ def test_a_direction_that_post_lost_is_decided_by_its_sibling() -> None:
     assert decide(drift(9.9, 0.01, post_lacks=True, sibling=far), rule).verdict == "drifted"
 
 
+def test_what_is_left_of_many_items_may_drift_and_is_never_held() -> None:
+    """The sibling tells of the loss and does not decide: a loss that shrinks again would make a further drift a milder one."""
+    lost = Drift(**vars(drift(-0.5, 0.01, null=0.0)) | {"measure": "sibling"})
+    rule = profile(at_least=0.8)
+    assert decide(drift(0.99, 0.01), rule).verdict == "held"
+    left = decide(drift(0.99, 0.01, fewer_left=True, sibling=lost), rule)
+    assert left.verdict == "undecided"
+    assert "sibling, which tells the loss, is drifted" in left.reason
+    assert decide(drift(0.7, 0.01, fewer_left=True, sibling=lost), rule).verdict == "drifted"
+    assert decide(drift(0.7, 0.01, fewer_left=True), rule).verdict == "drifted"
+    assert decide(drift(float("nan"), 0.01, fewer_left=True, sibling=lost), rule).verdict == "unmeasurable"
+
+
+def test_what_the_model_lacks_that_must_have_it_is_unmeasurable_whatever_is_shown() -> None:
+    found = decide(drift(0.99, 0.01, lacking="base has none"), profile(at_least=0.8))
+    assert (found.verdict, found.reason) == ("unmeasurable", "base has none")
+
+
 def test_without_a_limit_a_row_is_reported() -> None:
     assert decide(drift(0.1, 0.01), Profile("p", {}, 1)).verdict == "reported"
 

@@ -212,6 +212,36 @@ def test_columns_are_matched_by_name_where_pairs_have_others() -> None:
     assert maps.of("knowledge").columns == ("subject[-2]", "subject[-1]", "object[-1]")
 
 
+def test_columns_through_which_bases_own_route_goes_are_compared_too() -> None:
+    """A tenth of the recovery at one block is enough, be it before the object; the last column never counts."""
+    assert maps_of(BASE, kept_pairs(BASE, BASE, PAIRS)).carrying() == ()
+    route = as_published()
+    route[2, COLUMNS.index("between[-1]")] = 0.3
+    swept = sweep(route)
+    maps = maps_of(swept, kept_pairs(swept, swept, PAIRS))
+    assert maps.carrying() == ("between[-1]",)
+    assert maps.of("knowledge").columns == ("subject[-2]", "subject[-1]", "object[-1]")
+    # Base's whole middle route moves by a block: outside subject and object nothing would be seen.
+    moved = as_published()
+    moved[4, COLUMNS.index("between[-1]")] = 0.3
+    read = readings(swept, sweep(moved, seed=1))
+    assert knowledge.location(read).estimate > 0.98
+    found = knowledge.location(replace(read, beside=maps.carrying()))
+    assert found.interval.high < 0.95
+    assert "4 columns, of them between[-1] beside subject and object" in found.note
+
+
+def test_what_is_left_after_many_pairs_were_lost_may_have_moved() -> None:
+    clean = BASE.clean.copy()
+    clean[: len(PAIRS) // 4] = -1.0
+    moved = sweep(as_published(2), seed=1)
+    for post, verdict in ((replace(BASE, clean=clean), "undecided"), (replace(moved, clean=clean), "drifted")):
+        found = knowledge.location(readings(BASE, post))
+        assert found.fewer_left
+        assert not found.post_lacks
+        assert decide(found, load_profile("base-to-post")).verdict == verdict
+
+
 def test_collapsed_columns_count_by_their_mean() -> None:
     """The columns of a user's pairs."""
     names = ("knowledge", "knowledge", "others", "others", "others", "last")

@@ -49,6 +49,10 @@ def test_limits_between_releases_are_calibrated_and_allow_no_change(name: str) -
     limits = {label: rule.limit for label, rule in profile.rules.items() if rule.limit}
     # Not measured on null runs yet, and gated all the same: a model that falls silent holds all else.
     assert limits.pop("refusal.change_answered").provenance == "provisional"
+    # What is measured otherwise since is shown, against the old limits, until they are made again.
+    for measured in ("truth.steering_transfer", "truth.steering_backward", "truth.steering_effect", "knowledge.location"):
+        assert limits.pop(measured).provenance == UNCALIBRATED
+        assert profile.rule(measured).role == "report"
     for limit in limits.values():
         assert re.fullmatch(
             r"calibrated: \d+ null runs of organism:instruct, margin [\d.]+|exact: no setting differs", limit.provenance
@@ -90,6 +94,19 @@ def test_the_page_of_profiles_has_every_limit_that_ships() -> None:
         told = sorted({rule.limit.provenance for rule in profile.rules.values() if rule.limit})
         assert f"`{profile.name}`: `{'`, `'.join(told)}`" in page
     assert not any(":" in label or "[" in label for profile in profiles for label in profile.rules)  # no row of its own to list
+
+
+def test_both_models_of_a_profile_may_be_post_trained(tmp_path: Path) -> None:
+    """Then the earlier one must refuse; what extends such a profile is one, unless it says otherwise."""
+    (tmp_path / "ours.toml").write_text('extends = "stage"\n')
+    (tmp_path / "other.toml").write_text('extends = "stage"\nboth_post_trained = false\n')
+    (tmp_path / "wrong.toml").write_text('both_post_trained = "yes"\n')
+    shipped = {name: load_profile(name).both_post_trained for name in profile_names()}
+    assert shipped == {"base-to-post": False, "report": False, "release": True, "stage": True}
+    assert load_profile(str(tmp_path / "ours.toml")).both_post_trained
+    assert not load_profile(str(tmp_path / "other.toml")).both_post_trained
+    with pytest.raises(InputError, match="both_post_trained 'yes'; expected true or false"):
+        load_profile(str(tmp_path / "wrong.toml"))
 
 
 def test_report_has_the_limits_of_base_to_post_and_gates_nothing() -> None:

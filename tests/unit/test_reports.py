@@ -349,7 +349,7 @@ def test_two_arms_of_one_model_are_not_called_base_and_post(unit: str | None, na
 
 
 def test_terminal_and_markdown_say_what_became_of_the_replies(tmp_path: Path) -> None:
-    """As a measure counts them; every other report shows the notes."""
+    """As a measure counts them."""
     said = Outcomes(np.array([0] * 3 + [1] * 2 + [4] * 1))
     read = RefusalReadings(
         {"harmful": ("one",) * 6, "harmless": ()},
@@ -358,9 +358,10 @@ def test_terminal_and_markdown_say_what_became_of_the_replies(tmp_path: Path) ->
         *("site", "rule", "data", "choice"),
         {},
     )
-    rates = row("refusal.harmful", 0.5, note=rate(read, "harmful").note)
+    counted = rate(read, "harmful")
+    rates = row("refusal.harmful", 0.5, note=counted.note, outcomes=counted.outcomes)
     line = "harmful, post: 3 refused, 2 complied, 0 empty, 0 gibberish, 1 unfinished"
-    assert replies([rates, row("a.b", note=rates["note"])]) == [line.replace("post", "base"), line]
+    assert replies([rates, row("a.b", outcomes=rates["outcomes"])]) == [line.replace("post", "base"), line]
     assert line.replace(":", "\\:") in markdown(view([read_whole(written(tmp_path / "r.json", record(rates)))]))
     shown: list[str] = []
     table([rates], lambda text, **_: shown.append(text))

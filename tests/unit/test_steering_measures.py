@@ -10,9 +10,10 @@ from mechdrift.measures import steering
 from mechdrift.measures.drift import Drift
 from mechdrift.measures.steering import (
     EFFECT_MINIMUM,
+    FLIPS,
     Arms,
     How,
-    base_effect,
+    base_effects,
     effect_over_random,
     kept_statements,
     mean_differences,
@@ -32,6 +33,7 @@ LABELS = np.array([s.label for s in STATEMENTS])
 ALL = np.ones(len(STATEMENTS), dtype=bool)
 HOW = How("resid_post[1..2] @ period", "rule", "a+b", "coefficient 1")
 P_TRUE, P_FALSE = 0.8, -0.6  # of the plain model
+BOTH: steering.Effects = dict.fromkeys(FLIPS, Normal(0.6, 0.01, N))  # base's own direction works both ways
 
 
 def said(on_true: float, on_false: float, noise: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -76,27 +78,26 @@ def test_the_jackknife_leaves_each_entity_out() -> None:
 
 
 def test_a_transfer_is_the_difference_of_two_effects_with_its_interval() -> None:
-    drift = transfer(
-        "truth.steering_transfer", arms((-0.4, 0.6), (-0.1, 0.2), noise=0.1), Normal(0.6, 0.01, N), STATEMENTS, ALL, HOW
-    )
-    own = ((-0.4 - 0.8) / -1.8 + (0.6 + 0.6) / 1.6) / 2
-    other = ((-0.1 - 0.8) / -1.8 + (0.2 + 0.6) / 1.6) / 2
+    drift = transfer("truth.steering_transfer", arms((-0.4, 0.6), (-0.1, 0.2), noise=0.1), BOTH, STATEMENTS, ALL, HOW)
+    own, other = (0.6 + 0.6) / 1.6, (0.2 + 0.6) / 1.6  # false to true, where it is worse than -.3 / 1.8
     assert drift.interval.low < other - own < drift.interval.high
+    assert drift.unit == "intervention effect false-to-true, transferred minus own"
     assert drift.null == 0.0
     assert drift.better == "higher"
     assert sum(item.contribution for item in drift.items) == pytest.approx(drift.estimate, abs=0.01)
-    assert "own 0.7" in drift.note
+    assert "true-to-false own 0.6" in drift.note
+    assert "false-to-true own 0.7" in drift.note
     assert "coefficient 1" in drift.note
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.15, 0.4])
 def test_the_interval_covers_a_planted_loss_of_transfer(loss: float) -> None:
     """90% intervals of 200 draws, each with noise on every statement."""
-    on_true, on_false = 0.8 - 1.8 * (0.6 - loss), -0.6 + 1.6 * (0.6 - loss)
     own = (0.8 - 1.8 * 0.6, -0.6 + 1.6 * 0.6)
     covered = 0
     for seed in range(200):
-        drift = transfer("x", arms(own, (on_true, on_false), 0.3, 2 * seed), Normal(0.6, 0.01, N), STATEMENTS, ALL, HOW)
+        said_so = arms(own, (0.8 - 1.8 * (0.6 - loss), own[1]), 0.3, 2 * seed)
+        drift = transfer("x", said_so, BOTH, STATEMENTS, ALL, HOW, "du", "true-to-false")
         covered += drift.interval.low <= -loss <= drift.interval.high
     assert 170 <= covered <= 194  # binomial 200 x .9: 4.2 standard deviations are 18
 
@@ -105,21 +106,43 @@ def test_a_push_that_a_random_vector_does_as_well_is_no_effect_of_the_direction(
     broken = said(-0.9, -0.9)
     found = effect_over_random(PLAIN, broken, said(-0.9, -0.9), STATEMENTS, ALL)
     assert found.estimate == 0.0
+    nothing = Arms(PLAIN, broken, broken, broken)
     with pytest.raises(
-        Unmeasurable, match=r"steers base by 0\.000 \[0\.000, 0\.000\] beyond a random one, more than 0\.2 needed; n = 60"
+        Unmeasurable,
+        match=r"steers base by 0\.000 \[.*\] true-to-false, 0\.000 .* beyond a random one, more than 0\.2 needed; n = 60",
     ):
-        transfer("x", arms((-0.9, -0.9), (-0.9, -0.9)), found, STATEMENTS, ALL, HOW)
+        transfer("x", nothing, base_effects(nothing, STATEMENTS), STATEMENTS, ALL, HOW)
 
 
 def test_the_absolute_row_is_post_minus_base() -> None:
     base, post = arms((-0.9, 0.9), (0, 0)), arms((-0.1, 0.2), (0, 0))
-    drift = own_difference(base, post, Normal(0.9, 0.01, N), STATEMENTS, ALL, HOW)
-    assert drift.estimate == pytest.approx(
-        ((-0.9 + 0.3 + 0.6) / 1.8 * 0 + (0.9 / 1.8 + 0.8 / 1.6) / 2) - (1.7 / 1.8 + 1.5 / 1.6) / 2
-    )
+    drift = own_difference(base, post, BOTH, STATEMENTS, ALL, HOW)
+    assert drift.estimate == pytest.approx(0.9 / 1.8 - 1.7 / 1.8)  # true to false; the other way 0.8 / 1.6 - 1.5 / 1.6
     weak = arms((0.7, -0.5), (0, 0))
     with pytest.raises(Unmeasurable, match="beyond a random one"):
-        own_difference(weak, post, base_effect(weak, STATEMENTS), STATEMENTS, ALL, HOW)
+        own_difference(weak, post, base_effects(weak, STATEMENTS), STATEMENTS, ALL, HOW)
+
+
+def test_one_way_that_no_longer_works_is_not_hidden_by_the_other() -> None:
+    """Both ways do .3 of the way with their own direction; the other model's does all of it one way and nothing the other."""
+    way = {"true": P_TRUE - 0.3 * 1.8, "false": P_FALSE + 0.3 * 1.6}
+    moved = arms((way["true"], way["false"]), (way["true"] - 0.2 * 1.8, P_FALSE), 0.05)
+    effects = {flips: transfer("x", moved, BOTH, STATEMENTS, ALL, HOW, "du", flips).estimate for flips in FLIPS}
+    assert np.mean(list(effects.values())) > -0.1, "a mean would be held at -0.15"
+    both = transfer("x", moved, BOTH, STATEMENTS, ALL, HOW)
+    assert both.estimate == effects["false-to-true"] < -0.25
+    assert both.interval.high < -0.15
+
+
+def test_a_way_in_which_base_does_nothing_is_neither_judged_nor_hides_the_other() -> None:
+    one_way: steering.Effects = {"true-to-false": Normal(0.6, 0.01, N), "false-to-true": Normal(0.1, 0.01, N)}
+    assert steering.working(one_way) == ("true-to-false",)
+    moved = arms((-0.4, -0.5), (-0.1, 0.9))
+    both = transfer("x", moved, one_way, STATEMENTS, ALL, HOW)
+    assert both.estimate == pytest.approx((0.9 - 1.2) / 1.8)
+    assert "false-to-true not compared: base's own does 0.100" in both.note
+    with pytest.raises(Unmeasurable, match=r"by 0\.100 .* false-to-true beyond"):
+        transfer("x", moved, one_way, STATEMENTS, ALL, HOW, "du", "false-to-true")
 
 
 def test_where_post_lost_much_base_is_steered_over_all_that_it_knows() -> None:
@@ -130,13 +153,13 @@ def test_where_post_lost_much_base_is_steered_over_all_that_it_knows() -> None:
     kept = kept_statements(PLAIN, np.where(few, PLAIN, -PLAIN), STATEMENTS)
     assert kept.mask.sum() == 20
     assert not effect_over_random(base.plain, base.own, base.random, STATEMENTS, kept.mask).interval().low > EFFECT_MINIMUM
-    found = base_effect(base, STATEMENTS)
-    assert found.interval().low > EFFECT_MINIMUM
+    found = base_effects(base, STATEMENTS)
+    assert steering.working(found) == FLIPS
     # By the published formula: 5 of 6 entities go from .8 to -.4 and from -.6 to .6, the others nowhere.
-    assert found.estimate == pytest.approx(5 / 6 * (1.2 / 1.8 + 1.2 / 1.6) / 2)
+    assert [each.estimate for each in found.values()] == pytest.approx([5 / 6 * 1.2 / 1.8, 5 / 6 * 1.2 / 1.6])
     # What base judges wrong is not asked.
     wrong = replace(base, plain=np.where(few, -PLAIN, PLAIN))
-    assert base_effect(wrong, STATEMENTS).estimate == pytest.approx((1.2 / 1.8 + 1.2 / 1.6) / 2)
+    assert base_effects(wrong, STATEMENTS)["true-to-false"].estimate == pytest.approx(1.2 / 1.8)
 
 
 def test_only_statements_that_both_judge_right_are_steered_and_the_others_counted() -> None:
