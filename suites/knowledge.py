@@ -125,7 +125,7 @@ def read_knowledge(
     Unmeasurable where the two tokenizers give other pairs, or there are none.
     """
     asking = Asking.of(pair, form, seed, written, hand_set)
-    known = [kind for kind in asking.kinds if _known(recordings, pair.base, asking, kind)] or asking.kinds
+    known = known_kinds(recordings, pair.base, asking) or asking.kinds
     found = asking.found(recordings, pair.base, known, "test")
     # What the user wrote, or joined by hand, is asked as a whole.
     chosen = tuple if written or asking.by_hand else partial(a_fair_share, most=tier.units)
@@ -205,8 +205,13 @@ def _patched(sweep: Sweep) -> Patched:
     return Patched(sweep.patched.numpy(), sweep.clean.numpy(), sweep.corrupt.numpy())
 
 
+def known_kinds(recordings: Recorder, base: Checkpoint, asking: Asking) -> list[str]:
+    """The kinds of which base answers enough, by the choose split; an answer is what it is on the test split."""
+    return [kind for kind in asking.kinds if _known(recordings, base, asking, kind)]
+
+
 def _known(recordings: Recorder, base: Checkpoint, asking: Asking, kind: str) -> bool:
-    """Whether base answers a kind's choose split well enough: by what counts as an answer in this form, as for the test split."""
+    """Whether base answers enough of one kind."""
     asked = asking.found(recordings, base, [kind], "choose").pairs
     if not asked:
         return False
