@@ -43,12 +43,12 @@ def _entropy_explained(read: Confidence) -> Drift:
 
 
 def _calibration_gap(read: Confidence) -> Drift:
-    require_judgement(known(read.base.gaps), read.statements)
+    require_judgement(known(read.base.gaps), read.statements, known(read.post.gaps))
     return measures.calibration_gap(known(read.base.gaps), known(read.post.gaps), read.statements)
 
 
 def _calibration_explained(read: Confidence) -> Drift:
-    require_judgement(known(read.base.gaps), read.statements)
+    require_judgement(known(read.base.gaps), read.statements, known(read.post.gaps))
     base, post = ((known(model.gaps), known(model.ablated_gaps)) for model in (read.base, read.post))
     return measures.calibration_gap_explained(base, post, read.statements, known(read.base.entropies))
 

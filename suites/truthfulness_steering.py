@@ -77,7 +77,7 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
     Raises Unmeasurable where base cannot judge, widths differ, or there is one kind only; InterventionFailed where a model does
     not move.
     """
-    truthfulness.require_judgement(truth.base_gap, truth.statements)
+    truthfulness.require_judgement(truth.base_gap, truth.statements, truth.post_gap)
     truthfulness.require_same_shape(truth.base, truth.post)
     statements = truth.statements
     kinds = sorted({s.kind for s in statements})

@@ -198,8 +198,10 @@ def require_knowledge(read: KnowledgeReadings) -> None:
         raise Unmeasurable(f"{evidence.n} units: too few to tell whether base knows, even if it answered all{_told(read)}")
     if not evidence.interval().low > ACCURACY_MINIMUM:
         low, high = evidence.interval()
+        after = share_right(read.post, read.pairs, read.form)
+        gained = f"gained: post answers {after.estimate:.3f}, and " if after.interval().low > ACCURACY_MINIMUM else ""
         raise Unmeasurable(
-            f"base answers {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the {read.form} prompts right, more than "
+            f"{gained}base answers {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the {read.form} prompts right, more than "
             f"{ACCURACY_MINIMUM:g} needed; clean gap {read.base.gap.mean():.2f} logits; n = {evidence.n} units{_told(read)}"
         )
 

@@ -44,8 +44,8 @@ def separation(read: RefusalReadings, base: Separated, post: Separated, directio
     low, high = evidence.interval()
     if not low > ACCURACY_MINIMUM:
         raise Unmeasurable(
-            f"{read.must_refuse}'s direction tells {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the instructions apart, more than "
-            f"{ACCURACY_MINIMUM:g} needed; n = {evidence.n} pairs"
+            f"{read.must_refuse}'s direction tells {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the instructions apart, "
+            f"more than {ACCURACY_MINIMUM:g} needed; n = {evidence.n} pairs"
         )
     moves = [later - earlier for earlier, later in zip(before, after, strict=True)]
     gained = sum(float(np.maximum(each, 0).mean()) for each in moves)

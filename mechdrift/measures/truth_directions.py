@@ -167,9 +167,10 @@ def _direction_drift(
             at_layer = x, y
     at_place = similarities[place.layer]
     if not at_place.strength[0] > STRENGTH_MINIMUM:
+        gained = f"gained: post has a {what}, and " if at_place.strength[1] > STRENGTH_MINIMUM else ""
         raise Unmeasurable(
-            f"base has no {what} at block {place.layer}: squared length {at_place.strength[0]:.1f} standard errors from 0, "
-            f"more than {STRENGTH_MINIMUM:g} needed; n = {len(entities)} entities"
+            f"{gained}base has no {what} at block {place.layer}: squared length {at_place.strength[0]:.1f} standard errors from "
+            f"0, more than {STRENGTH_MINIMUM:g} needed; n = {len(entities)} entities"
         )
     lost = not at_place.strength[1] > STRENGTH_MINIMUM
     along = [rows @ (rows.mean(0) / np.linalg.norm(rows.mean(0))) for rows in at_layer]

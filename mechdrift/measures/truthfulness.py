@@ -162,8 +162,8 @@ def probe_transfer(
     require_same_shape(base, post)
     where = place or chosen_place(base, statements)
     layer = where.layer
-    own_base = probe_hits(base[:, layer], base[:, layer], statements)
-    _require_accuracy(own_base, statements, f"base's own probe at block {layer}")
+    own_base, own_post = (probe_hits(model[:, layer], model[:, layer], statements) for model in (base, post))
+    _require_accuracy(own_base, own_post, statements, f"base's own probe at block {layer}")
     maker, reader = (base, post) if direction == "forward" else (post, base)
     transferred = probe_hits(maker[:, layer], reader[:, layer], statements)
     site = site_name(layer, POSITION), where.rule
@@ -171,12 +171,11 @@ def probe_transfer(
     name = f"truth.probe_transfer_{direction}"
     if direction == "backward":
         return _accuracy_drift(name, own_base, transferred, statements, site, names)
-    own = probe_hits(reader[:, layer], reader[:, layer], statements)
-    found = _accuracy_drift(name, own, transferred, statements, site, names)
-    if _works(_share_right(own, statements)):
+    found = _accuracy_drift(name, own_post, transferred, statements, site, names)
+    if _works(_share_right(own_post, statements)):
         return found
     note = f"{found.note}; post's own probe no longer reads truth, so it is no yardstick"
-    absolute = _accuracy_drift("truth.probe_accuracy", own_base, own, statements, site, ("base", "post"))
+    absolute = _accuracy_drift("truth.probe_accuracy", own_base, own_post, statements, site, ("base", "post"))
     return replace(found, note=note, post_lacks=True, sibling=absolute)
 
 
@@ -191,8 +190,8 @@ def probe_accuracy(base: Activations, post: Others, statements: Sequence[Stateme
     if post.shape[1] <= layer:
         raise Unmeasurable(f"post has {post.shape[1]} blocks; the truth direction was chosen at block {layer}")
     before = probe_hits(base[:, layer], base[:, layer], statements)
-    _require_accuracy(before, statements, f"base's own probe at block {layer}")
     after = probe_hits(post[:, layer], post[:, layer], statements)
+    _require_accuracy(before, after, statements, f"base's own probe at block {layer}")
     site = site_name(layer, POSITION), where.rule
     return _accuracy_drift("truth.probe_accuracy", before, after, statements, site, ("base", "post"))
 
@@ -206,7 +205,7 @@ def judgement_accuracy(
     base on the same statements, in [-1, 1]; higher is better; a tie counts as wrong. Raises Unmeasurable when base cannot
     judge. Source: Du et al. 2025, section on truth; absolute row beside the truth direction.
     """
-    require_judgement(base, statements)
+    require_judgement(base, statements, post)
     before, after = (_judged_hits(model, statements) for model in (base, post))
     place = "logits @ last", "last token of the judged prompt"
     return _accuracy_drift("truth.judgement_accuracy", before, after, statements, place, ("base", "post"))
@@ -220,7 +219,7 @@ def clean_gap(
     Gap: mean logit(" TRUE") - logit(" FALSE") over true statements minus the same over false ones, in logits. Estimate:
     gap of post over gap of base, a ratio of means, 1 = as wide; higher is better. Raises Unmeasurable when base cannot judge.
     """
-    require_judgement(base, statements)
+    require_judgement(base, statements, post)
     test = of_split(statements, "test")
     entities, before = entity_contributions(base[:, None], statements, test)
     _, after = entity_contributions(post[:, None], statements, test)
@@ -270,13 +269,15 @@ def require_labels(kept: Bool[np.ndarray, " statement"], statements: Sequence[St
         raise Unmeasurable(f"{len(labels)} statements {where}: of one label only")
 
 
-def require_judgement(base: Float[np.ndarray, " statement"], statements: Sequence[Statement]) -> None:
+def require_judgement(
+    base: Float[np.ndarray, " statement"], statements: Sequence[Statement], post: Float[np.ndarray, " statement"]
+) -> None:
     """Raise Unmeasurable, with n and the gap, unless base judges the test split well enough to have something to lose.
 
-    base: logit(" TRUE") - logit(" FALSE"), NaN off the test split.
+    base, post: logit(" TRUE") - logit(" FALSE"), NaN off the test split.
     """
-    hits = _judged_hits(base, statements)
-    _require_accuracy(hits, statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}")
+    hits, after = (_judged_hits(model, statements) for model in (base, post))
+    _require_accuracy(hits, after, statements, "base's TRUE/FALSE judgement", f"; {_gap_note(base, statements)}")
 
 
 def of_split(statements: Sequence[Statement], split: Split) -> Int[np.ndarray, " m"]:
@@ -359,13 +360,20 @@ def _by_entity(
     return dict(sorted(grouped.items()))
 
 
-def _require_accuracy(hits: Float[np.ndarray, " statement"], statements: Sequence[Statement], what: str, more: str = "") -> None:
-    """Raise Unmeasurable unless the lower end of the accuracy's interval is above the minimum."""
-    evidence = _share_right(hits, statements)
+def _require_accuracy(
+    hits: Float[np.ndarray, " statement"],
+    post: Float[np.ndarray, " statement"],
+    statements: Sequence[Statement],
+    what: str,
+    more: str = "",
+) -> None:
+    """Raise Unmeasurable unless the lower end of the accuracy's interval is above the minimum; post: that model's hits."""
+    evidence, after = _share_right(hits, statements), _share_right(post, statements)
     if not _works(evidence):
         low, high = evidence.interval()
+        gained = f"gained: post's is right on {after.estimate:.3f}, and " if _works(after) else ""
         raise Unmeasurable(
-            f"{what} is right on {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the statements, more than "
+            f"{gained}{what} is right on {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the statements, more than "
             f"{ACCURACY_MINIMUM:g} needed; n = {evidence.n} entities{more}"
         )
 
