@@ -42,7 +42,7 @@ def main() -> None:
         "--retrains", type=int, default=21, help="retrains, those that turn out not benign among them; default: %(default)s"
     )
     parser.add_argument("--seeds", type=int, default=200, help="split seeds of the flips; default: %(default)s")
-    parser.add_argument("--power-seeds", type=int, default=3, help="split seeds of a planted drift's point; default: %(default)s")
+    parser.add_argument("--power-seeds", type=int, default=5, help="split seeds of a planted drift's point; default: %(default)s")
     parser.add_argument("--records-only", action="store_true", help="measure nothing: tables of the records that are there")
     parser.add_argument(
         "--write", action="store_true", help=f"keep what was measured in {kept.KEPT.name}, and write the tables into {PAGE.name}"

@@ -11,6 +11,7 @@ from mechdrift.data.organisms.matrix import claimed_findings, claims_of, must_dr
 from mechdrift.many_runs import Run
 
 from .bars import DRIFTED_AT_LEAST, Judged
+from .monotone import in_letters, majorities, milder_when_stronger
 from .null import ORIGIN
 from .tables import Record, read, rows_of, table
 
@@ -92,6 +93,7 @@ def _drift_table(drift: str, points: dict[float, list[Record]]) -> str:
         "row",
         "limit",
         *(f"@{strength:g}" for strength in points),
+        "majority",
         "all runs drift from",
         "caught from, in its unit",
         "as strength",
@@ -115,12 +117,22 @@ def _line(label: str, points: dict[float, list[Record]]) -> list[str]:
     ]
     limit = next((row["limit"] for row, _ in measured if row["limit"]), None)
     if limit is None:
-        return [label, "none", *cells, "-", "-", "-"]
+        return [label, "none", *cells, "-", "-", "-", "-"]
+    majority = majorities(points, label)
     errors = [row["evidence"].get("standard_error") or 0.0 for row, _ in measured]
     row, record = measured[0]
     judged = Judged.of_row(row, record["settings"]["gated_as_shipped"], float(np.median(errors)))
     least = judged.caught(means[max(means)])
-    return [label, str(judged.limit), *cells, _caught_from(told), f"{least:.3f}", _strength_at(least, judged.origin, means)]
+    milder = "".join(f", milder at {strength:g}" for strength in milder_when_stronger(majority))
+    return [
+        label,
+        str(judged.limit),
+        *cells,
+        in_letters(majority) + milder,
+        _caught_from(told),
+        f"{least:.3f}",
+        _strength_at(least, judged.origin, means),
+    ]
 
 
 def _caught_from(points: dict[float, Point]) -> str:

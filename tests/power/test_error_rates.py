@@ -10,6 +10,7 @@ from rates import kept
 from rates.bars import Judged
 from rates.curves import curves, power_picture
 from rates.flips import flip_runs, flip_table
+from rates.monotone import milder_when_stronger
 from rates.null import benign_runs, broken_bounds, null_table, rounded_runs
 from rates.power import STRENGTHS, name_of, power_runs, power_table
 from rates.symmetry import symmetry_runs, symmetry_table
@@ -18,6 +19,7 @@ from mechdrift.data.organisms.matrix import bounds
 from mechdrift.many_runs import Run
 from mechdrift.verdict.profiles import load_profile
 
+SEEDS = 5
 ROOT = Path(__file__).parents[2]
 
 ORIGIN = {score: {"all": 0.5} for score in bounds()} | {"weights moved": {"all": 0.0}}
@@ -98,10 +100,11 @@ def test_power_says_from_what_strength_a_row_drifts(tmp_path: Path) -> None:
         "0.650 (2/2)",
         "0.500 (2/2)",
     ]
-    assert found[9] == "0.5"
+    assert found[9] == "hhhhDDD", "of two verdicts as frequent the milder"
+    assert found[10] == "0.5"
     # One gate: .8 less 1.645 and 1.282 standard errors of .01; the estimate is 1 - .5 x strength.
-    assert float(found[10]) == pytest.approx(0.8 - 0.02927, abs=1e-3)
-    assert float(found[11]) == pytest.approx(2 * (0.2 + 0.02927), abs=0.01)
+    assert float(found[11]) == pytest.approx(0.8 - 0.02927, abs=1e-3)
+    assert float(found[12]) == pytest.approx(2 * (0.2 + 0.02927), abs=0.01)
 
 
 def test_an_exact_row_is_caught_at_its_limit_and_one_without_a_limit_is_shown(tmp_path: Path) -> None:
@@ -115,11 +118,26 @@ def test_an_exact_row_is_caught_at_its_limit_and_one_without_a_limit_is_shown(tm
         "confidence.overlap",
         ">= 0.8",
         "0.200 (1/1)",
+        "D",
         "1",
         "0.800",
         "too few strengths",
     ]
-    assert line_of(told, "structure.gap_ratio[kind=o]")[1:] == ["none", "1.000 (0/1)", "-", "-", "-"]
+    assert line_of(told, "structure.gap_ratio[kind=o]")[1:] == ["none", "1.000 (0/1)", "-", "-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "milder"),
+    [
+        (["held", "undecided", "drifted", "drifted"], []),
+        (["held", "drifted", "undecided", "drifted"], [3]),
+        (["undecided", "held", "drifted", "drifted"], []),  # not above the first that is caught
+        (["drifted", "unmeasurable", "held", "drifted"], [2, 3]),
+    ],
+)
+def test_a_stronger_drift_with_a_milder_verdict_is_named(verdicts: list[str], milder: list[float]) -> None:
+    found = {float(strength): verdict for strength, verdict in enumerate(verdicts, 1)}
+    assert milder_when_stronger(found) == milder
 
 
 def test_flips_are_the_seeds_off_the_most_frequent_verdict(tmp_path: Path) -> None:

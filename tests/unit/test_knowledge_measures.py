@@ -157,7 +157,10 @@ def test_without_knowledge_in_base_nothing_is_measured() -> None:
         knowledge_depth.depth_shift,
         knowledge.published,
     ):
-        with pytest.raises(Unmeasurable, match=r"^gained: post answers 1\.000, and base answers 0\.\d+ .* of the judged prompts right.*n = 60 units"):
+        with pytest.raises(
+            Unmeasurable,
+            match=r"^gained: post answers 1\.000, and base answers 0\.\d+ .*judged.*n = 60 units",
+        ):
             measure(readings(noise, BASE))
 
 
@@ -439,5 +442,5 @@ def test_a_cloze_answer_is_right_where_the_subject_moves_it() -> None:
     with pytest.raises(Unmeasurable, match=r"^base answers 0\.500 .* of the judged prompts right"):
         knowledge.accuracy(readings(leaning, leaning))
     backwards = replace(BASE, clean=BASE.corrupt, corrupt=BASE.clean)
-    with pytest.raises(Unmeasurable, match=r"^gained: post answers 1\.000, and base answers 0\.000 .* of the cloze prompts right"):
+    with pytest.raises(Unmeasurable, match=r"^gained: post answers 1\.000, and base answers 0\.000 .*cloze"):
         knowledge.accuracy(KnowledgeReadings(backwards, BASE, PAIRS, "cloze"))
