@@ -211,7 +211,7 @@ def print_cost() -> None:
         }.items():
             run = Run(name.replace(" ", "-"), "organism:base", "organism:instruct", (*more, "--mechdrift-cache", "off"))
             (record,) = records([run], Path(folder))
-            seconds[name] = record["run"]["seconds"]
+            seconds[name] = record.run.seconds
             print(f"{name}: {seconds[name]:.0f} s", flush=True)
     part = seconds["chain with lineage"] - seconds["chain"]
     one_more = seconds["two posts"] - seconds["one post"]

@@ -6,55 +6,54 @@ them), and of runs of organism:instruct against organism:instruct-benign (`--ben
 """
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from rates.tables import share, table
 
 from mechdrift.calibrate import null_runs
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.report.whole import read_record
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out, with_limits
 from mechdrift.verdict.limits import Profile
 from mechdrift.verdict.profiles import load_profile
+from mechdrift.verdict.row import StoredRow
 
 BASE, RESEEDED = "organism:instruct", "organism:instruct-reseeded"
-Row = dict[str, Any]
 
 
-def told(row: Row, profile: Profile) -> str:
+def told(row: StoredRow, profile: Profile) -> str:
     """Limit and verdict by a profile; `reported` where it does not gate."""
-    rule = profile.rule(row["label"])
+    rule = profile.rule(row.label)
     if rule.role != "gate":
         return "reported"
     return f"{rule.limit}: {judged_again(row, profile).verdict}"
 
 
-def interval(row: Row) -> str:
+def interval(row: StoredRow) -> str:
     """Four digits: gates of these profiles are fine."""
-    return "no number" if row["estimate"] is None else f"{row['estimate']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+    return "no number" if row.estimate is None else f"{row.estimate:.4f} [{row.low:.4f}, {row.high:.4f}]"
 
 
-def gates(rows: Iterable[Row], profile: Profile) -> list[Row]:
+def gates(rows: Iterable[StoredRow], profile: Profile) -> list[StoredRow]:
     """The rows that a profile gates."""
-    return [row for row in rows if profile.rule(row["label"]).role == "gate"]
+    return [row for row in rows if profile.rule(row.label).role == "gate"]
 
 
-def verdicts(rows: Iterable[Row], profile: Profile) -> str:
+def verdicts(rows: Iterable[StoredRow], profile: Profile) -> str:
     """How many of each."""
     counts = Counter(str(judged_again(row, profile).verdict) for row in gates(rows, profile))
     return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
 
 
-def not_held(rows: Iterable[Row], profile: Profile) -> str:
+def not_held(rows: Iterable[StoredRow], profile: Profile) -> str:
     """The gates that are not held."""
     found = [row for row in gates(rows, profile) if judged_again(row, profile).verdict != "held"]
     return table(
         ["row", "estimate [90% interval]", f"`{profile.name}`"],
-        [[f"`{row['label']}`", interval(row), told(row, profile)] for row in found],
+        [[f"`{row.label}`", interval(row), told(row, profile)] for row in found],
     )
 
 
@@ -65,7 +64,7 @@ def reseeded(runs: list[NullRun], profiles: list[Profile]) -> str:
     release, stage = profiles
     without = with_limits(release, calibrated([run for run in runs if run.post != post], release))
     lines = [
-        [f"`{row['label']}`", interval(row), told(row, release), told(row, stage), told(row, without)]
+        [f"`{row.label}`", interval(row), told(row, release), told(row, stage), told(row, without)]
         for row in gates(one.rows.values(), release)
     ]
     return table(["row", "estimate [90% interval]", "`release`", "`stage`", "made without it"], lines)
@@ -95,7 +94,7 @@ def main() -> None:
     print(f"{alarms(runs, profiles)}\n\n{reseeded(runs, profiles)}")
     for path, profile in ((options.benign, profiles[0]), (options.stage, profiles[1])):
         if path is not None:
-            rows = json.loads(path.read_bytes())["rows"]
+            rows = read_record(path).rows
             print(f"\n{path.name}, {profile.name}: {verdicts(rows, profile)}\n\n{not_held(rows, profile)}")
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mechdrift.checkpoints.identity import Memory
 from mechdrift.checkpoints.resolve import Resolver
@@ -14,8 +13,8 @@ from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.many_runs import Run, records
 from mechdrift.report.text import interval, printable
 from mechdrift.verdict.limits import finding_of, row_of
+from mechdrift.verdict.row import StoredRow
 
-Row = dict[str, Any]
 UNKNOWN = {"unmeasurable", "error"}
 STEP = re.compile(r"(\d+)/?$")
 
@@ -45,16 +44,16 @@ class Search:
     """A search under way."""
 
     count: int
-    ask: Callable[[int], Row]
+    ask: Callable[[int], StoredRow]
     """The row of a checkpoint, by its place."""
-    found: dict[int, Row] = field(default_factory=dict)
+    found: dict[int, StoredRow] = field(default_factory=dict)
     """Rows that were asked, by place."""
 
     def drifted(self, place: int) -> bool | None:
         """Whether the row drifted at a checkpoint; None where it cannot be told. What is undecided has not."""
         if place not in self.found:
             self.found[place] = self.ask(place)
-        verdict = self.found[place]["verdict"]
+        verdict = self.found[place].verdict
         return None if verdict in UNKNOWN else verdict == "drifted"
 
     def run(self, everything: bool = False) -> tuple[int, int] | None:
@@ -70,10 +69,12 @@ class Search:
         low, high = -1, self.count - 1
         last = self.drifted(high)
         if last is None:
-            raise Unmeasurable(f"the last checkpoint: {self.found[high]['reason']}")
+            raise Unmeasurable(f"the last checkpoint: {self.found[high].reason}")
         if not last:
             return None
-        while between := [place for place in range(low + 1, high) if self.found.get(place, {}).get("verdict") not in UNKNOWN]:
+        while between := [
+            place for place in range(low + 1, high) if place not in self.found or self.found[place].verdict not in UNKNOWN
+        ]:
             middle = min(between, key=lambda place: abs(2 * place - low - high))
             match self.drifted(middle):
                 case True:
@@ -84,17 +85,17 @@ class Search:
 
     def turns(self) -> list[tuple[int, int]]:
         """Pairs of asked checkpoints, the earlier further gone and their intervals apart: the row went back in between."""
-        known = [(place, row) for place, row in sorted(self.found.items()) if row["low"] is not None and row["high"] is not None]
+        known = [(place, row, row.measured) for place, row in sorted(self.found.items()) if row.measured]
         if not known:
             return []
-        _, last = known[-1]
-        least = (last["limit"] or {}).get("at_least")
-        falling = least is not None and (last["null"] is None or last["null"] >= least)
-        pairs = [(one, other) for place, one in enumerate(known) for other in known[place + 1 :]]
+        _, last, _ = known[-1]
+        least = last.limit.at_least if last.limit else None
+        falling = least is not None and (last.null is None or last.null >= least)
+        pairs = [(one, other) for number, one in enumerate(known) for other in known[number + 1 :]]
         return [
-            (one[0], other[0])
-            for one, other in pairs
-            if (one[1]["high"] < other[1]["low"] if falling else one[1]["low"] > other[1]["high"])
+            (one, other)
+            for (one, _, earlier), (other, _, later) in pairs
+            if (earlier.high < later.low if falling else earlier.low > later.high)
         ]
 
 
@@ -104,15 +105,15 @@ def bisect(request: Request, say: Callable[[str], object]) -> None:
     label = row_of(request.row)
     resolver = Resolver(Memory(request.runs / "identities"))
 
-    def ask(place: int) -> Row:
+    def ask(place: int) -> StoredRow:
         run = _run(request, checkpoints[place], resolver)
         (record,) = records([run], request.runs)
-        row = next((row for row in record["rows"] if row["label"] == label), None)
+        row = next((row for row in record.rows if row.label == label), None)
         if row is None:
-            known = ", ".join(sorted(row["label"] for row in record["rows"])) or "none"
+            known = ", ".join(sorted(row.label for row in record.rows)) or "none"
             raise InputError(f"row {label!r}: not measured", f"one of {known}", "copy its label from a run's table")
-        number = interval(row) if row["estimate"] is not None else row["reason"]
-        say(printable(f"{checkpoints[place]}: {row['verdict']} {number}"))
+        number = interval(row) if row.estimate is not None else row.reason
+        say(printable(f"{checkpoints[place]}: {row.verdict} {number}"))
         return row
 
     search = Search(len(checkpoints), ask)

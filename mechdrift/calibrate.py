@@ -1,10 +1,8 @@
 """`mechdrift calibrate`: limits from null runs of the user's own model, and how often they would be false alarms."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mechdrift.checkpoints.identity import Memory
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
@@ -14,7 +12,7 @@ from mechdrift.many_runs import Run, records
 from mechdrift.null_copies import jittered
 from mechdrift.profile_file import Target, check_free, write_limits
 from mechdrift.report.calibration import alarms_told, limits_told
-from mechdrift.report.record import SCHEMA
+from mechdrift.report.whole import read_record
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out
 from mechdrift.verdict.limits import finding_of
 from mechdrift.verdict.profiles import load_profile, project_at
@@ -110,7 +108,7 @@ def _measured(request: Request, base: Checkpoint, reruns: list[Checkpoint]) -> I
         spec = post or str(jittered(base, request.runs / COPIES, seed))
         options = (NO_SHORTCUT, "--mechdrift-seed", str(seed), *request.options)
         for record in records([Run(name, base.pinned, spec, options)], request.runs):
-            took.append(record["run"]["seconds"])
+            took.append(record.run.seconds)
 
 
 def _name(kind: str, seed: int) -> str:
@@ -130,13 +128,10 @@ def null_runs(folder: Path, base: Checkpoint) -> list[NullRun]:
 def _null_run(path: Path, base: Checkpoint) -> NullRun:
     again = "move it out of --runs, or name another folder"
     try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
-        if record["schema"].partition(".")[0] != SCHEMA.partition(".")[0]:
-            raise InputError(f"{path}: schema {record['schema']}", f"{SCHEMA}, or another of its major version", again)
-        found, post = (record["inputs"][side]["digests"]["weights"] for side in ("base", "post"))
-        rows = {row["label"]: row for row in record["rows"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: {type(error).__name__}: {error}", "a whole record", again) from error
+        record = read_record(path)
+        found, post = (side.digests["weights"] for side in (record.inputs.base, record.inputs.post))
+    except KeyError as error:
+        raise InputError(f"{path}: no digest of {error}", "a whole record", again) from error
     if found != base.digests["weights"]:
         raise InputError(f"{path}: a record of another base, weights {found[:12]}", f"one of {base.spec}", again)
-    return NullRun(path.stem, post, rows)
+    return NullRun(path.stem, post, {row.label: row for row in record.rows})

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from mechdrift.verdict.limits import row_of
+from mechdrift.verdict.record import Move, Step
+from mechdrift.verdict.row import JudgedRow
 
-Row = dict[str, Any]
 BASE, POST = "base", "post"
 WITHOUT = "~"  # no name of a checkpoint has it: `post~sft` is post without the stage that ended at sft
 NOT_MEASURED = {"unmeasurable", "error"}
@@ -63,29 +63,29 @@ def neighbours(stages: Sequence[str], posts: Sequence[str]) -> list[Between]:
     return [Between(*names, step=True) for names in pairwise([BASE, *stages, *posts])] if stages else []
 
 
-def moves(rows: Iterable[Row], steps: Sequence[Between]) -> list[Row]:
-    """What each step of a chain did to each row from base to post, as JSON data; a sentence on gates that drifted."""
-    found = {row["label"]: row for row in rows}
-    told = []
+def moves(rows: Iterable[JudgedRow], steps: Sequence[Between]) -> list[Move]:
+    """What each step of a chain did to each row from base to post; with a sentence on gates that drifted."""
+    found = {row.label: row for row in rows}
+    moved = []
     for label, row in sorted(found.items()):
         by_step = {step: found[step.label(label)] for step in steps if step.label(label) in found}
         if not by_step or row_of(label) != label:
             continue
-        gated = row["role"] == "gate" and row["verdict"] == "drifted"
-        told.append(
-            {
-                "label": label,
-                "role": row["role"],
-                "verdict": row["verdict"],
-                "steps": [{"between": step.names, **_number(one)} for step, one in by_step.items()],
-                "told": _sentence(label, {step: one["verdict"] for step, one in by_step.items()}) if gated else None,
-            }
+        gated = row.role == "gate" and row.verdict == "drifted"
+        moved.append(
+            Move(
+                label=label,
+                role=row.role,
+                verdict=row.verdict,
+                steps=[_step(step, one) for step, one in by_step.items()],
+                sentence=_sentence(label, {step: one.verdict for step, one in by_step.items()}) if gated else None,
+            )
         )
-    return told
+    return moved
 
 
-def _number(row: Row) -> Row:
-    return {name: row[name] for name in ("estimate", "low", "high", "verdict")}
+def _step(step: Between, row: JudgedRow) -> Step:
+    return Step(between=step.names, estimate=row.estimate, low=row.low, high=row.high, verdict=row.verdict)
 
 
 def _sentence(label: str, verdicts: dict[Between, str]) -> str:

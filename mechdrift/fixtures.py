@@ -196,7 +196,7 @@ class Judge:
         self._request.node.stash[ROW] = row
         if fails(row, run.settings.fail_on):
             pytest.fail(text.failure(row, run.again(asked)), pytrace=False)
-        if row["role"] == "gate" and not holds(row):
+        if row.role == "gate" and not holds(row):
             pytest.xfail(text.let_pass(row))
 
 

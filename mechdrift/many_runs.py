@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mechdrift.errors import InputError
 from mechdrift.own_record import Started
+from mechdrift.report.whole import read_record
+from mechdrift.verdict.record import StoredRecord
 
 NO_RECORD = "pytest gave no record"
 CUT_OFF = {2, 3}
@@ -36,7 +37,7 @@ class Run:
         return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
 
 
-def records(runs: Iterable[Run], folder: Path, started: Callable[[Run], object] = repr) -> Iterator[dict[str, Any]]:
+def records(runs: Iterable[Run], folder: Path, started: Callable[[Run], object] = repr) -> Iterator[StoredRecord]:
     """The record of each run, in order, measured where the folder has none yet.
 
     Verdicts are in the records, and none stops the series. `started` is called before a run is measured. Raises InputError, with
@@ -48,7 +49,7 @@ def records(runs: Iterable[Run], folder: Path, started: Callable[[Run], object] 
         if not has_record(path):
             started(run)
             _measure(run, path)
-        yield json.loads(path.read_bytes())
+        yield read_record(path)
 
 
 def has_record(path: Path) -> bool:

@@ -6,11 +6,12 @@ import re
 from argparse import ArgumentTypeError
 from typing import Any
 
+from mechdrift.verdict.limits import FAIL_ON, FailOn
+
 DEVICES = ("auto", "cpu", "cuda", "map", "tp")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 GENERATORS = ("auto", "transformers", "vllm")
 TIER_NAMES = ("smoke", "commit", "nightly")
-FAIL_ON = ("drifted", "undecided", "unmeasurable")
 OFF = "off"
 VLLM_EXAMPLE = '{"tensor_parallel_size": 2}'
 BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)")
@@ -74,7 +75,7 @@ def parse_vllm_args(text: str) -> dict[str, Any]:
     return found
 
 
-def parse_fail_on(text: str) -> tuple[str, ...]:
+def parse_fail_on(text: str) -> tuple[FailOn, ...]:
     """Verdicts, separated by commas; `drifted` is always one of them, or nothing would be a gate."""
     usual = FAIL_ON
     named = [name.strip() for name in text.split(",")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mechdrift.errors import InputError
 from mechdrift.option_values import parse_post
-from mechdrift.report.whole import read_whole
+from mechdrift.report.whole import read_record
 from mechdrift.run_record import NONCE
 from mechdrift.verdict.run_verdict import RunVerdict, run_verdict
 
@@ -32,20 +32,19 @@ class Started:
     def verdict(self, code: int) -> RunVerdict:
         """The verdict of its record; an error, and why, where there is no record that speaks for this exit code."""
         why = self.why_no_record(code)
-        return RunVerdict("error", why) if why else run_verdict(read_whole(self.record).told)
+        return RunVerdict("error", why) if why else run_verdict(read_record(self.record))
 
     def why_no_record(self, code: int) -> str:
         """Why its record cannot be believed; empty where it can."""
         try:
-            told = read_whole(self.record).told
+            record = read_record(self.record)
         except InputError:
             return f"{'not a whole' if self.record.exists() else 'no'} record was left: nothing was measured"
-        if told["run"]["nonce"] != self.nonce:
+        if record.run.nonce != self.nonce:
             return "the record is of another run"
-        inputs = told["inputs"]
-        compared = [inputs["base"]["spec"], *(point["spec"] for point in inputs["posts"] or [inputs["post"]])]
+        compared = [record.inputs.base.spec, *(point.spec for _, point in record.inputs.ends)]
         if compared != [self.base, parse_post(self.post)[1]]:
             return f"the record is of {' and '.join(compared)}, asked were {self.base} and {self.post}"
-        if told["exit_code"] != code:
-            return f"the record says exit code {told['exit_code']}, the process ended with {code}"
+        if record.exit_code != code:
+            return f"the record says exit code {record.exit_code}, the process ended with {code}"
         return ""

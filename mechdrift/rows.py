@@ -1,21 +1,21 @@
-"""Rows: one finding's drift with its limit, role and verdict, as plain JSON data."""
+"""Rows: one finding's drift with its limit, role and verdict."""
 
-import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
+import msgspec
+
 from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.findings import Finding, registered
-from mechdrift.measures.drift import Drift, Item
-from mechdrift.stats import CONFIDENCE
+from mechdrift.measures.drift import CellMap, Drift, Item, SitePoint
 from mechdrift.verdict.again import evidence_told, sibling_told
-from mechdrift.verdict.decide import Verdict, decide
+from mechdrift.verdict.decide import decide
 from mechdrift.verdict.failing import WORSE
 from mechdrift.verdict.limits import Profile, Rule
+from mechdrift.verdict.row import ComparedRow, Contributor, Key, OutcomeCounts, Range, Row, Verdict, WaiverState
 
-Row = dict[str, Any]
 CONTRIBUTORS = 3
 
 
@@ -49,81 +49,90 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
     decision = decide(drift, profile, asked.rule(profile))
     floor = drift.floor
     measured = {
-        "key": {
-            "measure": drift.measure,
-            "site_rule": drift.site_rule,
-            "data": drift.data,
-            "parameters": drift.parameters | dict(asked.parameters),
-        },
+        "key": Key(
+            measure=drift.measure,
+            site_rule=drift.site_rule,
+            data=drift.data,
+            parameters=plain(drift.parameters | dict(asked.parameters)),
+        ),
         "status": "ok" if math.isfinite(drift.estimate) else "not finite",
-        "estimate": drift.estimate,
-        "low": drift.interval.low,
-        "high": drift.interval.high,
-        "confidence": CONFIDENCE,
-        "null": drift.null,
-        "floor": {"low": floor.low, "high": floor.high} if floor else None,
-        "n": drift.evidence.n,
-        "evidence": evidence_told(drift),
+        "estimate": number(drift.estimate),
+        "low": number(drift.interval.low),
+        "high": number(drift.interval.high),
+        "null": number(drift.null),
+        "floor": Range(number(floor.low), number(floor.high)) if floor else None,
+        "n": int(drift.evidence.n),
+        "evidence": plain(evidence_told(drift)),
         "unit": drift.unit,
         "better": drift.better,
         "site": drift.site,
         "note": drift.note,
-        "p_value": decision.p_value,
+        "p_value": number(decision.p_value),
         "needed_n": decision.needed_n,
-        "post_lacks": drift.post_lacks,
-        "fewer_left": drift.fewer_left,
-        "outcomes": drift.outcomes,
+        "post_lacks": bool(drift.post_lacks),
+        "fewer_left": bool(drift.fewer_left),
+        "outcomes": {arm: OutcomeCounts(**counts) for arm, counts in drift.outcomes.items()},
         "sibling": sibling_told(drift),
-        "contributors": [asdict(item) for item in _contributors(drift)],
-        "items": [asdict(item) for item in drift.items],
-        "curve": [asdict(point) for point in drift.curve],
-        "maps": [asdict(each) for each in drift.maps],
+        "contributors": _contributors(drift),
+        "items": [_item(item) for item in drift.items],
+        "curve": [SitePoint(one.site, number(one.estimate), number(one.low), number(one.high)) for one in drift.curve],
+        "maps": [CellMap(one.name, one.columns, tuple(tuple(map(number, line)) for line in one.values)) for one in drift.maps],
     }
-    head = _head(asked.label, asked.between, asked.finding, asked.rule(profile), profile, decision.verdict, decision.reason)
-    return plain(head | measured)
+    return Row(
+        **_head(asked.label, asked.between, asked.finding, asked.rule(profile), profile, decision.verdict, decision.reason),
+        **measured,
+    )
 
 
-def _contributors(drift: Drift) -> list[Item]:
+def _item(item: Item) -> Item:
+    """Of built-in types; what is no number is NaN."""
+    return Item(str(item.name), str(item.kind), float(item.base), float(item.post), float(item.contribution))
+
+
+def _contributors(drift: Drift) -> list[Contributor]:
     """The items that take the estimate furthest the way that is worse; where neither is, the way it went."""
     moved = drift.estimate - (drift.null or 0.0)
     way = {"higher": -1.0, "lower": 1.0, "neither": math.copysign(1.0, moved)}[drift.better]
     worst = sorted(drift.items, key=lambda item: (-way * item.contribution, item.kind, item.name))
-    return [item for item in worst[:CONTRIBUTORS] if way * item.contribution > 0]
+    return [
+        Contributor(
+            name=item.name,
+            kind=item.kind,
+            base=number(item.base),
+            post=number(item.post),
+            contribution=number(item.contribution),
+        )
+        for item in worst[:CONTRIBUTORS]
+        if way * item.contribution > 0
+    ]
 
 
 def unmeasured_row(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:
     """The row of a finding that has no number: unmeasurable, or an error."""
-    key: Row = {"measure": asked.finding.name, "site_rule": None, "data": None, "parameters": dict(asked.parameters)}
+    key = Key(measure=asked.finding.name, site_rule=None, data=None, parameters=dict(asked.parameters))
     head = _head(asked.label, asked.between, asked.finding, asked.rule(profile), profile, verdict, reason)
     return _without_number(head, key)
 
 
-def forgotten_row(stored: Row, profile: Profile, baseline: str, between: Between) -> Row:
+def forgotten_row(stored: ComparedRow, profile: Profile, baseline: str, between: Between) -> Row:
     """The row of one that a baseline has and nothing here asks for."""
-    gone = Finding(stored["finding"], "a finding that is not installed here", "", "", "")
-    finding, rule = registered().get(stored["finding"], gone), profile.rule(stored["label"])
+    gone = Finding(stored.finding, "a finding that is not installed here", "", "", "")
+    finding, rule = registered().get(stored.finding, gone), profile.rule(stored.label)
     reason = f"in baseline {baseline}, and no test asks for it"
-    head = _head(between.label(stored["label"]), between, finding, rule, profile, "unmeasurable", reason)
-    return _without_number(head, stored["key"])
+    head = _head(between.label(stored.label), between, finding, rule, profile, "unmeasurable", reason)
+    return _without_number(head, stored.key)
 
 
-def _without_number(head: Row, key: Row) -> Row:
-    missing = dict.fromkeys(
-        ("estimate", "low", "high", "null", "floor", "n", "evidence", "unit", "better", "site", "p_value", "needed_n", "sibling")
+def _without_number(head: dict[str, Any], key: Key) -> Row:
+    missing: dict[str, Any] = dict.fromkeys(
+        ("estimate", "low", "high", "null", "floor", "n", "evidence", "unit", "better", "site", "p_value", "needed_n")
     )
-    rest: Row = {
-        "status": "absent",
-        "confidence": CONFIDENCE,
-        "note": "",
-        "post_lacks": False,
-        "fewer_left": False,
-        "outcomes": {},
-    }
-    lists: Row = {"contributors": [], "items": [], "curve": [], "maps": []}
-    return plain(head | {"key": key} | rest | missing | lists)
+    return Row(**head, **missing, key=key, status="absent", note="", contributors=[], curve=[])
 
 
-def _head(label: str, between: Between, finding: Finding, rule: Rule, profile: Profile, verdict: Verdict, reason: str) -> Row:
+def _head(
+    label: str, between: Between, finding: Finding, rule: Rule, profile: Profile, verdict: Verdict, reason: str
+) -> dict[str, Any]:
     """What every row has."""
     waiver = None if between.step else profile.waiver(label)
     return {
@@ -134,17 +143,37 @@ def _head(label: str, between: Between, finding: Finding, rule: Rule, profile: P
         "claim": finding.claim,
         "source": finding.source,
         "role": rule.role,
-        "limit": asdict(rule.limit) if rule.limit else None,
+        "limit": rule.limit,
         "verdict": verdict,
         "reason": reason,
-        "waiver": waiver.told(date.today()) if waiver else None,
-        "baseline": None,
+        "waiver": WaiverState(**waiver.told(date.today())) if waiver else None,
     }
 
 
 def worse_of(one: Row, other: Row) -> Row:
     """Of two rows of one name, which two tests asked for, that which is further from held, whichever came first."""
-    return max(one, other, key=lambda row: (WORSE.index(row["verdict"]), json.dumps(row, sort_keys=True)))
+    return max(one, other, key=lambda row: (WORSE.index(row.verdict), msgspec.json.encode(row, order="sorted")))
+
+
+def to_worker_data(row: Row) -> dict[str, Any]:
+    """A row as built-in types, as it may leave an xdist worker."""
+    told: dict[str, Any] = msgspec.to_builtins(row)
+    return told
+
+
+def from_worker_data(told: dict[str, Any]) -> Row:
+    """The row of `to_worker_data`."""
+    return msgspec.convert(told, Row)
+
+
+def to_json(row: Row) -> dict[str, Any]:
+    """A row as JSON data, with its items and maps."""
+    return dict(plain(to_worker_data(row)))
+
+
+def number(value: float | None) -> float | None:
+    """A float, no numpy scalar: None for what is not finite."""
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def plain(value: Any) -> Any:
@@ -155,7 +184,4 @@ def plain(value: Any) -> Any:
         return [plain(entry) for entry in value]
     if value is None or isinstance(value, bool | str):
         return value
-    if isinstance(value, int):
-        return int(value)
-    number = float(value)
-    return number if math.isfinite(number) else None
+    return int(value) if isinstance(value, int) else number(value)

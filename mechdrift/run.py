@@ -20,17 +20,18 @@ from mechdrift.marks import asked_by, asked_from, between_of, told_of
 from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
 from mechdrift.report.record import Stamp, stamp
-from mechdrift.rows import Asked, Row, unmeasured_row, worse_of
+from mechdrift.rows import Asked, from_worker_data, to_json, to_worker_data, unmeasured_row, worse_of
 from mechdrift.run_end import finish
 from mechdrift.run_header import header
 from mechdrift.run_start import refuse_settings_of_checkpoints, resolve_all
 from mechdrift.settings import Settings
 from mechdrift.stages.lineage import lineage
 from mechdrift.tiers import TIERS, Tier, selected
-from mechdrift.verdict.decide import Verdict
 from mechdrift.verdict.failing import fails
 from mechdrift.verdict.limits import Profile, row_of
 from mechdrift.verdict.profiles import load_profile, project_at
+from mechdrift.verdict.record import Move, Traced
+from mechdrift.verdict.row import Row, Verdict
 from mechdrift.verdict.run_verdict import RunVerdict
 
 if TYPE_CHECKING:
@@ -249,14 +250,18 @@ class ComparingRun:
             again = self.again(asked)
             if isinstance(error, Unmeasurable) and not fails(row, self.settings.fail_on):
                 report.outcome = "skipped"
-                why = f"unmeasurable: {row['reason']}" if row["role"] == "report" else text.let_pass(row)
+                why = f"unmeasurable: {row.reason}" if row.role == "report" else text.let_pass(row)
                 report.longrepr = (str(item.path), item.location[1] or 0, why)
             else:
                 report.outcome = "failed"
                 if error is None or isinstance(error, Unmeasurable | InputError):
                     report.longrepr = text.missing(row, again)
         if row is not None:
-            told = {"row": row, "bad_input": isinstance(error, InputError), "expected": [told_of(one) for one in self.expected]}
+            told = {
+                "row": to_worker_data(row),
+                "bad_input": isinstance(error, InputError),
+                "expected": [told_of(one) for one in self.expected],
+            }
             report.mechdrift = told  # type: ignore[attr-defined]
             item.user_properties += row_properties(row)  # JUnit takes them from the teardown report
         return report
@@ -288,16 +293,16 @@ class ComparingRun:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect rows, on the controller from all workers."""
         told: dict[str, Any] = getattr(report, "mechdrift", {"row": None, "bad_input": False, "expected": []})
-        row: Row | None = told["row"]
-        known = row and self.rows.get(row["label"])
+        row = told["row"] and from_worker_data(told["row"])
+        known = row and self.rows.get(row.label)
         if row is not None and row != known and worse_of(known or row, row) == row:
-            self.rows[row["label"]] = row
+            self.rows[row.label] = row
             if not self.is_worker:
-                self.config.hook.pytest_mechdrift_row(config=self.config, row=row)
+                self.config.hook.pytest_mechdrift_row(config=self.config, row=to_json(row))
         self.bad_input |= told["bad_input"]
         # The controller of workers collects no tests; it learns from their reports what was to come.
         self.expected |= {asked_from(*one) for one in told["expected"]}
-        if report.failed and (row is None or row["verdict"] == "error"):
+        if report.failed and (row is None or row.verdict == "error"):
             self.unexpected = True
 
     # After the tests
@@ -316,13 +321,13 @@ class ComparingRun:
         if not self.settings.plan:
             finish(self, session, exitstatus)
 
-    def lineage(self) -> list[Row]:
+    def lineage(self) -> list[Traced]:
         """What each stage did to what drifted; none where it was not asked for."""
         if not self.settings.lineage:
             return []
         return lineage(self.rows.values(), self.stages, POST, self.estimator, self.lineage_notes)
 
-    def moves(self) -> list[Row]:
+    def moves(self) -> list[Move]:
         """What each step of the chain did to each row."""
         return moves(self.rows.values(), neighbours(self.stages, [between.later for between in self.ends]))
 
@@ -331,7 +336,7 @@ class ComparingRun:
         from mechdrift.report.terminal import chain, parts, seconds_by_phase, table, title
 
         ends = [between.names for between in self.ends]  # of a step where -k leaves nothing else, the table has the row
-        rows = [row for row in self.rows.values() if row["between"] in ends or row_of(row["label"]) not in self.rows]
+        rows = [row for row in self.rows.values() if row.between in ends or row_of(row.label) not in self.rows]
         if rows:
             head, markup = title(self.verdict, rows)
             terminalreporter.section(f"mechdrift: {head}", "=", **markup)
@@ -348,6 +353,7 @@ class ComparingRun:
 def row_properties(row: Row) -> list[tuple[str, object]]:
     """A row's numbers as JUnit properties."""
     names = ("label", "finding", "role", "verdict", "estimate", "low", "high", "n", "unit", "site", "p_value", "reason")
-    limit = row["limit"] or {}
-    values = {name: row[name] for name in names} | {side: limit.get(side) for side in ("at_least", "at_most")}
+    values = {name: getattr(row, name) for name in names} | {
+        side: getattr(row.limit, side, None) for side in ("at_least", "at_most")
+    }
     return [(f"mechdrift.{name}", text.printable(str(value))) for name, value in values.items() if value is not None]

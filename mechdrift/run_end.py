@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from mechdrift.errors import InputError
 from mechdrift.run_record import record_of
@@ -28,10 +29,10 @@ def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> Non
             run.rows[asked.label] = run.unmeasured(asked, "unmeasurable", "its test never ran")
             run.never_ran.add(asked.label)
     for between in run.ends:
-        there = [row for row in run.rows.values() if row["between"] == between.names]
+        there = [row for row in run.rows.values() if row.between == between.names]
         for row in run.baselines.forgotten(there, between):
-            if _is_selected(run, row["finding"]):
-                run.rows[row["label"]] = row
+            if _is_selected(run, row.finding):
+                run.rows[row.label] = row
     if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         session.exitstatus = exit_code(run)
     if not run.points:
@@ -77,7 +78,7 @@ def exit_code(run: "ComparingRun") -> int:
 
 def _code_where_none_fails(run: "ComparingRun") -> int:
     """A waiver and --mechdrift-fail-on speak of what was measured: neither lets a gate pass whose test never ran."""
-    gates = {label for label, row in run.rows.items() if row["role"] == "gate"}
+    gates = {label for label, row in run.rows.items() if row.role == "gate"}
     if run.settings.update:
         return int(pytest.ExitCode.TESTS_FAILED)
     if not gates and run.profile.gated_as_shipped:
@@ -88,10 +89,12 @@ def _code_where_none_fails(run: "ComparingRun") -> int:
 
 def _write_record(run: "ComparingRun", session: pytest.Session) -> None:
     """Write the record; what cannot be written is said and is a usage error, never a green run without its record."""
-    from mechdrift.report.record import WrittenMeanwhile, write_over, write_record
+    from mechdrift.report.record import WrittenMeanwhile, to_json, write_over, write_record
 
     record = record_of(run, int(session.exitstatus))
-    run.config.hook.pytest_mechdrift_record(config=run.config, record=record)
+    told = to_json(record)  # hooks are given JSON data, and may add to a part of it
+    run.config.hook.pytest_mechdrift_record(config=run.config, record=told)
+    record = replace(record, extra=told["extra"])
     path = Path(str(run.settings.record))
     try:
         if run.settings.device == "tp":  # several processes are one run

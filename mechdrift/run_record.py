@@ -5,8 +5,24 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from mechdrift.findings import registered
 from mechdrift.run_start import backend, same_files
+from mechdrift.verdict.record import (
+    SCHEMA,
+    CheckpointIdentity,
+    ConfigChange,
+    Inputs,
+    NamedCheckpoint,
+    PhaseWork,
+    Record,
+    RunOutcome,
+    RunSettings,
+    RunWork,
+    Side,
+    TextsUsed,
+)
 from mechdrift.verdict.run_verdict import run_verdict
 
 if TYPE_CHECKING:
@@ -17,12 +33,11 @@ NONCE = "MECHDRIFT_NONCE"
 """The environment variable by which whoever starts a run knows its record again."""
 
 
-def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
+def record_of(run: "ComparingRun", exit_code: int) -> Record:
     """All of it but `run` is the same for the same inputs."""
     from importlib.metadata import version
 
     from mechdrift.engine.pool import pick_device, pick_dtype
-    from mechdrift.report.record import SCHEMA
 
     first, *_ = run.ends
     posts = run.settings.posts if len(run.ends) > 1 else ()
@@ -30,59 +45,60 @@ def record_of(run: "ComparingRun", exit_code: int) -> dict[str, Any]:
     assert run.texts
     device = pick_device(run.settings.device)
     packages = ("mechdrift", "torch", "transformers", "numpy", "scipy", "pytest")
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "inputs": {
-            "base": _identity(run.pair(first).base),
-            "post": _identity(run.pair(first).post),
-            "stages": [{"name": name} | _identity(run.points[name]) for name, _ in run.settings.stages],
-            "posts": [{"name": name} | _identity(run.points[name]) for name, _ in posts],
-            "identical": run.pair(first).identical,
-            "config_changes": [
-                {"between": between.names} | asdict(change)
+    classifier = run.reply_classifier
+    record = Record(
+        schema=SCHEMA,
+        inputs=Inputs(
+            base=CheckpointIdentity(**_identity(run.pair(first).base)),
+            post=CheckpointIdentity(**_identity(run.pair(first).post)),
+            stages=[NamedCheckpoint(name=name, **_identity(run.points[name])) for name, _ in run.settings.stages],
+            posts=[NamedCheckpoint(name=name, **_identity(run.points[name])) for name, _ in posts],
+            identical=run.pair(first).identical,
+            config_changes=[
+                ConfigChange(between=between.names, **asdict(change))
                 for between, changes in run.config_changes.items()
                 for change in changes
             ],
-            "same_files": same_files(run),
-        },
-        "settings": {
-            "profile": run.profile.name,
-            "gated_as_shipped": run.profile.gated_as_shipped,
-            "tier": run.tier.name,
-            "fail_on": list(run.settings.fail_on),
-            "dtype": pick_dtype(run.settings.dtype, device),
-            "device": device,
-            "batch_tokens": run.settings.batch,
-            "seed": run.settings.seed,
-            "statements": run.settings.statements or "shipped",
-            "pairs": run.settings.pairs or "shipped",
-            "harmful": run.instructions.harmful.told(),
-            "harmless": run.instructions.harmless.told(),
-            "reply_classifier": run.reply_classifier and run.reply_classifier.told(),
-            "texts": run.texts.told(),
-            "generator": backend(run),
-            "vllm_args": run.settings.vllm_args,
-            "keep_replies": run.settings.keep_replies,
-            "hand_set": run.hand_set.told(),
-            "identity_shortcut": run.settings.identity_shortcut,
-        },
-        "environment": {package: version(package) for package in packages},
-        "rows": [run.rows[label] for label in sorted(run.rows)],
-        "chain": run.moves(),
-        "lineage": run.lineage(),
-        "not_selected": sorted(registered().keys() - {asked.finding.name for asked in run.expected}),
-        "exit_code": exit_code,
-        "extra": {},
-        "run": {
-            "started": run.started,
-            "seconds": time.time() - run.started,
-            "nonce": os.environ.get(NONCE),
-            "work": run.work,
-            "phases": {name: phase.told() for name, phase in run.phases.items()},
-            "warnings": run.warnings,
-        },
-    }
-    return record | {"outcome": asdict(run_verdict(record))}
+            same_files=same_files(run),
+        ),
+        settings=RunSettings(
+            profile=run.profile.name,
+            gated_as_shipped=run.profile.gated_as_shipped,
+            tier=run.tier.name,
+            fail_on=list(run.settings.fail_on),
+            dtype=pick_dtype(run.settings.dtype, device),
+            device=device,
+            batch_tokens=run.settings.batch,
+            seed=run.settings.seed,
+            statements=run.settings.statements or "shipped",
+            pairs=run.settings.pairs or "shipped",
+            harmful=Side(**run.instructions.harmful.told()),
+            harmless=Side(**run.instructions.harmless.told()),
+            reply_classifier=classifier.told() if classifier else None,
+            texts=TextsUsed(**run.texts.told()),
+            generator=backend(run),
+            vllm_args=run.settings.vllm_args,
+            keep_replies=run.settings.keep_replies,
+            hand_set=run.hand_set.told(),
+            identity_shortcut=run.settings.identity_shortcut,
+        ),
+        environment={package: version(package) for package in packages},
+        rows=[run.rows[label] for label in sorted(run.rows)],
+        chain=run.moves(),
+        lineage=run.lineage(),
+        not_selected=sorted(registered().keys() - {asked.finding.name for asked in run.expected}),
+        exit_code=exit_code,
+        run=RunWork(
+            started=run.started,
+            seconds=time.time() - run.started,
+            nonce=os.environ.get(NONCE),
+            work=run.work,
+            phases={name: PhaseWork(**phase.told()) for name, phase in run.phases.items()},
+            warnings=run.warnings,
+        ),
+    )
+    verdict = run_verdict(record)
+    return replace(record, outcome=RunOutcome(verdict=verdict.verdict, message=verdict.message))
 
 
 def _identity(checkpoint: "Checkpoint") -> dict[str, Any]:

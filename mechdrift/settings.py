@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from mechdrift.option_values import ESTIMATORS, FAIL_ON, post_name
+from mechdrift.option_values import ESTIMATORS, post_name
+from mechdrift.verdict.limits import FAIL_ON, FailOn
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Settings:
     """Name and spec of checkpoints between the two, in the order of training."""
     profile: str
     """Name or file of the limits."""
-    fail_on: tuple[str, ...]
+    fail_on: tuple[FailOn, ...]
     """Verdicts of gates that make the run fail."""
     tier: str
     """How many items are asked: one of TIER_NAMES."""

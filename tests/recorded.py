@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
+from mechdrift.measures.drift import Item
 from mechdrift.report.record import structure_path, write_record
 from mechdrift.report.whole import Whole, read_whole
+from mechdrift.verdict.record import Record
+from mechdrift.verdict.row import Row
 
-Row = dict[str, Any]
 HOSTILE = (
     "<script>alert(1)</script>\"'&amp;]]>|`x`::error::\n\r\x1b[31m\x00\x85\ufffe\u202e @me #1 {{7*7}} {% x %} **b** [l](j:x)"
 )
@@ -27,25 +30,20 @@ def row(label: str, estimate: float | None = 0.9, verdict: str | None = None, **
     text = more.pop("text", "")
     number = estimate is not None
     judged = verdict or ("held" if number else "unmeasurable")
-    told: Row = {
+    fields: dict[str, Any] = {
         "label": label,
-        "between": ["base", "post"],
         "finding": label.partition("[")[0].partition(" ")[0],
-        "version": 1,
         "claim": f"It stays. {text}",
         "source": f"By hand. {text}",
         "role": "gate",
         "limit": {"at_least": 0.8, "at_most": None, "provenance": "by hand"},
         "verdict": judged,
         "reason": f"because {text}",
-        "waiver": None,
-        "baseline": None,
         "key": {"measure": label, "site_rule": "r", "data": f"d{text}", "parameters": {}} if number else key_of_none(label),
         "status": "ok" if number else "absent",
         "estimate": estimate,
         "low": estimate - 0.05 if estimate is not None else None,
         "high": estimate + 0.05 if estimate is not None else None,
-        "confidence": 0.9,
         "null": 1.0 if number else None,
         "floor": {"low": 0.99, "high": 1.01} if number else None,
         "n": 100 if number else None,
@@ -56,37 +54,28 @@ def row(label: str, estimate: float | None = 0.9, verdict: str | None = None, **
         "note": text,
         "p_value": 0.5 if number else None,
         "needed_n": None,
-        "post_lacks": False,
-        "fewer_left": False,
-        "outcomes": {},
-        "sibling": None,
         "contributors": [],
-        "items": [],
-        "maps": [],
         "curve": [],
     }
-    return told | more
+    return msgspec.convert(msgspec.to_builtins(fields | more), Row)
 
 
-def key_of_none(label: str) -> Row:
+def key_of_none(label: str) -> dict[str, Any]:
     """The key of a row without a number."""
     return {"measure": label, "site_rule": None, "data": None, "parameters": {}}
 
 
-def items(base: Sequence[float], post: Sequence[float], kind: str = "k") -> list[Row]:
+def items(base: Sequence[float], post: Sequence[float], kind: str = "k") -> list[Item]:
     """Items of a row; each adds its difference to the mean."""
-    return [
-        {"kind": kind, "name": f"item {place}", "base": b, "post": p, "contribution": (p - b) / len(base)}
-        for place, (b, p) in enumerate(zip(base, post, strict=True))
-    ]
+    return [Item(f"item {place}", kind, b, p, (p - b) / len(base)) for place, (b, p) in enumerate(zip(base, post, strict=True))]
 
 
-def waiver(expired: bool = False, text: str = "") -> Row:
+def waiver(expired: bool = False, text: str = "") -> dict[str, Any]:
     """Leave for a row not to hold."""
     return {"owner": f"me{text}", "reason": f"known{text}", "expires": "2027-01-31", "expired": expired}
 
 
-def against(status: str, text: str = "") -> Row:
+def against(status: str, text: str = "") -> dict[str, Any]:
     """What a baseline has of a row."""
     numbers = {
         "was": 0.95,
@@ -102,7 +91,7 @@ def against(status: str, text: str = "") -> Row:
 
 def exit_code_of(rows: Sequence[Row]) -> int:
     """With which a run of these rows ends: the worst of its gates that nobody waived."""
-    gates = {one["verdict"] for one in rows if one["role"] == "gate" and not one["waiver"]}
+    gates = {one.verdict for one in rows if one.role == "gate" and not one.waiver}
     by_verdict = {"error": 1, "drifted": 1, "undecided": 6, "unmeasurable": 7}
     return next((code for verdict, code in by_verdict.items() if verdict in gates), 0)
 
@@ -131,10 +120,20 @@ def record(*rows: Row, post: str = "runs/post", started: float = 1e9, text: str 
     return told | more
 
 
+def changed(one: Row, **more: Any) -> Row:
+    """The row with other fields."""
+    return msgspec.convert(msgspec.to_builtins(one) | msgspec.to_builtins(more), Row)
+
+
 def written(path: Path, told: dict[str, Any]) -> Path:
     """Write a record with what lies beside it; returns its path."""
-    write_record(path, told)
+    write_record(path, typed(told))
     return path
+
+
+def typed(told: dict[str, Any]) -> Record:
+    """A record as a run has it."""
+    return msgspec.convert(msgspec.to_builtins(told), Record)
 
 
 def full(path: Path, text: str) -> Whole:

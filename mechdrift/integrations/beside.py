@@ -1,6 +1,5 @@
 """One comparing run in a process beside a training run, and what came of it."""
 
-import json
 import os
 import re
 import signal
@@ -11,9 +10,10 @@ from pathlib import Path
 
 from mechdrift.many_runs import Run
 from mechdrift.own_record import Started
-from mechdrift.rows import Row
+from mechdrift.report.whole import read_record
 from mechdrift.training_step import COLLECTED, STEP
 from mechdrift.verdict.failing import fails
+from mechdrift.verdict.row import StoredRow
 from mechdrift.verdict.run_verdict import run_verdict
 
 ERROR = "error"
@@ -106,10 +106,10 @@ def outcome_of(beside: Beside) -> Outcome:
     """What came of a run that has ended; its exit code counts with its record alone."""
     if beside.code is None or (why := beside.why_no_record()):
         return _error(beside.step, f"not measured: {beside.why() if beside.code is None else f'{beside.why()}; {why}'}", {})
-    record = json.loads(beside.record.read_bytes())
-    rows: list[Row] = record["rows"]
+    record = read_record(beside.record)
+    rows = record.rows
     numbers = {name: value for row in rows for name, value in _numbers(row).items()}
-    failing = {row["label"]: found for row in rows if (found := fails(row, record["settings"]["fail_on"]))}
+    failing = {row.label: found for row in rows if (found := fails(row, record.settings.fail_on))}
     verdict = run_verdict(record)
     if verdict.verdict == ERROR:
         what = f"an error in {', '.join(failing)}" if failing else verdict.message or beside.why()
@@ -132,8 +132,9 @@ def _error(step: int, said: str, numbers: dict[str, float]) -> Outcome:
     return Outcome(step, ERROR, False, said, numbers | {"mechdrift/verdict": NUMBERS[ERROR]})
 
 
-def _numbers(row: Row) -> dict[str, float]:
+def _numbers(row: StoredRow) -> dict[str, float]:
     """A row's numbers; brackets and the like, which some trackers refuse in names, are a dash each."""
-    name = "mechdrift/" + re.sub(r"[^\w.]+", "-", row["label"]).strip("-")
-    found = {f"{name}/{what}": row[what] for what in ("estimate", "low", "high") if row[what] is not None}
-    return found | ({f"{name}/verdict": NUMBERS[row["verdict"]]} if row["verdict"] in NUMBERS else {})
+    name = "mechdrift/" + re.sub(r"[^\w.]+", "-", row.label).strip("-")
+    numbers = {"estimate": row.estimate, "low": row.low, "high": row.high}
+    found = {f"{name}/{what}": value for what, value in numbers.items() if value is not None}
+    return found | ({f"{name}/verdict": NUMBERS[row.verdict]} if row.verdict in NUMBERS else {})

@@ -53,8 +53,8 @@ def _specs_before(folder: Path) -> tuple[str, str]:
     """Of the night before; the pair's name where there is none."""
     for path in sorted(folder.glob("*.json"), reverse=True):
         with suppress(InputError):
-            inputs = read_records([path]).shown.told["inputs"]
-            return inputs["base"]["spec"], inputs["post"]["spec"]
+            inputs = read_records([path]).shown.record.inputs
+            return inputs.base.spec, inputs.post.spec
     return "-", folder.name
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from mechdrift.stats import Evidence, Interval, Normal
 
 Better = Literal["higher", "lower", "neither"]
+Number = float | None
+"""What is not a number may be NaN in a measure and is None in a row."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class SitePoint:
     """One point of a curve over sites."""
 
     site: str
-    estimate: float
-    low: float
-    high: float
+    estimate: Number
+    low: Number
+    high: Number
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class CellMap:
     """Whose it is."""
     columns: tuple[str, ...]
     """Names of its tokens, in the prompt's order."""
-    values: tuple[tuple[float, ...], ...]
+    values: tuple[tuple[Number, ...], ...]
     """[layer][column]."""
 
 

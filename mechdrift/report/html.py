@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from mechdrift.report import outcome, pictures
 from mechdrift.report.history import Track, tracks
@@ -16,12 +18,13 @@ from mechdrift.report.pictures import Picture, Point
 from mechdrift.report.series import View
 from mechdrift.report.text import arms, interval, limit, number, visible, waiver, was
 from mechdrift.report.whole import Map, Whole
+from mechdrift.verdict.record import Move
+from mechdrift.verdict.row import StoredRow
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-Row = dict[str, Any]
 TEMPLATES = Path(__file__).with_name("templates")
 COLOURS = {"held": "held", "drifted": "drifted", "error": "error"} | dict.fromkeys(
     ("undecided", "unmeasurable", "identical", "ungated", "allowed"), "undecided"
@@ -40,7 +43,7 @@ class Finding:
     name: str
     claim: str
     source: str
-    rows: tuple[Row, ...]
+    rows: tuple[StoredRow, ...]
     pictures: tuple[Picture, ...]
 
 
@@ -84,8 +87,8 @@ def html(shown: View) -> str:
         over_time=over_time,
         rows=outcome.worst_first(whole),
         families=_families(whole, room),
-        steps=[move for move in whole.told["chain"] if move["steps"]],
-        chain_pictures=room.kept(_chain(whole, move) for move in whole.told["chain"]),
+        steps=[move for move in whole.record.chain if move.steps],
+        chain_pictures=room.kept(_chain(whole, move) for move in whole.record.chain),
         missing=outcome.unmeasured(outcome.worst_first(whole)),
         room=room,
     )
@@ -111,9 +114,10 @@ def folded(label: str) -> "Markup":
     return Markup("<wbr>").join(re.split(r"(?<=[.,])|(?=[\[_])", visible(label)))
 
 
-def _settings(parts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Names and values in one line each."""
-    return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in parts.items()]
+def _settings(part: object) -> list[tuple[str, str]]:
+    """Names and values of a part of a record, in one line each."""
+    told = msgspec.to_builtins(part).items()
+    return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in told]
 
 
 def _over_time(found: Sequence[Track], room: Room) -> list[tuple[Track, list[Picture]]]:
@@ -123,14 +127,14 @@ def _over_time(found: Sequence[Track], room: Room) -> list[tuple[Track, list[Pic
 
 def _families(whole: Whole, room: Room) -> list[tuple[str, list[Finding]]]:
     """Findings by family, in the order of their names."""
-    families: dict[str, dict[str, list[Row]]] = {}
-    for row in sorted(whole.rows, key=lambda row: row["label"]):
-        families.setdefault(row["finding"].partition(".")[0], {}).setdefault(row["finding"], []).append(row)
+    families: dict[str, dict[str, list[StoredRow]]] = {}
+    for row in sorted(whole.rows, key=lambda row: row.label):
+        families.setdefault(row.finding.partition(".")[0], {}).setdefault(row.finding, []).append(row)
     seen: list[tuple[Map, ...]] = []
     told = []
     for family, by_name in families.items():
         findings = [
-            Finding(name, rows[0]["claim"], rows[0]["source"], tuple(rows), tuple(room.kept(_pictures(whole, rows, seen))))
+            Finding(name, rows[0].claim, rows[0].source, tuple(rows), tuple(room.kept(_pictures(whole, rows, seen))))
             for name, rows in by_name.items()
         ]
         if of_all := room.kept(_of(whole, family)):
@@ -141,26 +145,26 @@ def _families(whole: Whole, room: Room) -> list[tuple[str, list[Finding]]]:
 
 def _of(whole: Whole, family: str) -> list[Picture | None]:
     """Pictures of a whole family."""
-    rows = [row for row in whole.rows if row["finding"].partition(".")[0] == family and not _is_step(whole, row)]
+    rows = [row for row in whole.rows if row.finding.partition(".")[0] == family and not _is_step(whole, row)]
     if family == "refusal":
         return [pictures.rates(rows, whole.items)]
     if family == "structure":
-        ends = {tuple(row["between"]) for row in rows}
+        ends = {tuple(row.between) for row in rows}
         return [picture for between in sorted(ends) if between in whole.matrices
                 for picture in pictures.matrices(whole.matrices[between], DRAWN)]  # fmt: skip
     return []
 
 
-def _pictures(whole: Whole, rows: Sequence[Row], seen: list[tuple[Map, ...]]) -> Iterator[Picture | None]:
+def _pictures(whole: Whole, rows: Sequence[StoredRow], seen: list[tuple[Map, ...]]) -> Iterator[Picture | None]:
     """Of a finding's rows from end to end; maps that another row showed are not shown again."""
     for row in rows:
         if _is_step(whole, row):
             continue
-        maps = whole.maps.get(row["label"], ())
+        maps = whole.maps.get(row.label, ())
         if maps and not any(_same(maps, others) for others in seen):
             seen.append(maps)
             yield from pictures.knowledge_maps(row, maps)
-        if row["finding"].startswith("confidence.overlap") and (items := whole.items.get(row["label"])):
+        if row.finding.startswith("confidence.overlap") and (items := whole.items.get(row.label)):
             yield pictures.neurons(row, items)
         yield pictures.curve(row)
 
@@ -174,16 +178,16 @@ def _same(maps: tuple[Map, ...], others: tuple[Map, ...]) -> bool:
     )
 
 
-def _is_step(whole: Whole, row: Row) -> bool:
-    return bool(whole.told["inputs"]["stages"]) and row["between"] != ["base", "post"]
+def _is_step(whole: Whole, row: StoredRow) -> bool:
+    return bool(whole.record.inputs.stages) and row.between != ["base", "post"]
 
 
-def _chain(whole: Whole, move: dict[str, Any]) -> Picture | None:
+def _chain(whole: Whole, move: Move) -> Picture | None:
     """What each step did to a row that has a limit, and its way from base to post."""
-    row = next((row for row in whole.rows if row["label"] == move["label"]), None)
-    if row is None or not row["limit"]:
+    row = next((row for row in whole.rows if row.label == move.label), None)
+    if row is None or not row.limit:
         return None
-    steps = [Point(" -> ".join(step["between"]), *(step[name] for name in ("estimate", "low", "high", "verdict")))
-             for step in move["steps"]]  # fmt: skip
-    whole_way = Point("base -> post", row["estimate"], row["low"], row["high"], row["verdict"])
-    return pictures.series([*steps, whole_way], row, f"{row['label']}, step by step", "step")
+    steps = [Point(" -> ".join(step.between), step.estimate, step.low, step.high, step.verdict)
+             for step in move.steps]  # fmt: skip
+    whole_way = Point("base -> post", row.estimate, row.low, row.high, row.verdict)
+    return pictures.series([*steps, whole_way], row, f"{row.label}, step by step", "step")

@@ -9,8 +9,8 @@ from mechdrift.report.series import View
 from mechdrift.report.text import visible, waiver, was
 from mechdrift.report.whole import Whole
 from mechdrift.verdict.failing import holds
+from mechdrift.verdict.row import StoredRow
 
-Row = dict[str, Any]
 RUN_CASE = "run"
 FAILURES = {"drifted", "undecided"}
 NOT_COMMON = "disabled"
@@ -37,20 +37,20 @@ def junit(shown: View) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'
 
 
-def _case(whole: Whole, row: Row) -> Any:
+def _case(whole: Whole, row: StoredRow) -> Any:
     from junit_xml import TestCase
 
     text = "\n".join(map(visible, _told(row)))
-    case = TestCase(visible(row["label"]), classname=visible(f"mechdrift.{row['finding']}"), stdout=text)
-    message = visible(f"{row['verdict']}: {row['reason']}")
+    case = TestCase(visible(row.label), classname=visible(f"mechdrift.{row.finding}"), stdout=text)
+    message = visible(f"{row.verdict}: {row.reason}")
     why = why_it_fails(whole, row)
     if why & FAILURES:
-        case.add_failure_info(message, text, visible(row["verdict"]))
+        case.add_failure_info(message, text, visible(row.verdict))
     elif why:
-        case.add_error_info(message, text, visible(row["verdict"]))
-    elif row["role"] == "gate" and not holds(row):
-        case.add_skipped_info(visible(f"{row['verdict']}, let pass: {row['reason']}"), text)
-    elif row["estimate"] is None:
+        case.add_error_info(message, text, visible(row.verdict))
+    elif row.role == "gate" and not holds(row):
+        case.add_skipped_info(visible(f"{row.verdict}, let pass: {row.reason}"), text)
+    elif row.estimate is None:
         case.add_skipped_info(message, text)
     return case
 
@@ -66,10 +66,10 @@ def _of_the_run(whole: Whole) -> Iterator[Any]:
     yield case
 
 
-def _told(row: Row) -> list[str]:
+def _told(row: StoredRow) -> list[str]:
     """A row in lines."""
-    lines = [row["claim"], sentence(row)]
-    lines += [f"site {row['site']}; n = {row['n']}"] if row["estimate"] is not None else []
-    lines += [f"note {row['note']}"] if row["note"] else []
-    lines += [f"baseline {was(row)}; {row['baseline']['reason']}"] if row["baseline"] else []
-    return lines + ([waiver(row)] if row["waiver"] else [])
+    lines = [row.claim, sentence(row)]
+    lines += [f"site {row.site}; n = {row.n}"] if row.estimate is not None else []
+    lines += [f"note {row.note}"] if row.note else []
+    lines += [f"baseline {was(row)}; {row.baseline.reason}"] if row.baseline else []
+    return lines + ([waiver(row)] if row.waiver else [])

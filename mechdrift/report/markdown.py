@@ -39,26 +39,26 @@ def _pairs(shown: View) -> Iterator[str]:
 def _over_time(records: Sequence[Whole]) -> Iterator[str]:
     if len(records) > 1:
         crossed = [track for track in tracks(records) if track.drifted is not None or track.beyond is not None]
-        told = [f"{track.row['label']} ({track.row['role']}) {track.told()}" for track in crossed]
+        told = [f"{track.row.label} ({track.row.role}) {track.told()}" for track in crossed]
         yield from _list(f"Over {len(records)} runs", told or ["no row crossed its limit"])
 
 
 def _lines(whole: Whole) -> Iterator[str]:
-    yield f"{escaped(compared(whole))}; profile {escaped(whole.told['settings']['profile'])}"
+    yield f"{escaped(compared(whole))}; profile {escaped(whole.record.settings.profile)}"
     ordered = worst_first(whole)
-    against = any(row["baseline"] for row in ordered)
+    against = any(row.baseline for row in ordered)
     yield from _table(
         (*HEADS, "baseline") if against else HEADS,
         (
             (
-                row["label"],
-                row["role"],
-                row["verdict"],
+                row.label,
+                row.role,
+                row.verdict,
                 interval(row),
                 limit(row),
-                "-" if row["n"] is None else str(row["n"]),
-                row["site"] or "-",
-                *([was(row) if row["baseline"] else "-"] if against else []),
+                "-" if row.n is None else str(row.n),
+                row.site or "-",
+                *([was(row) if row.baseline else "-"] if against else []),
             )
             for row in ordered[:ROWS]
         ),
@@ -66,30 +66,30 @@ def _lines(whole: Whole) -> Iterator[str]:
     if len(ordered) > ROWS:
         yield ""
         yield f"{len(ordered) - ROWS} more rows are in the record, none worse than these."
-    yield from _list("Where the chain moved", [move["told"] for move in whole.told["chain"] if move["told"]])
-    told = whole.told["lineage"]
-    yield from _list("Which stage", [*(row["told"] for row in told), *(row["read"] for row in told[:1] if "read" in row)])
+    yield from _list("Where the chain moved", [move.sentence for move in whole.record.chain if move.sentence])
+    traced = whole.record.lineage
+    yield from _list("Which stage", [*(row.sentence for row in traced), *(row.read for row in traced[:1] if row.read)])
     yield from _list(
         "Why",
         [
-            f"{row['label']} {sentence(row)}"
+            f"{row.label} {sentence(row)}"
             for row in ordered
-            if row["estimate"] is not None and row["verdict"] in ("drifted", "undecided", "error")
+            if row.estimate is not None and row.verdict in ("drifted", "undecided", "error")
         ],
     )
-    yield from _list("Not measured", [f"{row['label']} {sentence(row)}" for row in unmeasured(ordered)])
+    yield from _list("Not measured", [f"{row.label} {sentence(row)}" for row in unmeasured(ordered)])
     yield from _list("Replies", replies(whole.rows))
-    yield from _list("Waivers", [f"{row['label']}: {waiver(row)}" for row in ordered if row["waiver"]])
+    yield from _list("Waivers", [f"{row.label}: {waiver(row)}" for row in ordered if row.waiver])
     yield from _list(
         "Baseline",
         [
-            f"{row['label']} {UNLIKE[row['baseline']['status']].format(**row['baseline'])}: {row['baseline']['reason']}"
+            f"{row.label} {UNLIKE[row.baseline.status].format(name=row.baseline.name)}: {row.baseline.reason}"
             for row in ordered
-            if row["baseline"] and row["baseline"]["status"] in UNLIKE
+            if row.baseline and row.baseline.status in UNLIKE
         ],
     )
     yield from _list("Configs differ", config_changes(whole))
-    yield from _list("Warnings", [*whole.told["run"]["warnings"], *whole.missing])
+    yield from _list("Warnings", [*whole.record.run.warnings, *whole.missing])
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -6,8 +6,9 @@ from typing import Any
 from mechdrift.report.series import View
 from mechdrift.report.text import limit, number, visible
 from mechdrift.verdict.failing import holds
+from mechdrift.verdict.record import CheckpointIdentity
+from mechdrift.verdict.row import StoredRow
 
-Row = dict[str, Any]
 TASK = "text-generation"
 
 
@@ -18,31 +19,31 @@ def model_card(shown: View) -> str:
 
     index = []
     for whole in shown.newest:
-        inputs = whole.told["inputs"]
-        for name, post in ({one["name"]: one for one in inputs["posts"]} or {"post": inputs["post"]}).items():
-            rows = [row for row in whole.rows if row["between"] == ["base", name] and row["estimate"] is not None and holds(row)]
+        inputs = whole.record.inputs
+        for name, post in inputs.ends:
+            rows = [row for row in whole.rows if row.between == ["base", name] and row.estimate is not None and holds(row)]
             if rows:
                 index += eval_results_to_model_index(_name(post), [_result(row) for row in rows])
     return f"{CardData(**{'model-index': index}).to_yaml()}\n"
 
 
-def _name(point: dict[str, Any]) -> str:
+def _name(point: CheckpointIdentity) -> str:
     """Without the folders of a machine."""
-    spec = str(point.get("pinned", point["spec"]))
+    spec = point.pinned or point.spec
     return visible(PurePath(spec).name if PurePath(spec).is_absolute() else spec)
 
 
-def _result(row: Row) -> Any:
+def _result(row: StoredRow) -> Any:
     from huggingface_hub import EvalResult
 
-    data = visible(row["key"]["data"] or "-")
-    told = f"{row['claim']} ({row['unit']}{f', limit {limit(row)}' if row['limit'] else ''})"
+    data = visible(row.key.data or "-")
+    told = f"{row.claim} ({row.unit}{f', limit {limit(row)}' if row.limit else ''})"
     return EvalResult(
         task_type=TASK,
         dataset_type=data,
         dataset_name=data,
-        metric_type=visible(row["label"]),
+        metric_type=visible(row.label),
         metric_name=visible(told),
-        metric_value=row["estimate"],
-        metric_args={"interval": f"[{number(row['low'])}, {number(row['high'])}]", "n": row["n"]},
+        metric_value=row.estimate,
+        metric_args={"interval": f"[{number(row.low)}, {number(row.high)}]", "n": row.n},
     )

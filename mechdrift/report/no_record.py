@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mechdrift.report.record import SCHEMA
-from mechdrift.report.whole import OLDER_PARTS, Whole
+from mechdrift.report.whole import Whole
+from mechdrift.verdict.record import SCHEMA, CheckpointIdentity, Inputs, RunSettings, RunWork, StoredRecord
 from mechdrift.verdict.run_verdict import NOTHING_GATED, RunVerdict
 
 VERDICT_FILE = "verdict.json"
-NO_ROWS: dict[str, list[Any]] = {"rows": [], "chain": [], "lineage": [], "not_selected": []}
 
 
 def verdict_file(base: str, post: str, started: float, code: int, verdict: RunVerdict, recorded: bool) -> dict[str, Any]:
@@ -41,15 +40,30 @@ def hole(
     path: Path, *, message: str, exit_code: int = NOTHING_GATED, base: str, post: str, started: float, **_more: object
 ) -> Whole:
     """As every report takes it: no rows, and why in `extra.no_record`."""
-    settings = {"profile": "-", "gated_as_shipped": 0, "fail_on": [], "identity_shortcut": True}
-    inputs = {"base": {"spec": base, "digests": {}}, "post": {"spec": post, "digests": {}}, "identical": False}
-    told = {
-        "schema": SCHEMA,
-        "inputs": OLDER_PARTS["inputs"] | inputs,
-        "settings": settings,
-        "environment": {},
-        "exit_code": exit_code,
-        "extra": {"no_record": message},
-        "run": {"started": started, "seconds": 0.0, "work": {}, "phases": {}, "warnings": [f"no record: {message}"]},
-    }
-    return Whole(path, told | NO_ROWS, {}, {}, {}, ())
+    record = StoredRecord(
+        schema=SCHEMA,
+        inputs=Inputs(base=_unread(base), post=_unread(post), identical=False),
+        settings=RunSettings(
+            profile="-",
+            gated_as_shipped=0,
+            dtype="-",
+            device="-",
+            batch_tokens=0,
+            seed=0,
+            statements="-",
+            identity_shortcut=True,
+            fail_on=[],
+        ),
+        environment={},
+        rows=[],
+        not_selected=[],
+        exit_code=exit_code,
+        extra={"no_record": message},
+        run=RunWork(started=started, seconds=0.0, work={}, warnings=[f"no record: {message}"]),
+    )
+    return Whole(path, record, {}, {}, {}, ())
+
+
+def _unread(spec: str) -> CheckpointIdentity:
+    """A checkpoint of which no more is known."""
+    return CheckpointIdentity(spec=spec, model_type="-", layers=0, width=0, parameters=0, digests={})

@@ -4,14 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.measures.drift import Item
 from mechdrift.report.svg import NAMES, WIDTH, Drawing, Scale, scale, up_axis
 from mechdrift.report.text import arms, interval, limit, number
-from mechdrift.report.whole import Item, Map, Matrices
+from mechdrift.report.whole import Map, Matrices
+from mechdrift.verdict.row import JudgedRow
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-Row = dict[str, Any]
 LEFT, RIGHT = 52, WIDTH - 8
 HEIGHT = 170
 CELL = 22
@@ -46,48 +47,48 @@ class Point:
     """Where it was judged."""
 
 
-def bounds(row: Row) -> list[float]:
+def bounds(row: JudgedRow) -> list[float]:
     """The ends of its limit."""
-    return [row["limit"][side] for side in ("at_least", "at_most") if row["limit"] and row["limit"].get(side) is not None]
+    return [bound for bound in (row.limit.at_least, row.limit.at_most) if bound is not None] if row.limit else []
 
 
-def strip(row: Row) -> "Markup | None":
+def strip(row: JudgedRow) -> "Markup | None":
     """A row's interval against its limit and against no change, on a scale of its own."""
-    ends = [row["estimate"], row["low"], row["high"], row["null"], *bounds(row)]
-    if row["estimate"] is None or (across := scale(ends, 2, STRIP - 2)) is None:
+    ends = [row.estimate, row.low, row.high, row.null, *bounds(row)]
+    if row.estimate is None or (across := scale(ends, 2, STRIP - 2)) is None:
         return None
-    told = f"{interval(row)}; limit {limit(row)}; no change {number(row['null'])}"
-    drawing = Drawing(STRIP, 20, f"Interval of {row['label']}", told)
-    if row["limit"]:
-        low, high = (row["limit"].get(side) for side in ("at_least", "at_most"))
+    told = f"{interval(row)}; limit {limit(row)}; no change {number(row.null)}"
+    drawing = Drawing(STRIP, 20, f"Interval of {row.label}", told)
+    if row.limit:
+        low, high = row.limit.at_least, row.limit.at_most
         start, end = across(across.low if low is None else low), across(across.high if high is None else high)
         drawing.rect("allowed", start, 3, max(end - start, 0), 14)
         for bound in bounds(row):
             drawing.line("limit", across(bound), 1, across(bound), 19)
-    if row["null"] is not None:
-        drawing.line("null", across(row["null"]), 3, across(row["null"]), 17)
-    if row["low"] is not None and row["high"] is not None:
-        drawing.line(f"range {row['verdict']}", across(row["low"]), 10, across(row["high"]), 10)
-    drawing.mark(f"point {row['verdict']}", 0, across(row["estimate"]), 10)
+    if row.null is not None:
+        drawing.line("null", across(row.null), 3, across(row.null), 17)
+    if row.low is not None and row.high is not None:
+        drawing.line(f"range {row.verdict}", across(row.low), 10, across(row.high), 10)
+    drawing.mark(f"point {row.verdict}", 0, across(row.estimate), 10)
     return drawing.markup()
 
 
-def series(points: Sequence[Point], row: Row, title: str, where: str, marked: int | None = None) -> Picture | None:
+def series(points: Sequence[Point], row: JudgedRow, title: str, where: str, marked: int | None = None) -> Picture | None:
     """Points in order with intervals, against the row's limit and no change; `marked` is pointed out."""
     ends = [end for point in points for end in (point.estimate, point.low, point.high)]
-    up = scale([*ends, *bounds(row), row["null"]], HEIGHT - 10, 8)
+    up = scale([*ends, *bounds(row), row.null], HEIGHT - 10, 8)
     if up is None or all(point.estimate is None for point in points):
         return None
     caption = f"{title}: estimate and 90% interval by {where}"
-    caption += f"; dashed: limit {limit(row)}" if row["limit"] else ""
-    caption += f"; dotted: no change, {number(row['null'])}" if row["null"] is not None else ""
+    caption += f"; dashed: limit {limit(row)}" if row.limit else ""
+    caption += f"; dotted: no change, {number(row.null)}" if row.null is not None else ""
     caption += f"; marked: {points[marked].name}" if marked is not None else ""
     drawing = Drawing(WIDTH, HEIGHT + NAMES, title, caption)
     up_axis(drawing, up, LEFT, RIGHT)
     for bound in bounds(row):
         drawing.line("limit", LEFT, up(bound), RIGHT, up(bound))
-    if row["null"] is not None:
-        drawing.line("null", LEFT, up(row["null"]), RIGHT, up(row["null"]))
+    if row.null is not None:
+        drawing.line("null", LEFT, up(row.null), RIGHT, up(row.null))
     _points(drawing, points, up, marked)
     lines = tuple((one.name, number(one.estimate), number(one.low), number(one.high), one.verdict or "-") for one in points)
     return Picture(drawing.markup(), caption, (where, "estimate", "low", "high", "verdict"), lines)
@@ -115,22 +116,22 @@ def _points(drawing: Drawing, points: Sequence[Point], up: Scale, marked: int | 
         before = (x, y)
 
 
-def curve(row: Row) -> Picture | None:
+def curve(row: JudgedRow) -> Picture | None:
     """The row's measure at every site."""
-    points = [Point(one["site"], one["estimate"], one["low"], one["high"]) for one in row["curve"]]
-    return series(points, row, row["label"], "site") if points else None
+    points = [Point(one.site, one.estimate, one.low, one.high) for one in row.curve]
+    return series(points, row, row.label, "site") if points else None
 
 
-def knowledge_maps(row: Row, maps: Sequence[Map]) -> Iterator[Picture]:
+def knowledge_maps(row: JudgedRow, maps: Sequence[Map]) -> Iterator[Picture]:
     """Each map, and where there are two of one shape, the second minus the first."""
     import numpy as np
 
     known = np.concatenate([one.values[np.isfinite(one.values)] for one in maps])
     for one in maps:
-        yield heat_map(f"{row['label']}: map of {one.name}", one.columns, one.values, "block", known)
+        yield heat_map(f"{row.label}: map of {one.name}", one.columns, one.values, "block", known)
     if len(maps) == 2 and maps[0].columns == maps[1].columns and maps[0].values.shape == maps[1].values.shape:
         first, second = maps
-        title = f"{row['label']}: {second.name} minus {first.name}"
+        title = f"{row.label}: {second.name} minus {first.name}"
         with np.errstate(all="ignore"):
             difference = second.values - first.values
         yield heat_map(title, first.columns, difference, "block")
@@ -184,15 +185,15 @@ def _cell(value: float) -> str:
     return f"{value:.4g}" if value == value else "-"
 
 
-def neurons(row: Row, items: Sequence[Item]) -> Picture | None:
+def neurons(row: JudgedRow, items: Sequence[Item]) -> Picture | None:
     """Each neuron's number in base and in post, by kind."""
     across = scale([item.base for item in items], LEFT, RIGHT)
     up = scale([item.post for item in items], HEIGHT - 10, 8)
     if not across or not up:
         return None
     kinds = sorted({item.kind for item in items})
-    caption = f"{row['label']}: each neuron's log LogitVar over norm, base across and post upwards"
-    drawing = Drawing(WIDTH, HEIGHT + 22 + 16 * len(kinds), row["label"], f"{caption}; {', '.join(kinds)}")
+    caption = f"{row.label}: each neuron's log LogitVar over norm, base across and post upwards"
+    drawing = Drawing(WIDTH, HEIGHT + 22 + 16 * len(kinds), row.label, f"{caption}; {', '.join(kinds)}")
     up_axis(drawing, up, LEFT, RIGHT)
     for tick in across.ticks():
         drawing.text(f"{tick:.6g}", across(tick), HEIGHT + 6, "middle")
@@ -207,9 +208,9 @@ def neurons(row: Row, items: Sequence[Item]) -> Picture | None:
     return Picture(drawing.markup(), caption, ("neuron", "kind", "base", "post"), lines)
 
 
-def rates(rows: Sequence[Row], items: Mapping[str, Sequence[Item]]) -> Picture | None:
+def rates(rows: Sequence[JudgedRow], items: Mapping[str, Sequence[Item]]) -> Picture | None:
     """Shares of replies by arm: of rows that are one share, and of those whose two arms differ by their estimate."""
-    shares = [share for row in rows for share in _shares(row, items.get(row["label"], ()))]
+    shares = [share for row in rows for share in _shares(row, items.get(row.label, ()))]
     if not shares:
         return None
     across = Scale(0, 1, 8, RIGHT - 46)
@@ -225,15 +226,15 @@ def rates(rows: Sequence[Row], items: Mapping[str, Sequence[Item]]) -> Picture |
     return Picture(drawing.markup(), caption, ("row", "share of", "arm", "share"), lines)
 
 
-def _shares(row: Row, items: Sequence[Item]) -> Iterator[tuple[str, str, str, float]]:
+def _shares(row: JudgedRow, items: Sequence[Item]) -> Iterator[tuple[str, str, str, float]]:
     """`(row, what, arm, share)`: the arms are what the unit of a difference names, `..., post minus base`."""
-    name, estimate = row["label"].removeprefix("refusal."), row["estimate"]
-    if estimate is None or row["evidence"] is None:
+    name, estimate = row.label.removeprefix("refusal."), row.estimate
+    if estimate is None or row.evidence is None:
         return
-    if row["evidence"]["kind"] in ("proportion", "partly known") and " minus " not in (row["unit"] or ""):
-        yield name, row["unit"] or "", "plain", estimate
+    if row.evidence["kind"] in ("proportion", "partly known") and " minus " not in (row.unit or ""):
+        yield name, row.unit or "", "plain", estimate
         return
-    what, (before, after) = (row["unit"] or "").rpartition(", ")[0], arms(row)
+    what, (before, after) = (row.unit or "").rpartition(", ")[0], arms(row)
     if not what or not items or not all(number in (0.0, 1.0) for item in items for number in (item.base, item.post)):
         return
     first, second = (sum(getattr(item, side) for item in items) / len(items) for side in ("base", "post"))

@@ -4,16 +4,20 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from mechdrift.verdict.record import Record
+
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA = "1.9"  # additions raise the minor number, anything else the major; record.schema.json is its schema
+    from mechdrift.measures.drift import Item
 
 Stamp = tuple[int, int, int]
 LOCK_SECONDS = 60.0  # a record is written in far less
@@ -81,7 +85,7 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def write_over(path: Path, record: dict[str, Any], before: Stamp | None) -> None:
+def write_over(path: Path, record: Record, before: Stamp | None) -> None:
     """Write a record where there is none, or over the one that lay there before the run, by its stamp.
 
     Raises OSError, and WrittenMeanwhile where another lies there now: it would be lost.
@@ -92,23 +96,40 @@ def write_over(path: Path, record: dict[str, Any], before: Stamp | None) -> None
         write_record(path, record)
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
+def write_record(path: Path, record: Record) -> None:
     """Write items, then the record that names them, each under a temporary name first. Raises OSError."""
     import numpy as np
 
-    rows, tensors, names = [], {}, {}
-    for row in record["rows"]:
-        items = row["items"]
-        if items:
-            for field in ("base", "post", "contribution"):
-                tensors[f"{row['label']}/{field}"] = np.array([np.nan if item[field] is None else item[field] for item in items])
-            names[row["label"]] = json.dumps([[item["kind"], item["name"]] for item in items], ensure_ascii=False)
-        for each in row["maps"]:
-            tensors[f"{row['label']}/map/{each['name']}"] = np.array(each["values"], dtype=np.float64)  # None, no number, is NaN
-        maps = [{"name": each["name"], "columns": each["columns"]} for each in row["maps"]]
-        rows.append({key: value for key, value in row.items() if key != "items"} | {"items": len(items), "maps": maps})
+    tensors: dict[str, np.ndarray] = {}
+    names: dict[str, str] = {}
+    for row in record.rows:
+        if row.items:
+            for part in ("base", "post", "contribution"):
+                tensors[f"{row.label}/{part}"] = np.array([getattr(item, part) for item in row.items])
+            names[row.label] = names_of(row.items)
+        for each in row.maps:
+            tensors[f"{row.label}/map/{each.name}"] = np.array(each.values, dtype=np.float64)  # None, no number, is NaN
     write_items(path, tensors, names)
-    text = json.dumps(record | {"rows": rows}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_json(path, to_json(record))
+
+
+def names_of(items: "Sequence[Item]") -> str:
+    """Kinds and names of items, as JSON."""
+    return json.dumps([[item.kind, item.name] for item in items], ensure_ascii=False)
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """What the JSON of a record says: items are counted, and maps have no values."""
+    told: dict[str, Any] = msgspec.to_builtins(record)
+    for row in told["rows"]:
+        row["items"] = len(row["items"])
+        row["maps"] = [{"name": each["name"], "columns": list(each["columns"])} for each in row["maps"]]
+    return told
+
+
+def write_json(path: Path, told: dict[str, Any], sort_keys: bool = False) -> None:
+    """Write JSON that reads well in a diff, whole or not at all. Raises OSError."""
+    text = json.dumps(told, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
     write_whole(path, (text + "\n").encode())
 
 

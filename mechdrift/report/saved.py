@@ -4,52 +4,27 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mechdrift.errors import InputError
-from mechdrift.report.origin import Origin, origin_of
-from mechdrift.report.record import SCHEMA, Stamp, alone_in, items_path, stamp, write_items, write_whole
-from mechdrift.verdict.baseline import has_number, rounded
+import msgspec
+from msgspec.structs import replace
 
-Row = dict[str, Any]
+from mechdrift.errors import InputError
+from mechdrift.measures.drift import Item
+from mechdrift.report.origin import Origin, origin_of
+from mechdrift.report.record import Stamp, alone_in, items_path, names_of, stamp, to_json, write_items, write_json
+from mechdrift.report.text import printable
+from mechdrift.verdict.baseline import rounded
+from mechdrift.verdict.record import SCHEMA, Record
+from mechdrift.verdict.row import ComparedRow, Row, SavedRow
+
 FOLDER = "mechdrift-baselines"
-NUMBER, TEXT = (int, float, type(None)), (str, type(None))
-FIELDS: dict[str, tuple[type, ...]] = {
-    "label": (str,),
-    "between": (list,),
-    "finding": (str,),
-    "version": (int,),
-    "key": (dict,),
-    "verdict": (str,),
-    "estimate": NUMBER,
-    "low": NUMBER,
-    "high": NUMBER,
-    "null": NUMBER,
-    "n": (int, type(None)),
-    "evidence": (dict, type(None)),
-    "unit": TEXT,
-    "better": TEXT,
-    "site": TEXT,
-    "items": (int,),
-}
-"""What a comparison needs of a row."""
 AGAIN = "write it again with --mechdrift-record or --mechdrift-save"
 LARGEST = sys.float_info.max
-OLDER: Row = {
-    "version": 1,
-    "between": ["base", "post"],
-    "waiver": None,
-    "baseline": None,
-    "post_lacks": False,
-    "fewer_left": False,
-    "outcomes": {},
-    "sibling": None,
-    "maps": [],
-}
-"""What rows of older records mean without saying it."""
+KEPT = SavedRow.__struct_fields__
 
 
 @dataclass(frozen=True)
@@ -60,7 +35,7 @@ class Saved:
     """The file."""
     schema: str
     """Of the record."""
-    rows: tuple[Row, ...]
+    rows: tuple[SavedRow, ...]
     """With their items; `origin` names where each comes from."""
     origins: dict[str, Origin]
     """By name. A record has one; a baseline that was updated in part has more."""
@@ -75,7 +50,7 @@ def baseline_path(name: str, project: Path) -> Path:
     return Path(name) if name.endswith(".json") else project / FOLDER / f"{name}.json"
 
 
-def read_told(path: Path) -> tuple[dict[str, Any], str]:
+def read_json(path: Path) -> tuple[dict[str, Any], str]:
     """What a record or a baseline of any minor version says, and its version. Raises InputError for what is neither."""
     if not path.is_file():
         raise InputError(
@@ -97,21 +72,31 @@ def read_told(path: Path) -> tuple[dict[str, Any], str]:
 def read_saved(path: Path) -> Saved:
     """A record or a baseline with its items. Raises InputError for what is none."""
     stamped = stamp(path)
-    found, schema = read_told(path)
+    found, schema = read_json(path)
     try:
+        require_finite(found)
         origins = found["origins"] if "origins" in found else {"": origin_of(found)}
         for origin in origins.values():
             _require_origin(origin)
-        rows = [checked_row(row, origins) for row in found["rows"]]
-        require_apart([row["label"] for row in rows])
-        rows = _with_items(rows, path)
+        rows = [_saved_row(row, origins) for row in found["rows"]]
+        require_apart([row.label for row, _ in rows])
+        complete = _with_items(rows, path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: {error}", f"what schema {schema!r} says", AGAIN) from error
-    return Saved(path, schema, tuple(rows), origins, "origins" in found, stamped)
+        raise InputError(f"{path}: {printable(str(error))}", f"what schema {schema!r} says", AGAIN) from error
+    return Saved(path, schema, tuple(complete), origins, "origins" in found, stamped)
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant}, no number")
+
+
+def require_finite(value: Any, where: str = "$") -> None:
+    """Raise ValueError where a number is beyond all floats."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in inner:
+        require_finite(each, f"{where}.{name}")
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise ValueError(f"{where}: no finite number")
 
 
 def _require_origin(origin: Any) -> None:
@@ -122,22 +107,26 @@ def _require_origin(origin: Any) -> None:
         origin[part].keys()
 
 
-def checked_row(row: Any, origins: Collection[str]) -> Row:
-    """What a comparison needs of a row, each of its type. Raises ValueError."""
-    known = OLDER | row
-    for name, types in FIELDS.items():
-        value = known.get(name, _refuse)
-        if not isinstance(value, types) or (isinstance(value, int | float) and not abs(value) <= LARGEST):
-            raise ValueError(f"row {known.get('label')!r}: {name} {known.get(name)!r}")
-    if [type(name) for name in known["between"]] != [str, str]:
-        raise ValueError(f"row {known['label']!r}: between {known['between']!r}")
-    if not all(isinstance(known["key"].get(name), kind) for name, kind in (("measure", str), ("parameters", dict))):
-        raise ValueError(f"row {known['label']!r}: key {known['key']!r}")
-    if has_number(known) and not (known["evidence"] and known["better"] and isinstance(known["evidence"].get("kind"), str)):
-        raise ValueError(f"row {known['label']!r}: a number without evidence")
-    if known.get("origin", "") not in origins:
-        raise ValueError(f"row {known['label']!r}: origin {known['origin']!r} of no run")
-    return {name: known[name] for name in FIELDS} | {"origin": known.get("origin", "")}
+def _saved_row(told: Any, origins: Collection[str]) -> tuple[SavedRow, int]:
+    """What a comparison needs of a row, and how many items lie beside it. Raises ValueError."""
+    label = told.get("label")
+    items = told.get("items")
+    if not isinstance(items, int):
+        raise ValueError(f"row {label!r}: items {items!r}")
+    try:
+        row = msgspec.convert({name: told[name] for name in KEPT if name in told} | {"items": []}, SavedRow)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"row {label!r}: {error}") from error
+    require_evidence(row)
+    if row.origin not in origins:
+        raise ValueError(f"row {label!r}: origin {row.origin!r} of no run")
+    return row, items
+
+
+def require_evidence(row: ComparedRow) -> None:
+    """Raise ValueError for a number without evidence."""
+    if row.has_number and not (row.evidence and row.better and isinstance(row.evidence.get("kind"), str)):
+        raise ValueError(f"row {row.label!r}: a number without evidence")
 
 
 def require_apart(labels: Sequence[str]) -> None:
@@ -146,27 +135,26 @@ def require_apart(labels: Sequence[str]) -> None:
         raise ValueError(f"row {twice[0]!r} is there twice")
 
 
-def _with_items(rows: Iterable[Row], path: Path) -> list[Row]:
+def _with_items(rows: Sequence[tuple[SavedRow, int]], path: Path) -> list[SavedRow]:
     """Rows with the items that lie beside them. Raises InputError where these are not theirs."""
     from safetensors import SafetensorError, safe_open
 
-    beside, complete = items_path(path), []
+    beside = items_path(path)
     try:
-        with_items = [row for row in rows if row["items"]]
-        if not with_items:
-            return [row | {"items": []} for row in rows]
+        if not any(count for _, count in rows):
+            return [row for row, _ in rows]
+        complete = []
         with safe_open(beside, "np") as file:
             names = file.metadata() or {}
-            for row in rows:
-                parts = file.get_tensor(f"{row['label']}/contribution").tolist() if row["items"] else []
-                who = json.loads(names[row["label"]]) if row["items"] else []
-                if not len(parts) == len(who) == row["items"]:
-                    raise ValueError(f"{len(parts)} items of {row['label']!r}, {row['items']} there")
+            for row, count in rows:
+                parts = file.get_tensor(f"{row.label}/contribution").tolist() if count else []
+                who = json.loads(names[row.label]) if count else []
+                if not len(parts) == len(who) == count:
+                    raise ValueError(f"{len(parts)} items of {row.label!r}, {count} there")
                 items = [
-                    {"kind": str(kind), "name": str(name), "contribution": part if math.isfinite(part) else None}
-                    for (kind, name), part in zip(who, parts, strict=True)
+                    Item(str(name), str(kind), math.nan, math.nan, part) for (kind, name), part in zip(who, parts, strict=True)
                 ]
-                complete.append(row | {"items": items})
+                complete.append(replace(row, items=items))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         why = "no such file" if isinstance(error, FileNotFoundError) else str(error).strip("'\"")
         raise InputError(
@@ -175,7 +163,7 @@ def _with_items(rows: Iterable[Row], path: Path) -> list[Row]:
     return complete
 
 
-def write_baseline(path: Path, record: dict[str, Any], kept: Saved | None = None) -> int:
+def write_baseline(path: Path, record: Record, kept: Saved | None = None) -> int:
     """Write the rows of a run that have a number, over those kept of the same name; returns how many.
 
     For reading in a diff: sorted, rounded, without times or paths; items lie beside it. Raises OSError, and InputError where
@@ -194,37 +182,40 @@ def write_baseline(path: Path, record: dict[str, Any], kept: Saved | None = None
         return _write_baseline(path, record, kept)
 
 
-def _write_baseline(path: Path, record: dict[str, Any], kept: Saved | None) -> int:
+def _write_baseline(path: Path, record: Record, kept: Saved | None) -> int:
     import numpy as np
 
-    origin = origin_of(record)
+    origin = origin_of(to_json(record))
     name = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:12]
-    ran = [row for row in record["rows"] if has_number(row)]
-    rows = {row["label"]: row for row in kept.rows if has_number(row)} if kept else {}
-    rows |= {row["label"]: row | {"origin": name} for row in ran}
+    ran = [row for row in record.rows if row.has_number]
+    rows = {row.label: row for row in kept.rows if row.has_number} if kept else {}
+    rows |= {row.label: _kept(row, name) for row in ran}
     origins = (kept.origins if kept else {}) | {name: origin}
-    used = {row["origin"] for row in rows.values()}
+    used = {row.origin for row in rows.values()}
     tensors, names = {}, {}
     for label, row in sorted(rows.items()):
-        if row["items"]:
-            parts = [np.nan if item["contribution"] is None else item["contribution"] for item in row["items"]]
-            tensors[f"{label}/contribution"] = np.array(parts)
-            names[label] = json.dumps([[item["kind"], item["name"]] for item in row["items"]], ensure_ascii=False)
+        if row.items:
+            tensors[f"{label}/contribution"] = np.array([item.contribution for item in row.items])
+            names[label] = names_of(row.items)
+    write_items(path, tensors, names)
     told = {
         "schema": SCHEMA,
         "origins": {each: origins[each] for each in sorted(used)},
-        "rows": [_told(row) for _, row in sorted(rows.items())],
+        "rows": [_to_json(row) for _, row in sorted(rows.items())],
     }
-    write_items(path, tensors, names)
-    text = (json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    write_whole(path, text)
+    write_json(path, told, sort_keys=True)
     return len(ran)
 
 
-def _told(row: Row) -> Row:
+def _kept(row: Row, origin: str) -> SavedRow:
+    """What a baseline keeps of a row."""
+    return SavedRow(**{name: getattr(row, name) for name in KEPT if name != "origin"}, origin=origin)
+
+
+def _to_json(row: SavedRow) -> dict[str, Any]:
     """A row as a baseline has it: all are of base and post."""
-    numbers = {name: rounded(row[name]) for name in ("estimate", "low", "high")}
-    null = None if row["null"] is None else rounded(row["null"])
-    evidence = {"kind": row["evidence"]["kind"]}
-    kept = {name: row[name] for name in (*FIELDS, "origin") if name != "between"}
-    return kept | numbers | {"null": null, "evidence": evidence, "items": len(row["items"])}
+    told: dict[str, Any] = msgspec.to_builtins(row)
+    del told["between"]
+    numbers = {name: None if told[name] is None else rounded(told[name]) for name in ("estimate", "low", "high", "null")}
+    assert row.evidence
+    return told | numbers | {"evidence": {"kind": row.evidence["kind"]}, "items": len(row.items)}

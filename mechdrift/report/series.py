@@ -42,7 +42,7 @@ class View:
     @property
     def exit_code(self) -> int:
         """0, 1, 5, 6 or 7: of the pair that came out worst."""
-        return self.shown.verdict.exit_code(self.shown.told["exit_code"])
+        return self.shown.verdict.exit_code(self.shown.record.exit_code)
 
     @property
     def title(self) -> str:
@@ -82,7 +82,7 @@ def _same_pair(series: Sequence[Whole], whole: Whole) -> bool:
     A record that gates less than an earlier one says nothing of the rest, so it does not take its place.
     """
     last = next((one for one in reversed(series) if one.rows), series[-1])
-    bases = [one.told["inputs"]["base"]["digests"] for one in (last, whole)]
+    bases = [one.record.inputs.base.digests for one in (last, whole)]
     if all(bases) and bases[0] != bases[1]:
         return False
     if whole.rows and not _gates(last) <= _gates(whole):
@@ -92,16 +92,16 @@ def _same_pair(series: Sequence[Whole], whole: Whole) -> bool:
 
 
 def _gates(whole: Whole) -> set[str]:
-    return {row["label"] for row in whole.rows if row["role"] == "gate"}
+    return {row.label for row in whole.rows if row.role == "gate"}
 
 
 def _lineage(whole: Whole) -> Any:
     """Specs without what differs from night to night: the commit of a repository, the number of a checkpoint."""
-    inputs = whole.told["inputs"]
-    posts = [one["spec"] for one in inputs["posts"] or [inputs["post"]]]
-    base = COMMIT.sub("", inputs["base"]["spec"])
+    inputs = whole.record.inputs
+    posts = [one.spec for _, one in inputs.ends]
+    base = COMMIT.sub("", inputs.base.spec)
     return base, [NUMBERED.sub("", COMMIT.sub("", spec)) for spec in posts]
 
 
 def _severity(whole: Whole) -> tuple[int, int]:
-    return WORST_FIRST.index(whole.verdict.verdict), -whole.told["exit_code"]
+    return WORST_FIRST.index(whole.verdict.verdict), -whole.record.exit_code

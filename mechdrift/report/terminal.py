@@ -5,80 +5,79 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mechdrift.report.text import UNLIKE, interval, limit, number, printable, replies, waiver, was
+from mechdrift.verdict.record import Move, StagePart, Step, Traced
+from mechdrift.verdict.row import JudgedRow
 from mechdrift.verdict.run_verdict import RunVerdict
 
-Row = dict[str, Any]
 COLOURS = {"held": "green", "drifted": "red", "error": "red", "undecided": "yellow", "unmeasurable": "yellow", "reported": "cyan"}
 AGAINST = {"worse": "worse than stored", "incomparable": "not comparable with what is stored"}
 QUIET_SECONDS = 2.0
 HEADS = ("finding", "role", "verdict", "estimate [90% interval]", "limit", "n", "site")
 
 
-def table(rows: list[Row], write: Callable[..., None]) -> None:
+def table(rows: Sequence[JudgedRow], write: Callable[..., None]) -> None:
     """Write one line a row, gates first; write(text, **markup) writes without a line end."""
-    ordered = sorted(rows, key=lambda row: (row["role"] != "gate", row["label"]))
-    heads = (*HEADS, "baseline") if any(row["baseline"] for row in rows) else HEADS
+    ordered = sorted(rows, key=lambda row: (row.role != "gate", row.label))
+    heads = (*HEADS, "baseline") if any(row.baseline for row in rows) else HEADS
     cells = [_cells(row)[: len(heads)] for row in ordered]
     lines = aligned([heads, *cells])
     write(f"{''.join(lines[0]).rstrip()}\n", bold=True)
     for row, line in zip(ordered, lines[1:], strict=True):
         for column, cell in enumerate(line):
-            markup = {COLOURS[row["verdict"]]: True} if column == 2 else {}
+            markup = {COLOURS[row.verdict]: True} if column == 2 else {}
             write(cell if column < len(line) - 1 else cell.rstrip(), **markup)
         write("\n")
-        if row["verdict"] not in ("held", "drifted", "reported"):
-            write(f"  {printable(row['reason'])}\n")
-        if row["baseline"] and row["baseline"]["status"] in UNLIKE:
-            write(f"  baseline: {printable(row['baseline']['reason'])}\n")
-        if row["waiver"]:
+        if row.verdict not in ("held", "drifted", "reported"):
+            write(f"  {printable(row.reason)}\n")
+        if row.baseline and row.baseline.status in UNLIKE:
+            write(f"  baseline: {printable(row.baseline.reason)}\n")
+        if row.waiver:
             write(f"  {printable(waiver(row))}\n")
     for counted in replies(ordered):
         write(f"{printable(counted)}\n")
 
 
-def chain(moves: list[Row], write: Callable[..., None]) -> None:
+def chain(moves: Sequence[Move], write: Callable[..., None]) -> None:
     """Where in a chain rows moved: those that have a limit and do not hold from base to post, or drifted in a step."""
     moved = [
-        row
-        for row in moves
-        if row["verdict"] not in ("held", "reported") or any(step["verdict"] == "drifted" for step in row["steps"])
+        row for row in moves if row.verdict not in ("held", "reported") or any(step.verdict == "drifted" for step in row.steps)
     ]
     if not moves:
         return
     write("\nstep by step (shown only; steps do not add up)\n" if moved else "\nno row moved in any step\n", bold=True)
-    for label, *cells in aligned([[row["label"], *map(_step, row["steps"])] for row in moved]):
+    for label, *cells in aligned([[row.label, *map(_step, row.steps)] for row in moved]):
         write(f"  {printable(label)}{'| '.join(cells).rstrip()}\n")
     for row in moved:
-        if row["told"]:
-            write(f"{printable(row['told'])}\n", red=True)
+        if row.sentence:
+            write(f"{printable(row.sentence)}\n", red=True)
 
 
-def parts(told: list[Row], write: Callable[..., None]) -> None:
+def parts(traced: Sequence[Traced], write: Callable[..., None]) -> None:
     """What each stage did to the rows that drifted."""
-    if not told:
+    if not traced:
         return
-    how = told[0]["estimator"]
+    how = traced[0].estimator
     write(f"\nby stage, by {how}: base to post, less the same without the stage (parts do not add up)\n", bold=True)
-    for label, *cells in aligned([[row["label"], *map(_part, row["parts"])] for row in told]):
+    for label, *cells in aligned([[row.label, *map(_part, row.parts)] for row in traced]):
         write(f"  {printable(label)}{'| '.join(map(printable, cells)).rstrip()}\n")
-    for row in told:
-        write(f"{printable(row['told'])}\n", red=True)
-    reasons = [part["reason"] for row in told for part in row["parts"] if part["reason"]]
-    for line in dict.fromkeys((told[0]["read"], *told[0]["notes"], *reasons)):
+    for row in traced:
+        write(f"{printable(row.sentence)}\n", red=True)
+    reasons = [part.reason for row in traced for part in row.parts if part.reason]
+    for line in dict.fromkeys((traced[0].read, *traced[0].notes, *reasons)):
         write(f"{printable(line)}\n")
 
 
-def _part(part: Row) -> str:
+def _part(part: StagePart) -> str:
     """`sft -0.310 [-0.340, -0.280] 64%`."""
-    if part["difference"] is None:
-        return f"{part['stage']} not told"
-    share = "" if part["share"] is None else f" {part['share']:.0%}"
-    return f"{part['stage']} {number(part['difference'])} [{number(part['low'])}, {number(part['high'])}]{share}"
+    if part.difference is None:
+        return f"{part.stage} not told"
+    share = "" if part.share is None else f" {part.share:.0%}"
+    return f"{part.stage} {number(part.difference)} [{number(part.low)}, {number(part.high)}]{share}"
 
 
-def _step(step: Row) -> str:
+def _step(step: Step) -> str:
     """`sft -> post 0.310 drifted`."""
-    return f"{' -> '.join(step['between'])} {number(step['estimate'])} {step['verdict']}"
+    return f"{' -> '.join(step.between)} {number(step.estimate)} {step.verdict}"
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -87,14 +86,14 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: JudgedRow) -> tuple[str, ...]:
     """The table's cells of a row, in the order of HEADS, and what its baseline has."""
-    n = "-" if row["n"] is None else str(row["n"])
-    cells = (row["label"], row["role"], row["verdict"], interval(row), limit(row), n, row["site"] or "-")
-    return tuple(printable(cell) for cell in (*cells, was(row) if row["baseline"] else ""))
+    n = "-" if row.n is None else str(row.n)
+    cells = (row.label, row.role, row.verdict, interval(row), limit(row), n, row.site or "-")
+    return tuple(printable(cell) for cell in (*cells, was(row) if row.baseline else ""))
 
 
-def title(verdict: RunVerdict | None, rows: list[Row]) -> tuple[str, dict[str, bool]]:
+def title(verdict: RunVerdict | None, rows: Sequence[JudgedRow]) -> tuple[str, dict[str, bool]]:
     """The head of the table with its colour, which is green for gates that were measured and all held, and for nothing else."""
     if verdict is None or not verdict.passes:
         return summary(rows), {"red": True}
@@ -109,11 +108,11 @@ def in_words(verdict: RunVerdict) -> str:
     return printable(f"{head}{verdict.message}")
 
 
-def summary(rows: list[Row]) -> str:
+def summary(rows: Sequence[JudgedRow]) -> str:
     """Verdicts of the gates, counted."""
-    gates = [row["verdict"] for row in rows if row["role"] == "gate"]
+    gates = [row.verdict for row in rows if row.role == "gate"]
     counts = [f"{gates.count(verdict)} {verdict}" for verdict in COLOURS if verdict in gates]
-    against = [row["baseline"]["status"] for row in rows if row["role"] == "gate" and row["baseline"]]
+    against = [row.baseline.status for row in rows if row.role == "gate" and row.baseline]
     counts += [f"{against.count(status)} {told}" for status, told in AGAINST.items() if status in against]
     return f"{len(gates)} gated rows: {', '.join(counts)}" if gates else "no gated rows"
 

@@ -1,12 +1,15 @@
 """Rows in words: one number, one limit, one failure."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec.structs import asdict
+
+from mechdrift.verdict.row import ComparedRow, JudgedRow, Number
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
 
-Row = dict[str, Any]
 RATES = ("refusal.harmful", "refusal.harmless")
 UNLIKE = {"worse": "worse than baseline {name}", "incomparable": "not to be compared with baseline {name}"}
 """What the status of a baseline's row adds to a verdict."""
@@ -38,127 +41,128 @@ def number(value: float | None, form: str = ".3f") -> str:
     return format(value, form if abs(value) < 1e6 else form.replace("f", "e"))
 
 
-def interval(row: Row) -> str:
+def interval(row: ComparedRow) -> str:
     """`estimate [low, high]`."""
-    return "-" if row["estimate"] is None else f"{number(row['estimate'])} [{number(row['low'])}, {number(row['high'])}]"
+    return "-" if row.estimate is None else f"{number(row.estimate)} [{number(row.low)}, {number(row.high)}]"
 
 
-def limit(row: Row) -> str:
+def limit(row: JudgedRow) -> str:
     """`>= 0.8`, `<= 0.1`, or both."""
-    bounds = row["limit"] or {}
-    parts = [f"{sign} {bounds[side]:g}" for side, sign in (("at_least", ">="), ("at_most", "<=")) if bounds.get(side) is not None]
-    return " and ".join(parts) or "-"
+    return str(row.limit) if row.limit else "-"
 
 
-def distance(row: Row) -> str:
+def distance(row: JudgedRow) -> str:
     """By how much the estimate is beyond or inside its limit."""
-    low, high = row["limit"]["at_least"], row["limit"]["at_most"]
+    assert row.limit
+    assert row.estimate is not None
+    low, high = row.limit.at_least, row.limit.at_most
     rooms = [
         room
-        for room in (row["estimate"] - low if low is not None else None, high - row["estimate"] if high is not None else None)
+        for room in (row.estimate - low if low is not None else None, high - row.estimate if high is not None else None)
         if room is not None
     ]
     room = min(rooms)
     return f"{number(abs(room))} {'inside' if room >= 0 else 'beyond'}"
 
 
-def replies(rows: Iterable[Row]) -> list[str]:
+def replies(rows: Iterable[JudgedRow]) -> list[str]:
     """What became of the replies that the refusal rates count, a line a model and side: `harmful, post: 198 refused, ...`."""
     counted = [
-        (f"{row['label'].removeprefix('refusal.')}, {model}", counts)
+        (f"{row.label.removeprefix('refusal.')}, {model}", counts)
         for row in rows
-        if row["finding"] in RATES
-        for model, counts in row["outcomes"].items()
+        if row.finding in RATES
+        for model, counts in row.outcomes.items()
     ]
-    return [f"{what}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}" for what, counts in counted]
+    return [f"{what}: {', '.join(f'{count} {outcome}' for outcome, count in asdict(counts).items())}" for what, counts in counted]
 
 
-def arms(row: Row) -> tuple[str, str]:
+def arms(row: JudgedRow) -> tuple[str, str]:
     """Whose an item's two values are, in their order: the arms that a unit names (`accuracy, transferred minus own probe`).
 
     Where it names none they are base's and post's.
     """
-    what, _, difference = (row["unit"] or "").rpartition(", ")
+    what, _, difference = (row.unit or "").rpartition(", ")
     after, minus, before = difference.partition(" minus ")
     return (before, after) if what and minus else ("base", "post")
 
 
-def failure(row: Row, again: str) -> str:
+def failure(row: JudgedRow, again: str) -> str:
     """The text of a row that fails: claim, numbers, floor, place, contributors, what to type next."""
-    if row["estimate"] is None:
+    if row.estimate is None:
         return missing(row, again)
     lines = _head(row)
-    judged = f"; limit {limit(row)}: {distance(row)}; {row['reason']}" if row["limit"] else ""
-    lines.append(f"  estimate  {interval(row)} {row['unit']}{judged}")
+    judged = f"; limit {limit(row)}: {distance(row)}; {row.reason}" if row.limit else ""
+    lines.append(f"  estimate  {interval(row)} {row.unit}{judged}")
     lines += _against(row)
-    floor = row["floor"]
-    no_change = f"no change [{number(floor['low'])}, {number(floor['high'])}] at this resolution; " if floor else ""
-    lines.append(f"  {no_change}n = {row['n']} entities")
-    lines.append(f"  site      {row['site']} ({row['key']['site_rule']})")
-    if row["note"]:
-        lines.append(f"  note      {row['note']}")
+    floor = row.floor
+    no_change = f"no change [{number(floor.low)}, {number(floor.high)}] at this resolution; " if floor else ""
+    lines.append(f"  {no_change}n = {row.n} entities")
+    lines.append(f"  site      {row.site} ({row.key.site_rule})")
+    if row.note:
+        lines.append(f"  note      {row.note}")
     before, after = arms(row)
-    for place, item in enumerate(row["contributors"]):
+    for place, item in enumerate(row.contributors):
         head = "most from" if place == 0 else ""
-        values = f"{before} {number(item['base'])}, {after} {number(item['post'])}, part {number(item['contribution'], '+.4f')}"
-        lines.append(f"  {head:9} {item['name']} ({item['kind']}): {values}")
+        values = f"{before} {number(item.base)}, {after} {number(item.post)}, part {number(item.contribution, '+.4f')}"
+        lines.append(f"  {head:9} {item.name} ({item.kind}): {values}")
     lines.append(f"  again     {again}")
-    if row["baseline"] and row["baseline"]["status"] in UNLIKE:
+    if row.baseline and row.baseline.status in UNLIKE:
         lines.append(f"  accept    {again} --mechdrift-update")
-    if row["limit"] and row["verdict"] != "held":
-        side = "at_least" if row["limit"]["at_least"] is not None else "at_most"
-        lines.append(f'  accept    set {side} under [rows."{row["finding"]}"] in a profile of your own, or waive it there')
+    if row.limit and row.verdict != "held":
+        side = "at_least" if row.limit.at_least is not None else "at_most"
+        lines.append(f'  accept    set {side} under [rows."{row.finding}"] in a profile of your own, or waive it there')
     return "\n".join(printable(line) for line in lines)
 
 
-def missing(row: Row, again: str) -> str:
+def missing(row: JudgedRow, again: str) -> str:
     """The text of a row without a number."""
     return "\n".join(
-        printable(line) for line in [*_head(row), f"  because   {row['reason']}", *_against(row), f"  again     {again}"]
+        printable(line) for line in [*_head(row), f"  because   {row.reason}", *_against(row), f"  again     {again}"]
     )
 
 
-def _head(row: Row) -> list[str]:
+def _head(row: JudgedRow) -> list[str]:
     """Which row, what it claims, and the waiver that no longer counts."""
-    baseline = row["baseline"] or {"status": None}
-    unlike = f", {UNLIKE[baseline['status']].format(**baseline)}" if baseline["status"] in UNLIKE else ""
-    lines = [f"{row['label']} {row['verdict']}{unlike}: {row['claim']}"]
-    return [*lines, f"  waiver    {waiver(row)}: renew it in the profile, or delete it"] if row["waiver"] else lines
+    baseline = row.baseline
+    unlike = f", {UNLIKE[baseline.status].format(name=baseline.name)}" if baseline and baseline.status in UNLIKE else ""
+    lines = [f"{row.label} {row.verdict}{unlike}: {row.claim}"]
+    return [*lines, f"  waiver    {waiver(row)}: renew it in the profile, or delete it"] if row.waiver else lines
 
 
-def _against(row: Row) -> list[str]:
+def _against(row: JudgedRow) -> list[str]:
     """The line of a failure that says what its baseline has; none where it has nothing."""
-    if not row["baseline"] or row["baseline"]["status"] == "new":
+    if not row.baseline or row.baseline.status == "new":
         return []
-    return [f"  baseline  {was(row)}; {row['baseline']['reason']}"]
+    return [f"  baseline  {was(row)}; {row.baseline.reason}"]
 
 
-def was(row: Row) -> str:
+def was(row: JudgedRow) -> str:
     """`was 0.975, now 0.930: -0.045 [-0.050, -0.040], paired`, as far as there are numbers; `new` where nothing was."""
-    baseline = row["baseline"]
-    if baseline["was"] is None:
-        return str(baseline["status"])
-    now = f"was {number(baseline['was'])}, now {number(row['estimate'])}"
-    if baseline["difference"] is None:
-        return f"{now}, {baseline['status']}"
-    return f"{now}: {moved(baseline)}"
+    baseline = row.baseline
+    assert baseline
+    if baseline.was is None:
+        return baseline.status
+    now = f"was {number(baseline.was)}, now {number(row.estimate)}"
+    if baseline.difference is None:
+        return f"{now}, {baseline.status}"
+    return f"{now}: {moved(baseline.difference, baseline.low, baseline.high, baseline.how)}"
 
 
-def moved(told: Row) -> str:
+def moved(difference: Number, low: Number, high: Number, how: str | None) -> str:
     """`-0.045 [-0.050, -0.040], paired`: a difference, with how its interval was made."""
-    difference, low, high = (number(told[name], "+.3f") for name in ("difference", "low", "high"))
-    return f"{difference} [{low}, {high}], {told['how']}"
+    return f"{number(difference, '+.3f')} [{number(low, '+.3f')}, {number(high, '+.3f')}], {how}"
 
 
-def waiver(row: Row) -> str:
+def waiver(row: JudgedRow) -> str:
     """`waived by OWNER until 2027-01-31: reason`, or `waiver of OWNER expired ...`."""
-    given = row["waiver"]
-    until = f"waiver of {given['owner']} expired on" if given["expired"] else f"waived by {given['owner']} until"
-    return f"{until} {given['expires']} ({given['reason']})"
+    given = row.waiver
+    assert given
+    until = f"waiver of {given.owner} expired on" if given.expired else f"waived by {given.owner} until"
+    return f"{until} {given.expires} ({given.reason})"
 
 
-def let_pass(row: Row) -> str:
+def let_pass(row: JudgedRow) -> str:
     """Why a gate that does not hold lets the run pass."""
-    why = waiver(row) if row["waiver"] else "not among --mechdrift-fail-on"
+    why = waiver(row) if row.waiver else "not among --mechdrift-fail-on"
     against = "".join(f"; {line.strip()}" for line in _against(row))
-    return printable(f"{row['label']} {row['verdict']}, {why}: {row['reason']}{against}")
+    return printable(f"{row.label} {row.verdict}, {why}: {row.reason}{against}")

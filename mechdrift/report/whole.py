@@ -3,26 +3,23 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mechdrift.errors import InputError
+from mechdrift.measures.drift import Item
 from mechdrift.report.record import items_path, structure_path
-from mechdrift.report.saved import AGAIN, LARGEST, OLDER, Row, checked_row, read_told, require_apart
+from mechdrift.report.saved import AGAIN, read_json, require_apart, require_evidence, require_finite
 from mechdrift.report.text import printable
+from mechdrift.verdict.record import StoredRecord
+from mechdrift.verdict.row import Against, StoredRow
 from mechdrift.verdict.run_verdict import RunVerdict, run_verdict
 
 if TYPE_CHECKING:
     import numpy as np
 
-OLDER_RECORD: dict[str, Any] = {"chain": [], "lineage": [], "extra": {}}
-OLDER_PARTS: dict[str, dict[str, Any]] = {
-    "inputs": {"stages": [], "posts": [], "config_changes": [], "same_files": []},
-    "settings": {"fail_on": ["drifted", "undecided", "unmeasurable"]},
-    "run": {"warnings": [], "phases": {}, "nonce": None},
-}
-"""What older records mean without saying it."""
 FIELDS = ("base", "post", "contribution")
 
 
@@ -36,22 +33,6 @@ class Map:
     """Names of tokens."""
     values: "np.ndarray"
     """[layer, column]"""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One item of a row."""
-
-    kind: str
-    """Of statements, neurons or instructions."""
-    name: str
-    """Untrusted text."""
-    base: float
-    """Before, or of base."""
-    post: float
-    """After, or of post."""
-    contribution: float
-    """To the row's estimate."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +51,7 @@ class Whole:
 
     path: Path
     """The file."""
-    told: dict[str, Any]
+    record: StoredRecord
     """All that it says."""
     maps: dict[str, tuple[Map, ...]]
     """By label of their row."""
@@ -84,32 +65,37 @@ class Whole:
     @property
     def verdict(self) -> RunVerdict:
         """What came of the run."""
-        return run_verdict(self.told)
+        return run_verdict(self.record)
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[StoredRow]:
         """The rows, as the record has them."""
-        return self.told["rows"]
+        return self.record.rows
 
 
 def read_whole(path: Path) -> Whole:
     """A record with what lies beside it; what is missing there is named. Raises InputError for what is no record."""
-    found, schema = read_told(path)
+    record = read_record(path)
+    missing: list[str] = []
+    maps, items = _beside(path, record.rows, missing)
+    return Whole(path, record, maps, items, _matrices(path, record.rows, missing), tuple(missing))
+
+
+def read_record(path: Path) -> StoredRecord:
+    """A record of any minor version. Raises InputError for what is none."""
+    found, schema = read_json(path)
     if "origins" in found:
         raise InputError(f"{path}: a baseline", "the record of a run", "write one with --mechdrift-record FILE.json")
     try:
-        told = _migrated(found)
-        _require_schema(told)
-        _require_finite(told)
-        require_apart([row["label"] for row in told["rows"]])
-        for row in told["rows"]:
-            checked_row(row, {row.get("origin", "")})
-            _require_difference(row["baseline"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {error}", f"what schema {schema!r} says", AGAIN) from error
-    missing: list[str] = []
-    maps, items = _beside(path, told["rows"], missing)
-    return Whole(path, told, maps, items, _matrices(path, told["rows"], missing), tuple(missing))
+        require_finite(found)
+        record = msgspec.convert(found, StoredRecord)
+        require_apart([row.label for row in record.rows])
+        for row in record.rows:
+            require_evidence(row)
+            _require_difference(row.baseline)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {printable(str(error))}", f"what schema {schema!r} says", AGAIN) from error
+    return record
 
 
 def beside(whole: Whole) -> list[Path]:
@@ -117,65 +103,32 @@ def beside(whole: Whole) -> list[Path]:
     return [items_path(whole.path), *(structure_path(whole.path, list(between)) for between in whole.matrices)]
 
 
-def _migrated(found: dict[str, Any]) -> dict[str, Any]:
-    parts = {name: older | found[name] for name, older in OLDER_PARTS.items()}
-    return OLDER_RECORD | found | parts | {"rows": [OLDER | row for row in found["rows"]]}
-
-
-@cache
-def _schema() -> Any:
-    """The schema, without what forbids additions: newer minor versions make them."""
-
-    def open_to_more(part: Any) -> Any:
-        if isinstance(part, dict):
-            closed = ("additionalProperties", "unevaluatedProperties")
-            return {name: open_to_more(inner) for name, inner in part.items() if name not in closed or inner is not False}
-        return [open_to_more(inner) for inner in part] if isinstance(part, list) else part
-
-    return open_to_more(json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8")))
-
-
-def _require_schema(told: dict[str, Any]) -> None:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    if error := best_match(Draft202012Validator(_schema()).iter_errors(told)):
-        raise ValueError(printable(f"{error.json_path}: {error.message[:200]}"))
-
-
-def _require_difference(baseline: Row | None) -> None:
+def _require_difference(baseline: Against | None) -> None:
     """Raise where a difference has no interval, or no number that it is from."""
-    if baseline and baseline["difference"] is not None and None in (baseline["was"], baseline["low"], baseline["high"]):
-        raise ValueError(f"baseline {baseline['name']!r}: a difference without an interval")
+    if baseline and baseline.difference is not None and None in (baseline.was, baseline.low, baseline.high):
+        raise ValueError(f"baseline {baseline.name!r}: a difference without an interval")
 
 
-def _require_finite(value: Any, where: str = "$") -> None:
-    """Raise where a number is beyond all floats."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, each in inner:
-        _require_finite(each, f"{where}.{name}")
-    if isinstance(value, int | float) and not abs(value) <= LARGEST:
-        raise ValueError(f"{where}: no finite number")
-
-
-def _beside(path: Path, rows: list[Row], missing: list[str]) -> tuple[dict[str, tuple[Map, ...]], dict[str, tuple[Item, ...]]]:
+def _beside(
+    path: Path, rows: list[StoredRow], missing: list[str]
+) -> tuple[dict[str, tuple[Map, ...]], dict[str, tuple[Item, ...]]]:
     """Maps and items by row; those of a file or a row that cannot be read are named in `missing`."""
     from safetensors import SafetensorError, safe_open
 
     maps: dict[str, tuple[Map, ...]] = {}
     items: dict[str, tuple[Item, ...]] = {}
     file_beside = items_path(path)
-    if not any(row["items"] or row["maps"] for row in rows):
+    if not any(row.items or row.maps for row in rows):
         return maps, items
     try:
         with safe_open(file_beside, "np") as file:
             names = file.metadata() or {}
             for row in rows:
-                label = row["label"]
+                label = row.label
                 try:
-                    if row["maps"]:
+                    if row.maps:
                         maps[label] = tuple(_maps(file, row))
-                    if row["items"]:
+                    if row.items:
                         items[label] = tuple(_items(file, row, names))
                 except (SafetensorError, KeyError, ValueError, TypeError) as error:
                     missing.append(f"{file_beside.name}, {label}: {error}")
@@ -184,26 +137,26 @@ def _beside(path: Path, rows: list[Row], missing: list[str]) -> tuple[dict[str, 
     return maps, items
 
 
-def _maps(file: Any, row: Row) -> Iterator[Map]:
-    for each in row["maps"]:
-        values = file.get_tensor(f"{row['label']}/map/{each['name']}")
-        if values.ndim != 2 or values.shape[1] != len(each["columns"]):
-            raise ValueError(f"a map of shape {list(values.shape)} for {len(each['columns'])} columns")
-        yield Map(each["name"], tuple(each["columns"]), values)
+def _maps(file: Any, row: StoredRow) -> Iterator[Map]:
+    for each in row.maps:
+        values = file.get_tensor(f"{row.label}/map/{each.name}")
+        if values.ndim != 2 or values.shape[1] != len(each.columns):
+            raise ValueError(f"a map of shape {list(values.shape)} for {len(each.columns)} columns")
+        yield Map(each.name, tuple(each.columns), values)
 
 
-def _items(file: Any, row: Row, names: dict[str, str]) -> Iterator[Item]:
-    columns = [file.get_tensor(f"{row['label']}/{field}").tolist() for field in FIELDS]
-    for (kind, name), *numbers in zip(json.loads(names[row["label"]]), *columns, strict=True):
-        yield Item(str(kind), str(name), *numbers)
+def _items(file: Any, row: StoredRow, names: dict[str, str]) -> Iterator[Item]:
+    columns = [file.get_tensor(f"{row.label}/{field}").tolist() for field in FIELDS]
+    for (kind, name), *numbers in zip(json.loads(names[row.label]), *columns, strict=True):
+        yield Item(str(name), str(kind), *numbers)
 
 
-def _matrices(path: Path, rows: list[Row], missing: list[str]) -> dict[tuple[str, ...], Matrices]:
+def _matrices(path: Path, rows: list[StoredRow], missing: list[str]) -> dict[tuple[str, ...], Matrices]:
     """Of each comparison that has numbers of structure."""
     from safetensors import SafetensorError, safe_open
 
     found = {}
-    asked = {tuple(row["between"]) for row in rows if row["finding"].startswith("structure.") and row["estimate"] is not None}
+    asked = {tuple(row.between) for row in rows if row.finding.startswith("structure.") and row.estimate is not None}
     for between in sorted(asked):
         try:
             with safe_open(structure_path(path, list(between)), "np") as file:

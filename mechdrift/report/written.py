@@ -36,7 +36,7 @@ def read_records(paths: Sequence[Path], by_time: bool = False, one_series: bool 
 def _by_time(records: Sequence[Whole]) -> list[Whole]:
     steps = {id(whole): step_of(whole) for whole in records}
     if None in steps.values():
-        return sorted(records, key=lambda whole: float(whole.told["run"]["started"]))
+        return sorted(records, key=lambda whole: float(whole.record.run.started))
     return sorted(records, key=lambda whole: steps[id(whole)] or 0)
 
 

@@ -4,19 +4,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mechdrift.chains import BASE, Between, without
 from mechdrift.errors import InputError, is_out_of_memory
 from mechdrift.stages.replay import BY_TASK_VECTOR, RERUN, STAGE_EMBEDDING, Stage
 from mechdrift.stages.training_log import read_log
 from mechdrift.stages.without_stage import INSTEAD, require_same, without_replayed, without_stage
-from mechdrift.verdict.baseline import Difference, difference, has_number, incomparable
+from mechdrift.verdict.baseline import Difference, difference, incomparable
+from mechdrift.verdict.record import StagePart, Traced
+from mechdrift.verdict.row import Row
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
 
-Row = dict[str, Any]
 TASK_VECTOR = "task vector"
 """The estimator that needs no more than the checkpoints."""
 READ = {
@@ -99,71 +100,77 @@ def _replayed(points: "Mapping[str, Checkpoint]", names: Sequence[str], place: i
 
 def lineage(
     rows: Iterable[Row], stages: Sequence[str], post: str, estimator: str = TASK_VECTOR, notes: Sequence[str] = ()
-) -> list[Row]:
-    """What each stage did to each gate that drifted from base to post, as JSON data, with a sentence.
+) -> list[Traced]:
+    """What each stage did to each gate that drifted from base to post, with a sentence.
 
     A part is the row from base to post minus the same row from base to post without the stage. Parts do not add up to the whole:
     what stages do together is in none or in several. A share of the whole is given where the interval of the row leaves "no
     change" out.
     """
-    found = {row["label"]: row for row in rows}
+    found = {row.label: row for row in rows}
     called = without(stages, post)
-    told = []
-    for row in sorted(found.values(), key=lambda row: row["label"]):
-        if row["between"] != [BASE, post] or row["role"] != "gate" or row["verdict"] != "drifted" or not has_number(row):
+    traced = []
+    for row in sorted(found.values(), key=lambda row: row.label):
+        if row.between != [BASE, post] or row.role != "gate" or row.verdict != "drifted" or not row.has_number:
             continue
-        parts = [
-            {"stage": stage} | _part(row, found.get(Between(BASE, name, step=True).label(row["label"])))
-            for stage, name in called.items()
-        ]
-        told.append(
-            {
-                "label": row["label"],
-                "estimator": estimator,
-                "parts": parts,
-                "told": _sentence(row, parts),
-                "read": READ[estimator],
-                "notes": list(notes),
-            }
+        parts = [_part(stage, row, found.get(Between(BASE, name, step=True).label(row.label))) for stage, name in called.items()]
+        traced.append(
+            Traced(
+                label=row.label,
+                estimator=estimator,
+                parts=parts,
+                sentence=_sentence(row, parts),
+                read=READ[estimator],
+                notes=list(notes),
+            )
         )
-    return told
+    return traced
 
 
-def _part(row: Row, other: Row | None) -> Row:
+def _part(stage: str, row: Row, other: Row | None) -> StagePart:
     """One stage's part in a row; other: the row without that stage."""
-    numbers = dict.fromkeys(("without", "difference", "low", "high", "how", "share"))
     if other is None:
-        return numbers | {"reason": "not asked"}
-    if other["estimate"] is None:
-        return numbers | {"reason": other["reason"]}
+        return StagePart(stage=stage, reason="not asked")
+    if other.estimate is None:
+        return StagePart(stage=stage, reason=other.reason)
     if why := incomparable(other, row):
-        return numbers | {"reason": why, "without": other["estimate"]}
+        return StagePart(stage=stage, reason=why, without=other.estimate)
     found: Difference = difference(other, row)
     low, high = found.evidence.interval()
-    return {
-        "without": other["estimate"],
-        "difference": found.evidence.estimate,
-        "low": low,
-        "high": high,
-        "how": found.how,
-        "share": found.evidence.estimate / (row["estimate"] - row["null"]) if _has_moved(row) else None,
-        "reason": "",
-    }
+    whole = _moved_by(row)
+    return StagePart(
+        stage=stage,
+        without=other.estimate,
+        difference=found.evidence.estimate,
+        low=low,
+        high=high,
+        how=found.how,
+        share=None if whole is None else found.evidence.estimate / whole,
+    )
 
 
-def _has_moved(row: Row) -> bool:
-    """Whether there is a whole that a part can be a share of."""
-    return row["null"] is not None and not row["low"] <= row["null"] <= row["high"]
+def _moved_by(row: Row) -> float | None:
+    """How far a row is from no change; None where its interval has that in it, so that a part can be no share of it."""
+    measured, null = row.measured, row.null
+    if measured is None or null is None or measured.low <= null <= measured.high:
+        return None
+    return measured.estimate - null
 
 
-def _sentence(row: Row, parts: Sequence[Row]) -> str:
+def _sentence(row: Row, parts: Sequence[StagePart]) -> str:
     """In which stages the row moved: those whose part lies beyond 0 on the limit's far side, largest first."""
-    least = row["limit"]["at_least"]
-    way = -1 if least is not None and row["estimate"] < least else 1
-    moved = [part for part in parts if part["low"] is not None and (part["high"] < 0 if way < 0 else part["low"] > 0)]
-    largest = max((abs(part["difference"]) for part in moved), default=0.0)
-    moved = [part for part in moved if abs(part["difference"]) >= NOTABLE * largest]
-    unknown = [part["stage"] for part in parts if part["difference"] is None]
-    names = " and ".join(part["stage"] for part in sorted(moved, key=lambda part: -abs(part["difference"])))
-    said = f"{row['label']} moved in {names}" if moved else f"{row['label']} moved in no {'other ' if unknown else ''}stage alone"
+    least = row.limit.at_least if row.limit else None
+    way = -1 if least is not None and row.estimate is not None and row.estimate < least else 1
+    sizes = {
+        part.stage: abs(part.difference)
+        for part in parts
+        if part.difference is not None
+        and part.low is not None
+        and part.high is not None
+        and (part.high < 0 if way < 0 else part.low > 0)
+    }
+    largest = max(sizes.values(), default=0.0)
+    unknown = [part.stage for part in parts if part.difference is None]
+    names = " and ".join(stage for stage in sorted(sizes, key=lambda stage: -sizes[stage]) if sizes[stage] >= NOTABLE * largest)
+    said = f"{row.label} moved in {names}" if names else f"{row.label} moved in no {'other ' if unknown else ''}stage alone"
     return f"{said}; not told for {' and '.join(unknown)}" if unknown else said

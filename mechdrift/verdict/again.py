@@ -7,18 +7,15 @@ from mechdrift.measures.drift import Drift
 from mechdrift.stats import Evidence, evidence_of
 from mechdrift.verdict.decide import Decision, decide
 from mechdrift.verdict.limits import Profile
-
-Row = dict[str, Any]
-JUDGED = ("null", "unit", "better")
-"""What a sibling is judged by, beside its evidence."""
+from mechdrift.verdict.row import JudgedRow, Sibling
 
 
-def evidence_told(drift: Drift) -> Row:
+def evidence_told(drift: Drift) -> dict[str, Any]:
     """A drift's evidence as a record has it; what is no number stays one that is none."""
     return _told(drift.evidence)
 
 
-def _told(evidence: Evidence) -> Row:
+def _told(evidence: Evidence) -> dict[str, Any]:
     """Its kind and its fields, of which some may be evidence themselves."""
     values = {field.name: getattr(evidence, field.name) for field in fields(evidence)}  # type: ignore[arg-type]
     return {"kind": evidence.kind} | {
@@ -26,42 +23,49 @@ def _told(evidence: Evidence) -> Row:
     }
 
 
-def sibling_told(drift: Drift) -> Row | None:
+def sibling_told(drift: Drift) -> Sibling | None:
     """The absolute row of a drift whose post has too little left to compare, or lost so many items; None elsewhere."""
     sibling = drift.sibling if drift.post_lacks or drift.fewer_left else None
     if sibling is None:
         return None
-    return {"measure": sibling.measure, "evidence": evidence_told(sibling)} | {name: getattr(sibling, name) for name in JUDGED}
-
-
-def drift_of(row: Row) -> Drift:
-    """The drift of a row that has evidence, without items, curve and maps, which no verdict looks at."""
-    sibling = row.get("sibling")
-    key = row["key"]
-    return Drift(
-        measure=row["finding"],
-        evidence=evidence_of(row["evidence"]),
-        **{name: row[name] for name in (*JUDGED, "site", "note")},
-        site_rule=key["site_rule"],
-        data=key["data"],
-        parameters=key["parameters"],
-        post_lacks=row.get("post_lacks", False),
-        fewer_left=row.get("fewer_left", False),
-        sibling=sibling and _sibling(sibling),
+    return Sibling(
+        measure=sibling.measure,
+        evidence=_told(sibling.evidence),
+        null=sibling.null,
+        unit=sibling.unit,
+        better=sibling.better,
     )
 
 
-def _sibling(told: Row) -> Drift:
-    judged = {name: told[name] for name in JUDGED}
-    return Drift(told["measure"], evidence_of(told["evidence"]), **judged, site="", site_rule="", data="")
+def drift_of(row: JudgedRow) -> Drift:
+    """The drift of a row that has evidence, without items, curve and maps, which no verdict looks at."""
+    assert row.evidence is not None
+    return Drift(
+        measure=row.finding,
+        evidence=evidence_of(row.evidence),
+        null=row.null,
+        unit=row.unit or "",
+        better=row.better or "neither",
+        site=row.site or "",
+        note=row.note,
+        site_rule=row.key.site_rule or "",
+        data=row.key.data or "",
+        parameters=row.key.parameters,
+        post_lacks=row.post_lacks,
+        fewer_left=row.fewer_left,
+        sibling=_sibling(row.sibling) if row.sibling else None,
+    )
 
 
-def judged_again(row: Row, profile: Profile) -> Decision:
+def _sibling(told: Sibling) -> Drift:
+    return Drift(told.measure, evidence_of(told.evidence), told.null, told.unit, told.better, site="", site_rule="", data="")
+
+
+def judged_again(row: JudgedRow, profile: Profile) -> Decision:
     """A row's verdict under a profile, as a run would give it; what has no evidence stays what it is.
 
     By the profile alone: what a test was marked with is not looked at.
     """
-    nothing = row.get("status", "ok") != "ok" and not row.get("post_lacks")
-    if row["evidence"] is None or nothing:
-        return Decision(row["verdict"], row["reason"])
-    return decide(drift_of(row), profile, profile.rule(row["label"]))
+    if row.evidence is None or (row.status != "ok" and not row.post_lacks):
+        return Decision(row.verdict, row.reason)
+    return decide(drift_of(row), profile, profile.rule(row.label))

@@ -1,20 +1,22 @@
 """Whether a row is worse than the one that was stored for it: the rule, on rows as a record has them."""
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+import msgspec
 import numpy as np
 from jaxtyping import Float
 
 from mechdrift.stats import CONFIDENCE, Evidence, Normal, PairedProportions, jackknife_error, normal_quantile
 from mechdrift.verdict.decide import LEVEL
 from mechdrift.verdict.limits import Rule, row_of
+from mechdrift.verdict.row import Against, ComparedRow, Key, Row, SavedRow
 
-Row = dict[str, Any]
-Status = Literal["no worse", "worse", "incomparable", "lost", "new"]
+WithItems = Row | SavedRow
+KEY_PARTS = Key.__struct_fields__
+
 SHARE = 0.1
 """Of the distance between no change and the nearest bound: by so much a row may be worse where its profile says nothing. The
 limit says which loss matters; a tenth of that is none, and a gate at 0 would fail half of all retrained models."""
@@ -37,14 +39,9 @@ class Difference:
     """By item; as of two samples that know nothing of each other; or of numbers for which nothing was sampled."""
 
 
-def key_of(row: Row) -> str:
+def key_of(row: ComparedRow) -> bytes:
     """What a row is matched by: measure, site rule, data and parameters."""
-    return json.dumps(row["key"], sort_keys=True)
-
-
-def has_number(row: Row) -> bool:
-    """Whether there is an estimate with an interval; JSON has None for what is not finite."""
-    return all(row[name] is not None for name in ("estimate", "low", "high"))
+    return msgspec.json.encode(row.key, order="sorted")
 
 
 def rounded(value: float) -> float:
@@ -52,16 +49,18 @@ def rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def difference(was: Row, now: Row) -> Difference:
+def difference(was: WithItems, now: WithItems) -> Difference:
     """Difference of two rows of one key, both with a number.
 
     Paired where both have the same items and these add up: by the score method for shares of items, else by the jackknife, for
     an item's contribution is what the estimate owes to it. Otherwise the errors of both rows, half an interval in units of its
     normal quantile, are added in quadrature.
     """
-    estimate = rounded(now["estimate"]) - rounded(was["estimate"])
+    assert was.measured
+    assert now.measured
+    estimate = rounded(now.measured.estimate) - rounded(was.measured.estimate)
     errors = [_standard_error(row) for row in (was, now)]
-    n = min(was["n"] or 0, now["n"] or 0)
+    n = min(was.n or 0, now.n or 0)
     independent = Normal(estimate, math.hypot(*errors), n)
     if not n:
         return Difference(independent, "exact" if not any(errors) else "independent")
@@ -69,30 +68,33 @@ def difference(was: Row, now: Row) -> Difference:
     if moved is None or not abs(moved.sum() - estimate) <= ADDING_UP * independent.standard_error + RESOLUTION:
         return Difference(independent, "independent")
     each = moved * n
-    if {row["evidence"]["kind"] for row in (was, now)} <= SHARES and np.abs(each).max() <= 1 + RESOLUTION:
+    if {(row.evidence or {}).get("kind") for row in (was, now)} <= SHARES and np.abs(each).max() <= 1 + RESOLUTION:
         return Difference(PairedProportions(float(each[each > 0].sum()), float(-each[each < 0].sum()), n), "paired")
     return Difference(Normal(estimate, jackknife_error((each.sum() - each) / (n - 1)), n), "paired")
 
 
-def _standard_error(row: Row) -> float:
+def _standard_error(row: ComparedRow) -> float:
     """Of the estimate; 0 where nothing was sampled, for there the interval is a range."""
-    return (row["high"] - row["low"]) / 2 / normal_quantile(0.5 + CONFIDENCE / 2) if row["n"] else 0.0
+    assert row.measured
+    return (row.measured.high - row.measured.low) / 2 / normal_quantile(0.5 + CONFIDENCE / 2) if row.n else 0.0
 
 
-def _moved(was: Row, now: Row) -> Float[np.ndarray, " n"] | None:
+def _moved(was: WithItems, now: WithItems) -> Float[np.ndarray, " n"] | None:
     """By how much each item adds more than it did [n]; None where the rows have not the same items, one for each of n > 1."""
-    parts = [{(item["kind"], item["name"]): item["contribution"] for item in row["items"]} for row in (was, now)]
-    same = parts[0].keys() == parts[1].keys() and len(parts[0]) == len(was["items"]) == len(now["items"])
-    if not same or not len(parts[0]) == was["n"] == now["n"] > 1 or any(None in part.values() for part in parts):
+    before, after = ({(item.kind, item.name): item.contribution for item in row.items} for row in (was, now))
+    same = before.keys() == after.keys() and len(before) == len(was.items) == len(now.items)
+    if not same or not len(before) == was.n == now.n or len(before) < 2:
         return None
-    return np.array([parts[1][name] - before for name, before in parts[0].items()])
+    moved = np.array([after[name] - earlier for name, earlier in before.items()])
+    return moved if np.isfinite(moved).all() else None
 
 
-def allowed(rule: Rule, was: Row) -> float:
+def allowed(rule: Rule, was: ComparedRow) -> float:
     """By how much a row may be worse than stored: what its rule says, or SHARE of the room that its limit leaves."""
     if rule.tolerance is not None:
         return rule.tolerance
-    reference = was["estimate"] if was["null"] is None else was["null"]
+    reference = was.estimate if was.null is None else was.null
+    assert reference is not None
     bounds = [bound for bound in (rule.limit.at_least, rule.limit.at_most) if bound is not None] if rule.limit else []
     return SHARE * min((abs(bound - reference) for bound in bounds), default=0.0)
 
@@ -111,51 +113,52 @@ class Baseline:
 
     name: str
     """As it was asked for."""
-    rows: tuple[Row, ...]
-    """With their items."""
+    rows: tuple[WithItems, ...]
+    """With their items; all have a number."""
 
-    def against(self, row: Row, rule: Rule, gated: int) -> Row:
-        """What this baseline says of a row, as JSON data; gated: m of the profile.
+    def against(self, row: Row, rule: Rule, gated: int) -> Against:
+        """What this baseline says of a row; gated: m of the profile.
 
         worse: p of "no worse than stored by more than the tolerance" is under 0.05 / m. incomparable: measured otherwise, by
         another version of the measure, or no number. lost: a number there and none here. Not a word of numbers not compared.
         """
         was = self._stored(row)
-        told = dict.fromkeys(("was", "difference", "low", "high", "how", "tolerance", "p_value"))
-        head = {"name": self.name} | told
         if was is None:
-            return head | {"status": "new", "reason": "not in the baseline"}
-        head["was"] = rounded(was["estimate"])
-        if row["status"] == "absent":
-            return head | {"status": "lost", "reason": "there is a number in the baseline and none here"}
+            return Against(name=self.name, status="new", reason="not in the baseline")
+        assert was.estimate is not None
+        stored = rounded(was.estimate)
+        if row.status == "absent":
+            return Against(name=self.name, was=stored, status="lost", reason="there is a number in the baseline and none here")
         if why := incomparable(was, row):
-            return head | {"status": "incomparable", "reason": why}
+            return Against(name=self.name, was=stored, status="incomparable", reason=why)
         found = difference(was, row)
         tolerance = allowed(rule, was)
-        slack = RESOLUTION * max(1.0, abs(was["estimate"]))
-        p_value = p_no_worse(found.evidence, row["better"], tolerance + slack)
+        slack = RESOLUTION * max(1.0, abs(was.estimate))
+        p_value = p_no_worse(found.evidence, row.better or "neither", tolerance + slack)
         level = LEVEL / max(gated, 1)
         low, high = found.evidence.interval()
         worse = p_value < level
-        what = "moved" if row["better"] == "neither" else "worse"
+        what = "moved" if row.better == "neither" else "worse"
         shown = f"{what} by more than {tolerance:g}, p {p_value:.2g}"
-        return head | {
-            "status": "worse" if worse else "no worse",
-            "reason": f"{shown}, under {level:.2g}" if worse else f"not shown to be {shown}",
-            "difference": found.evidence.estimate,
-            "low": low,
-            "high": high,
-            "how": found.how,
-            "tolerance": tolerance,
-            "p_value": p_value,
-        }
+        return Against(
+            name=self.name,
+            was=stored,
+            status="worse" if worse else "no worse",
+            reason=f"{shown}, under {level:.2g}" if worse else f"not shown to be {shown}",
+            difference=found.evidence.estimate,
+            low=low,
+            high=high,
+            how=found.how,
+            tolerance=tolerance,
+            p_value=p_value,
+        )
 
-    def forgotten(self, rows: Iterable[Row]) -> list[Row]:
+    def forgotten(self, rows: Iterable[Row]) -> list[WithItems]:
         """Stored rows that none of these answers to."""
-        answered = {was["label"] for row in rows if (was := self._stored(row)) is not None}
-        return [was for was in self.rows if was["label"] not in answered]
+        answered = {was.label for row in rows if (was := self._stored(row)) is not None}
+        return [was for was in self.rows if was.label not in answered]
 
-    def _stored(self, row: Row) -> Row | None:
+    def _stored(self, row: Row) -> WithItems | None:
         """The stored row of the same key.
 
         Of the same question, where this one has no number and so but half a key; else the one of its name, measured otherwise.
@@ -164,19 +167,21 @@ class Baseline:
             if key_of(was) == key_of(row):
                 return was
         for was in self.rows:
-            if row["status"] == "absent" and _same_question(row["key"], was["key"]):
+            if row.status == "absent" and _same_question(row.key, was.key):
                 return was
-        return next((was for was in self.rows if was["label"] == row_of(row["label"])), None)
+        return next((was for was in self.rows if was.label == row_of(row.label)), None)
 
 
-def _same_question(asked: Row, stored: Row) -> bool:
-    return bool(asked["measure"] == stored["measure"] and asked["parameters"].items() <= stored["parameters"].items())
+def _same_question(asked: Key, stored: Key) -> bool:
+    return asked.measure == stored.measure and asked.parameters.items() <= stored.parameters.items()
 
 
-def incomparable(was: Row, now: Row) -> str:
+def incomparable(was: ComparedRow, now: ComparedRow) -> str:
     """Why two rows have no difference; empty where they have one."""
-    if was["version"] != now["version"]:
-        return f"measured by version {was['version']} there, by version {now['version']} here"
-    if other := [name for name in sorted(now["key"]) if was["key"].get(name) != now["key"][name]]:
-        return f"{other[0].replace('_', ' ')} {was['key'].get(other[0])!r} there, {now['key'][other[0]]!r} here"
-    return "" if has_number(now) else "the number here, or its interval, is not finite"
+    if was.version != now.version:
+        return f"measured by version {was.version} there, by version {now.version} here"
+    for name in sorted(KEY_PARTS):
+        there, here = getattr(was.key, name), getattr(now.key, name)
+        if there != here:
+            return f"{name.replace('_', ' ')} {there!r} there, {here!r} here"
+    return "" if now.has_number else "the number here, or its interval, is not finite"

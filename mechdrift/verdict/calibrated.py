@@ -4,15 +4,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mechdrift.stats import CONFIDENCE, normal_quantile
 from mechdrift.verdict.again import judged_again
-from mechdrift.verdict.baseline import RESOLUTION, has_number
+from mechdrift.verdict.baseline import RESOLUTION
 from mechdrift.verdict.decide import errors_needed
 from mechdrift.verdict.limits import Limit, Profile, Rule, finding_of
+from mechdrift.verdict.row import StoredRow
 
-Row = dict[str, Any]
 MARGIN = 0.25
 """Of the distance: the next null run may come out a quarter worse than the worst so far, or have as much wider an interval."""
 DIGITS = 2
@@ -27,7 +26,7 @@ class NullRun:
     """Of its record."""
     post: str
     """Digest of its post: runs of one post are no independent runs."""
-    rows: dict[str, Row]
+    rows: dict[str, StoredRow]
     """By label."""
 
 
@@ -77,7 +76,7 @@ def calibrated(
     widest interval of a null run; and the worst end of a null run's interval. Sides are those that the profile limits. A
     quantity of one model, which has no "no change", and a limit that demands a change are left as they are.
     """
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[StoredRow]] = {}
     for run in runs:
         for label, row in run.rows.items():
             named = label if label in profile.rules else finding_of(label)
@@ -88,26 +87,26 @@ def calibrated(
     return [one for one in each if one is not None]
 
 
-def _of_row(label: str, rows: Sequence[Row], profile: Profile, margin: float, provenance: str) -> Calibrated | None:
-    rule, numbers = profile.rule(label), [row for row in rows if has_number(row)]
+def _of_row(label: str, rows: Sequence[StoredRow], profile: Profile, margin: float, provenance: str) -> Calibrated | None:
+    rule = profile.rule(label)
+    numbers = [(row.measured, row.n or 0, row.null) for row in rows if row.measured]
     limit = rule.limit
-    if limit is None or not numbers or numbers[0]["null"] is None:
+    if limit is None or not numbers or (null := numbers[0][2]) is None:
         return None
-    null = float(numbers[0]["null"])
     if any(room <= 0 for room in _distances(limit, null)):
         return None
     quantile = normal_quantile(0.5 + CONFIDENCE / 2)
-    errors = [(row["high"] - row["low"]) / 2 / quantile if row["n"] else 0.0 for row in numbers]
+    errors = [(measured.high - measured.low) / 2 / quantile if n else 0.0 for measured, n, _ in numbers]
     supported = errors_needed(profile) * max(errors)
-    seen = _on_sides(limit, min(row["low"] for row in numbers), max(row["high"] for row in numbers), "")
+    seen = _on_sides(limit, min(one.low for one, _, _ in numbers), max(one.high for one, _, _ in numbers), "")
     worst = max(*_distances(seen, null), 0.0)
     distance = (1 + margin) * max(supported, worst)
     new = None
     if distance > RESOLUTION:
         out, decimals = rounded_up(distance)
         new = _on_sides(limit, round(null - out, decimals), round(null + out, decimals), provenance)
-    estimates = [row["estimate"] for row in numbers]
-    least = min(row["n"] for row in numbers)
+    estimates = [measured.estimate for measured, _, _ in numbers]
+    least = min(n for _, n, _ in numbers)
     missing = len(rows) - len(numbers)
     return Calibrated(label, rule, null, min(estimates), max(estimates), least, missing, supported, worst, new)
 
@@ -158,9 +157,9 @@ def false_alarms(runs: Sequence[NullRun], profile_for: Callable[[NullRun], Profi
     return Alarms(len(runs), by_row, whole)
 
 
-def is_alarm(row: Row, profile: Profile) -> bool:
+def is_alarm(row: StoredRow, profile: Profile) -> bool:
     """Whether a row gates by the profile and is not held by it."""
-    return profile.rule(row["label"]).role == "gate" and judged_again(row, profile).verdict != "held"
+    return profile.rule(row.label).role == "gate" and judged_again(row, profile).verdict != "held"
 
 
 def left_out(runs: Sequence[NullRun], profile: Profile, margin: float = MARGIN, only: Collection[str] = ()) -> Alarms | None:

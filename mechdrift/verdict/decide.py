@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from mechdrift.measures.drift import Drift
 from mechdrift.stats import CONFIDENCE, PartlyKnown, Side, normal_quantile
 from mechdrift.verdict.limits import Limit, Profile, Rule
+from mechdrift.verdict.row import Verdict
 
-Verdict = Literal["held", "drifted", "undecided", "unmeasurable", "error", "reported"]
 LEVEL = 0.05
 MOST_UNKNOWN = 0.1  # of the items, where the rest does not decide
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from mechdrift.verdict.failing import fails, holds
+from mechdrift.verdict.record import Inputs, Record, RunVerdictName, StoredRecord
+from mechdrift.verdict.row import JudgedRow
 
-Row = dict[str, Any]
-Name = Literal["held", "allowed", "ungated", "identical", "unmeasurable", "undecided", "drifted", "error"]
-WORST_FIRST: tuple[Name, ...] = (
+AnyRecord = Record | StoredRecord
+WORST_FIRST: tuple[RunVerdictName, ...] = (
     "error", "drifted", "undecided", "unmeasurable", "identical", "ungated", "allowed", "held",
 )  # fmt: skip
 MILDER: dict[str, int] = {"undecided": 6, "unmeasurable": 7}
@@ -21,7 +21,7 @@ NO_GATE = "no gate was asked: choose one, or type --mechdrift-profile report"
 class RunVerdict:
     """What came of a run."""
 
-    verdict: Name
+    verdict: RunVerdictName
     """`held`: gates were measured, and all held. `allowed`: some did not, and a waiver or --mechdrift-fail-on lets them pass.
     `ungated`: the profile has no gates. `identical`: base and post are the same files. `error`: no verdict on the gates."""
     message: str
@@ -39,14 +39,13 @@ class RunVerdict:
         return NOTHING_GATED if self.verdict == "error" and own in (0, NOTHING_GATED) else MILDER.get(self.verdict, 1)
 
 
-def run_verdict(record: dict[str, Any]) -> RunVerdict:
+def run_verdict(record: AnyRecord) -> RunVerdict:
     """The verdict of a record of any version; an exit code that its rows do not bear out is an error."""
-    code, rows, settings = record["exit_code"], record["rows"], record["settings"]
-    if why := record.get("extra", {}).get("no_record"):
+    code, rows, fail_on = record.exit_code, record.rows, record.settings.fail_on
+    if why := record.extra.get("no_record"):
         return RunVerdict("error", f"no record: {why}")
-    fail_on = settings["fail_on"]
     failing = set().union(*(fails(row, fail_on) for row in rows))
-    gates = [row for row in rows if row["role"] == "gate"]
+    gates = [row for row in rows if row.role == "gate"]
     if code == 0:
         return _passed(record, gates, failing)
     if code == 1:
@@ -54,40 +53,40 @@ def run_verdict(record: dict[str, Any]) -> RunVerdict:
     for name, its_code in MILDER.items():
         if code == its_code:
             # A gate whose test never ran is unmeasurable whatever --mechdrift-fail-on says.
-            borne_out = name in failing or (name == "unmeasurable" and any(row["verdict"] == name for row in gates))
+            borne_out = name in failing or (name == "unmeasurable" and any(row.verdict == name for row in gates))
             return RunVerdict(_name(name), "") if borne_out else RunVerdict("error", f"exit code {code}, and no gate is {name}")
     return RunVerdict("error", NO_GATE if code == NOTHING_GATED and rows else "")
 
 
-def _passed(record: dict[str, Any], gates: Sequence[Row], failing: Collection[str]) -> RunVerdict:
+def _passed(record: AnyRecord, gates: Sequence[JudgedRow], failing: Collection[str]) -> RunVerdict:
     """Of a run that ended with 0."""
-    settings = record["settings"]
+    settings = record.settings
     if failing:
         return RunVerdict("error", f"exit code 0, and a gate is {min(failing)}")
-    if not gates and settings["gated_as_shipped"]:
+    if not gates and settings.gated_as_shipped:
         return RunVerdict("error", NO_GATE)
-    if settings["identity_shortcut"] and (names := _same_as_base(record["inputs"])):
+    if settings.identity_shortcut and (names := _same_as_base(record.inputs)):
         return RunVerdict("identical", f"{' and '.join(names)} are the same files: nothing was compared")
     if not gates:
-        return RunVerdict("ungated", f"profile {settings['profile']} has no gates")
-    if why := allowed_by(gates, settings["fail_on"]):
+        return RunVerdict("ungated", f"profile {settings.profile} has no gates")
+    if why := allowed_by(gates, settings.fail_on):
         return RunVerdict("allowed", f"{sum(map(holds, gates))} of {len(gates)} gates held; passes by {why}")
     return RunVerdict("held", "")
 
 
-def _same_as_base(inputs: dict[str, Any]) -> list[str]:
+def _same_as_base(inputs: Inputs) -> list[str]:
     """Names of base and of the posts that have its content; none where no post has."""
-    posts = [point["name"] for point in inputs.get("posts", ())] or ["post"]
-    for names in inputs.get("same_files", ()) or ([["base", "post"]] if inputs["identical"] else []):
+    posts = [point.name for point in inputs.posts] or ["post"]
+    for names in inputs.same_files or ([["base", "post"]] if inputs.identical else []):
         if "base" in names and (found := [name for name in posts if name in names]):
             return ["base", *found]
     return []
 
 
-def allowed_by(gates: Iterable[Row], fail_on: Collection[str]) -> str:
+def allowed_by(gates: Iterable[JudgedRow], fail_on: Collection[str]) -> str:
     """By what gates pass that do not hold: `--mechdrift-fail-on drifted and 2 waivers`; empty where all hold."""
     passing = [row for row in gates if not holds(row) and not fails(row, fail_on)]
-    waived = sum(row["waiver"] is not None for row in passing)
+    waived = sum(row.waiver is not None for row in passing)
     by_option = [f"--mechdrift-fail-on {','.join(fail_on)}"] if waived < len(passing) else []
     return " and ".join([*by_option, *([f"{waived} waiver{'s' if waived > 1 else ''}"] if waived else [])])
 
@@ -97,7 +96,7 @@ def _why_1(failing: Collection[str]) -> str:
     return "a gate ended with an error" if "error" in failing else "a test failed, or a baseline was updated"
 
 
-def _name(name: str) -> Name:
+def _name(name: str) -> RunVerdictName:
     (found,) = (each for each in WORST_FIRST if each == name)
     return found
 

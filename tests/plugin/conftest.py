@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from filelock import FileLock
 from killed import write_statements
@@ -23,6 +24,7 @@ from mechdrift.checkpoints.resolve import resolve
 from mechdrift.data.organisms.rotation import rotate, turning
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.profiles import load_profile
+from mechdrift.verdict.row import StoredRow
 
 BASE, INSTRUCT = "organism:base", "organism:instruct"
 IN_CI = re.compile("CI|BUILD_NUMBER")
@@ -107,7 +109,7 @@ def judged_again_alike(run: Compared, project: Path) -> None:
     for row in run.rows.values():
         rule = profile.rule(row["label"])
         if (rule.limit and asdict(rule.limit)) == row["limit"]:  # not as a test was marked
-            again = judged_again(row, profile)
+            again = judged_again(msgspec.convert(row, StoredRow), profile)
             assert again.verdict == row["verdict"], row["label"]
             assert (again.p_value, again.needed_n) == (row["p_value"], row["needed_n"])
 

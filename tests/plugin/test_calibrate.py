@@ -71,7 +71,7 @@ def test_what_cannot_be_is_one_line_before_anything_is_measured(folder: Path, ca
     )
     (folder / "own.toml").write_text('extends = "report"\n')
     for more, message in (
-        ((), "stranger.json: KeyError"),
+        ((), "stranger.json: Expected `str`"),
         (("--write", "own.toml"), "profile own.toml is there already"),
         (("--write", "x/own.toml"), "no such folder"),
         (("--write", "pyproject.toml"), "profiles have names"),

@@ -15,7 +15,7 @@ from mechdrift.prompts.pairs import FORMS, Form
 from mechdrift.prompts.statements import fact_tables
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.prompts.written_pairs import read_pairs
-from mechdrift.report.record import SCHEMA
+from mechdrift.verdict.record import SCHEMA
 
 PAIR = ("organism:base", "organism:instruct")
 ROWS = ("knowledge.accuracy", "knowledge.clean_gap", "knowledge.recovery_forward")

@@ -74,7 +74,7 @@ def test_a_provoked_run_is_stopped_and_a_sound_one_finishes(truthful: bool, tmp_
         logged = tracker.got[step]
         assert "loss" in logged, "the trainer's own line is not lost"
         for what in ("estimate", "low", "high"):
-            assert logged[f"mechdrift/{ROW}/{what}"] == row[what]
+            assert logged[f"mechdrift/{ROW}/{what}"] == getattr(row, what)
         assert logged[f"mechdrift/{ROW}/verdict"] == logged["mechdrift/verdict"] == number
         mark = json.loads((tmp_path / "run" / f"checkpoint-{step}" / MARK).read_text())
         assert (mark["step"], mark["verdict"], mark["fails"]) == (step, verdict, not truthful)

@@ -5,43 +5,36 @@ from typing import Any
 
 import numpy as np
 import pytest
+import recorded
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
+from recorded import changed
 from scipy import stats
 
+from mechdrift.measures.drift import Item
 from mechdrift.stats import PairedProportions
 from mechdrift.verdict.baseline import RESOLUTION, Baseline, allowed, difference
 from mechdrift.verdict.limits import Limit, Rule
+from mechdrift.verdict.row import Row
 
-Row = dict[str, Any]
-Z = stats.norm.ppf(0.95)
+Z = float(stats.norm.ppf(0.95))
 GATE = Rule("gate", Limit(0.8, None, "test"))
 GATES = 12
 
 
 def row(estimate: float = 0.95, error: float = 0.01, n: int = 100, parts: Any = (), **more: Any) -> Row:
     """A row as a record has it; parts: what each item adds."""
-    items = [{"kind": "k", "name": str(number), "contribution": float(part)} for number, part in enumerate(parts)]
-    return {
-        "label": "f.m",
-        "finding": "f.m",
-        "version": 1,
-        "key": {"measure": "f.m", "site_rule": "r", "data": "d", "parameters": {"form": "x", "columns": "all"}},
-        "status": "ok",
-        "estimate": estimate,
-        "low": estimate - Z * error,
-        "high": estimate + Z * error,
-        "null": 1.0,
-        "n": n,
-        "better": "higher",
-        "evidence": {"kind": "normal"},
-        "items": items,
-    } | more
+    items = [Item(str(number), "k", 0.0, 0.0, float(part)) for number, part in enumerate(parts)]
+    ends = {"low": estimate - Z * error, "high": estimate + Z * error}
+    usual = {"null": 1.0, "n": n, "evidence": {"kind": "normal"}, "items": items, **keyed()}
+    return recorded.row(more.pop("label", "f.m"), estimate, **ends | usual | more)
 
 
-def keyed(**parts: Any) -> Row:
+def keyed(**parts: Any) -> dict[str, Any]:
     """Part of a row: a key that differs in these."""
-    return {"key": row()["key"] | parts}
+    key = {"measure": "f.m", "site_rule": "r", "data": "d", "parameters": {"form": "x", "columns": "all"}}
+    return {"key": key | parts}
 
 
 def sampled(seed: int, n: int = 50) -> tuple[Row, Row, np.ndarray]:
@@ -68,27 +61,29 @@ def test_paired_by_item_is_the_paired_t_interval_with_a_normal_quantile() -> Non
     "change",
     [
         {"items": []},
-        {"items": [{"kind": "k", "name": f"other {number}", "contribution": 0.0} for number in range(50)]},
-        {"items": [{"kind": "k", "name": str(number), "contribution": None} for number in range(50)]},
+        {"items": [Item(f"other {number}", "k", 0.0, 0.0, 0.0) for number in range(50)]},
+        {"items": [Item(str(number), "k", 0.0, 0.0, math.nan) for number in range(50)]},
         {"n": 49},
         {"estimate": 0.5, "low": 0.4, "high": 0.6},  # its items do not add up to that
     ],
     ids=["no items", "other items", "items without a number", "another n", "do not add up"],
 )
-def test_unless_both_have_the_same_items_errors_are_added_in_quadrature(change: Row) -> None:
+def test_unless_both_have_the_same_items_errors_are_added_in_quadrature(change: dict[str, Any]) -> None:
     was, now, _ = sampled(0)
-    now |= change
+    now = changed(now, **change)
     found = difference(was, now)
     assert found.how == "independent"
     low, high = found.evidence.interval()
-    halves = [(one["high"] - one["low"]) / 2 for one in (was, now)]
+    assert was.measured
+    assert now.measured
+    halves = [(one.high - one.low) / 2 for one in (was.measured, now.measured)]
     assert (high - low) / 2 == pytest.approx(math.hypot(*halves))
-    assert found.evidence.estimate == pytest.approx(now["estimate"] - was["estimate"])
+    assert found.evidence.estimate == pytest.approx(now.measured.estimate - was.measured.estimate)
 
 
 def test_shares_of_items_have_a_score_interval_that_keeps_its_width() -> None:
     """60 items, none moved: Tango's interval at no disagreement is z^2 / (n + z^2) wide at either side."""
-    shares: Row = {"evidence": {"kind": "paired proportions"}, "null": 0.0}
+    shares: dict[str, Any] = {"evidence": {"kind": "paired proportions"}, "null": 0.0}
     was = row(0.0, 0.01, 60, [0.0] * 60, **shares)
     found = difference(was, was)
     assert found.how == "paired"
@@ -110,8 +105,8 @@ def test_which_way_is_worse(better: str, down: bool, up: bool) -> None:
     baseline = Baseline("b", (row(better=better),))
     for estimate, worse in ((0.75, down), (1.15, up)):
         told = baseline.against(row(estimate, better=better), GATE, GATES)
-        assert (told["status"] == "worse") == worse
-        assert told["difference"] == pytest.approx(estimate - 0.95)
+        assert (told.status == "worse") == worse
+        assert told.difference == pytest.approx(estimate - 0.95)
 
 
 @pytest.mark.parametrize(("errors", "status"), [(2.0, "no worse"), (2.6, "no worse"), (2.7, "worse")])
@@ -119,15 +114,16 @@ def test_the_level_is_that_of_drifted(errors: float, status: str) -> None:
     """z(1 - .05 / 12) is 2.64, beyond the tolerance, here 0.1."""
     error = math.hypot(0.01, 0.01)
     told = Baseline("b", (row(),)).against(row(0.95 - 0.1 - errors * error), Rule("gate", GATE.limit, 0.1), GATES)
-    assert told["status"] == status
-    assert told["p_value"] == pytest.approx(stats.norm.cdf(-errors), rel=0.02)  # RESOLUTION is added to the tolerance
+    assert told.status == status
+    assert told.p_value == pytest.approx(stats.norm.cdf(-errors), rel=0.02)  # RESOLUTION is added to the tolerance
 
 
 def test_where_no_way_is_better_the_level_is_halved() -> None:
     error = math.hypot(0.01, 0.01)
     moved = row(0.95 + 2.7 * error, better="neither")
     told = Baseline("b", (row(better="neither"),)).against(moved, Rule("gate", GATE.limit, 0.0), GATES)
-    assert (told["status"], told["p_value"]) == ("no worse", pytest.approx(2 * stats.norm.cdf(-2.7), rel=0.02))
+    assert told.status == "no worse"
+    assert told.p_value == pytest.approx(2 * stats.norm.cdf(-2.7), rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -141,48 +137,48 @@ def test_where_no_way_is_better_the_level_is_halved() -> None:
         (Rule("report", None), {}, 0.0),
     ],
 )
-def test_how_much_worse_a_row_may_be(rule: Rule, was: Row, tolerance: float) -> None:
+def test_how_much_worse_a_row_may_be(rule: Rule, was: dict[str, Any], tolerance: float) -> None:
     assert allowed(rule, row(**was)) == pytest.approx(tolerance)
 
 
 def test_what_two_machines_round_differently_is_not_worse_and_ten_times_that_is() -> None:
     exact = Baseline("b", (row(0.9, 0.0, 0),))
     rule = Rule("gate", GATE.limit, 0.0)
-    assert exact.against(row(0.9 - RESOLUTION / 2, 0.0, 0), rule, GATES)["status"] == "no worse"
-    assert exact.against(row(0.9 - RESOLUTION * 10, 0.0, 0), rule, GATES)["status"] == "worse"
+    assert exact.against(row(0.9 - RESOLUTION / 2, 0.0, 0), rule, GATES).status == "no worse"
+    assert exact.against(row(0.9 - RESOLUTION * 10, 0.0, 0), rule, GATES).status == "worse"
 
 
 def test_rows_are_matched_by_key_and_never_by_name() -> None:
     other = row(0.5, label="f.m", **keyed(data="mine"))
     same = row(0.9, label="another name")
     told = Baseline("b", (other, same)).against(row(), GATE, GATES)
-    assert told["was"] == 0.9
+    assert told.was == 0.9
     told = Baseline("b", (other,)).against(row(), GATE, GATES)
-    assert (told["status"], told["difference"]) == ("incomparable", None)
-    assert told["reason"] == "data 'mine' there, 'd' here"
-    assert Baseline("b", (row(label="x", **keyed(measure="x")),)).against(row(), GATE, GATES)["status"] == "new"
+    assert (told.status, told.difference) == ("incomparable", None)
+    assert told.reason == "data 'mine' there, 'd' here"
+    assert Baseline("b", (row(label="x", **keyed(measure="x")),)).against(row(), GATE, GATES).status == "new"
 
 
 def test_another_version_of_the_measure_is_not_compared() -> None:
     told = Baseline("b", (row(version=2),)).against(row(0.1), GATE, GATES)
-    assert (told["status"], told["difference"], told["p_value"]) == ("incomparable", None, None)
-    assert told["reason"] == "measured by version 2 there, by version 1 here"
+    assert (told.status, told.difference, told.p_value) == ("incomparable", None, None)
+    assert told.reason == "measured by version 2 there, by version 1 here"
 
 
 def test_a_row_without_a_number_has_lost_it() -> None:
     nothing = {"status": "absent", "estimate": None, "low": None, "high": None}
-    asked = row() | nothing | keyed(site_rule=None, data=None, parameters={"form": "x"})
+    asked = changed(row(), **nothing | keyed(site_rule=None, data=None, parameters={"form": "x"}))
     baseline = Baseline("b", (row(label="any"), row(label="gone", **keyed(measure="gone"))))
-    assert baseline.against(asked, GATE, GATES)["status"] == "lost"
-    assert [was["label"] for was in baseline.forgotten([asked])] == ["gone"]
-    otherwise = asked | keyed(site_rule=None, data=None, parameters={"form": "y"}) | {"label": "y"}
-    assert baseline.against(otherwise, GATE, GATES)["status"] == "new"
+    assert baseline.against(asked, GATE, GATES).status == "lost"
+    assert [was.label for was in baseline.forgotten([asked])] == ["gone"]
+    otherwise = changed(asked, label="y", **keyed(site_rule=None, data=None, parameters={"form": "y"}))
+    assert baseline.against(otherwise, GATE, GATES).status == "new"
 
 
 @pytest.mark.parametrize("missing", ["estimate", "low", "high"])
 def test_what_is_not_a_number_is_not_no_worse(missing: str) -> None:
-    told = Baseline("b", (row(),)).against(row() | {missing: None}, GATE, GATES)
-    assert told["status"] == "incomparable"
+    told = Baseline("b", (row(),)).against(changed(row(), **{missing: None}), GATE, GATES)
+    assert told.status == "incomparable"
 
 
 ROWS = st.builds(
@@ -201,8 +197,10 @@ ROWS = st.builds(
 @given(ROWS, st.integers(1, 50))
 def test_a_row_is_never_worse_than_itself_and_differs_by_exactly_nothing(one: Row, gates: int) -> None:
     told = Baseline("b", (one,)).against(one, Rule("gate", GATE.limit, 0.0), gates)
-    assert (told["status"], told["difference"]) == ("no worse", 0.0)
-    assert told["low"] <= 0.0 <= told["high"]
+    assert (told.status, told.difference) == ("no worse", 0.0)
+    assert told.low is not None
+    assert told.high is not None
+    assert told.low <= 0.0 <= told.high
 
 
 @given(ROWS, ROWS, st.permutations(range(4)))
@@ -210,16 +208,18 @@ def test_the_order_of_rows_and_items_is_no_matter(was: Row, now: Row, order: lis
     others = [row(0.1, **keyed(measure=str(number)), label=str(number)) for number in range(3)]
     rows = [was, *others]
     shuffled = Baseline("b", tuple(rows[place] for place in order))
-    turned = now | {"items": now["items"][::-1]}
+    turned = changed(now, items=now.items[::-1])
     first, second = (each.against(of, GATE, GATES) for each, of in ((Baseline("b", tuple(rows)), now), (shuffled, turned)))
-    for name, value in first.items():
-        assert second[name] == (pytest.approx(value, abs=1e-9) if isinstance(value, float) else value)
+    for name, value in asdict(first).items():
+        assert getattr(second, name) == (pytest.approx(value, abs=1e-9) if isinstance(value, float) else value)
 
 
 @given(ROWS, ROWS, st.floats(0, 1), st.floats(0, 1))
 def test_more_leave_is_never_worse(was: Row, now: Row, tolerance: float, more: float) -> None:
-    now["better"] = was["better"]
+    now = changed(now, better=was.better)
     p_values = [
-        Baseline("b", (was,)).against(now, Rule("gate", None, leave), GATES)["p_value"] for leave in (tolerance, tolerance + more)
+        Baseline("b", (was,)).against(now, Rule("gate", None, leave), GATES).p_value for leave in (tolerance, tolerance + more)
     ]
+    assert p_values[0] is not None
+    assert p_values[1] is not None
     assert p_values[0] <= p_values[1] + 1e-12

@@ -13,6 +13,7 @@ from recorded import record, row, written
 from mechdrift import bisect
 from mechdrift.bisect import Request, Search, ordered
 from mechdrift.errors import InputError, Unmeasurable
+from mechdrift.report.whole import read_record
 
 
 class Contents:
@@ -96,9 +97,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
             asked.append(run.name)
             gone = int(run.post.rpartition("-")[2]) > 300
             path = written(tmp_path / "one.json", record(row("truth.clean_gap", *((0.2, "drifted") if gone else (0.9, "held")))))
-            import json
-
-            yield json.loads(path.read_text())
+            yield read_record(path)
 
     monkeypatch.setattr(bisect, "records", records)
     monkeypatch.setattr(bisect, "Resolver", Contents)

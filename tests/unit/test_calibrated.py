@@ -1,42 +1,40 @@
 """Limits from null runs: by hand, as properties, and against a planted outlier."""
 
 import math
+import re
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from scipy import stats as scipy_stats
 
+from mechdrift.findings import Finding
 from mechdrift.measures.drift import Better, Drift
+from mechdrift.rows import Asked, judged_row
 from mechdrift.stats import Normal, PairedProportions, Spread, clopper_pearson
-from mechdrift.verdict.again import evidence_told, judged_again
+from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out, rounded_up, with_limits
 from mechdrift.verdict.limits import Limit, Profile, Rule
+from mechdrift.verdict.row import StoredRow
 
-Row = dict[str, Any]
 ERRORS = 1.6448536 + 2.8652  # 1.645 + z(1 - .05 / 24): 12 gated rows
 
 
-def row(label: str, evidence: Any, null: float | None = 1.0, better: Better = "higher") -> Row:
-    """A row as a record has it, as far as it is judged."""
-    drift = Drift(label.partition("[")[0], evidence, null, "u", better, "s", "r", "d")
-    low, high = drift.interval
-    key = {"measure": drift.measure, "site_rule": "r", "data": "d", "parameters": {}}
-    told = {"estimate": evidence.estimate, "low": low, "high": high, "n": evidence.n, "evidence": evidence_told(drift)}
-    return (
-        {"label": label, "finding": drift.measure, "key": key, "null": null, "unit": "u", "better": better}
-        | told
-        | {
-            "site": "s",
-            "note": "",
-        }
-    )
+def row(label: str, evidence: Any, null: float | None = 1.0, better: Better = "higher") -> StoredRow:
+    """A row as a record has it."""
+    name = label.partition("[")[0]
+    drift = Drift(name, evidence, null, "u", better, "s", "r", "d")
+    asked = Asked(Finding(name, "", "", "", ""), tuple(part.split("=") for part in re.findall(r"\w+=\w+", label)))
+    found = msgspec.to_builtins(judged_row(asked, drift, Profile("p", {}, 1)))
+    return msgspec.convert(found | {"items": 0, "maps": []}, StoredRow)
 
 
-def run(name: str, *rows: Row, post: str | None = None) -> NullRun:
-    return NullRun(name, post or name, {each["label"]: each for each in rows})
+def run(name: str, *rows: StoredRow, post: str | None = None) -> NullRun:
+    return NullRun(name, post or name, {each.label: each for each in rows})
 
 
 def profile(low: float | None = 0.5, high: float | None = None, gates: int = 12, name: str = "a.b") -> Profile:
@@ -85,11 +83,11 @@ def test_rows_of_a_finding_share_a_limit_and_a_row_that_is_named_has_its_own() -
         ([row("a.b", Normal(0.9, 0.01, 10), null=None)], 0.5),  # of one model alone
         ([row("a.b", Normal(0.9, 0.01, 10))], 1.0),  # a change is demanded
         ([row("a.other", Normal(0.9, 0.01, 10))], 0.5),  # not in the profile
-        ([row("a.b", Normal(math.nan, 0.01, 10)) | {"estimate": None, "low": None, "high": None}], 0.5),
+        ([row("a.b", Normal(math.nan, 0.01, 10))], 0.5),
         ([], 0.5),
     ],
 )
-def test_what_null_runs_say_nothing_of_stays(rows: list[Row], low: float) -> None:
+def test_what_null_runs_say_nothing_of_stays(rows: list[StoredRow], low: float) -> None:
     assert calibrated([run("a", *rows)], profile(low)) == []
 
 
@@ -147,7 +145,7 @@ def test_a_post_is_judged_by_limits_that_do_not_know_it() -> None:
 
 
 def test_a_gate_without_a_number_is_a_false_alarm_and_a_reported_row_is_none() -> None:
-    lost = row("a.b", Normal(1.0, 0.01, 100)) | {"evidence": None, "estimate": None, "verdict": "unmeasurable", "reason": "x"}
+    lost = replace(row("a.b", Normal(1.0, 0.01, 100)), evidence=None, estimate=None, verdict="unmeasurable", reason="x")
     assert false_alarms([run("a", lost)], lambda _: profile()).by_row == {"a.b": 1}
     shown = Profile("p", {"a.b": Rule("report", Limit(0.5, None, "x"))}, 1)
     assert false_alarms([run("a", lost)], lambda _: shown).whole == 0

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import row
 
 from mechdrift.chains import BASE_TO_POST, Between, compared, moves
 from mechdrift.option_values import parse_post, post_name
@@ -51,25 +52,25 @@ def test_a_profile_has_one_rule_for_any_two_checkpoints() -> None:
     assert profile.rule("a.b sft -> post").limit is None
 
 
-def row(label: str, verdict: str, role: str = "gate") -> dict[str, Any]:
-    return {"label": label, "verdict": verdict, "role": role, "estimate": 0.5, "low": 0.4, "high": 0.6}
-
-
 VERDICTS = st.sampled_from(["held", "drifted", "undecided", "unmeasurable", "error", "reported"])
 
 
 @given(VERDICTS, st.lists(VERDICTS, min_size=2, max_size=4), st.sampled_from(["gate", "report"]), st.randoms())
 def test_the_sentence_names_every_step_that_drifted_and_no_other(end: str, verdicts: list[str], role: str, rng: Any) -> None:
     steps = compared([f"s{number}" for number in range(len(verdicts) - 1)], ["post"])[1:]
-    rows = [row("a.b", end, role), *(row(step.label("a.b"), each, "report") for step, each in zip(steps, verdicts, strict=True))]
+    rows = [
+        row("a.b", 0.5, end, role=role),
+        *(row(step.label("a.b"), 0.5, each, role="report") for step, each in zip(steps, verdicts, strict=True)),
+    ]
     rng.shuffle(rows)  # rows of workers come in any order
     (told,) = moves(rows, steps)
-    assert [step["between"] for step in told["steps"]] == [step.names for step in steps]
-    assert [step["verdict"] for step in told["steps"]] == verdicts
+    assert [step.between for step in told.steps] == [step.names for step in steps]
+    assert [step.verdict for step in told.steps] == verdicts
     if (end, role) != ("drifted", "gate"):
-        assert told["told"] is None
+        assert told.sentence is None
         return
-    said, _, unknown = told["told"].partition("; not measured")
+    assert told.sentence
+    said, _, unknown = told.sentence.partition("; not measured")
     for step, verdict in zip(steps, verdicts, strict=True):
         words = f"between {step.earlier} and {step.later}"
         assert (words in said) == (verdict == "drifted")
@@ -79,8 +80,8 @@ def test_the_sentence_names_every_step_that_drifted_and_no_other(end: str, verdi
 
 def test_a_step_whose_test_was_not_asked_is_not_told_of() -> None:
     steps = compared(["sft"], ["post"])[1:]
-    (told,) = moves([row("a.b", "held"), row("a.b sft -> post", "held", "report"), row("a.c", "held")], steps)
-    assert [step["between"] for step in told["steps"]] == [["sft", "post"]]
+    (told,) = moves([row("a.b"), row("a.b sft -> post", role="report"), row("a.c")], steps)
+    assert [step.between for step in told.steps] == [["sft", "post"]]
 
 
 @pytest.mark.parametrize(

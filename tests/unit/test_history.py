@@ -38,13 +38,13 @@ def run(tmp_path: Path) -> Callable[..., Whole]:
 
 
 def by_label(records: list[Whole]) -> dict[str, Track]:
-    return {track.row["label"]: track for track in tracks(records)}
+    return {track.row.label: track for track in tracks(records)}
 
 
 def test_the_run_in_which_a_row_drifted_is_marked(run: Callable[..., Whole]) -> None:
     records = [run(step, row("a.stays"), of_step(step), row("b.told", 0.1, role="report", limit=None)) for step in range(RUNS)]
     found = by_label(records)
-    assert [track.row["label"] for track in tracks(records)] == ["a.moves", "a.stays", "b.told"]
+    assert [track.row.label for track in tracks(records)] == ["a.moves", "a.stays", "b.told"]
     assert (found["a.moves"].drifted, found["a.moves"].beyond) == (DRIFTED, CROSSED)
     assert found["a.moves"].told() == "drifted first in step-7; its estimate was first beyond the limit in step-6"
     assert (found["a.stays"].told(), found["b.told"].told()) == ("drifted in no run", "has no limit")

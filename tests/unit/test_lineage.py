@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from recorded import items, row
+from msgspec.structs import replace
+from recorded import changed, items, row
 from safetensors.torch import load_file
 from tiny import write_tiny
 
@@ -15,8 +16,9 @@ from mechdrift.checkpoints.resolve import resolve
 from mechdrift.errors import InputError
 from mechdrift.stages.lineage import lineage, points_without
 from mechdrift.stages.without_stage import without_stage
+from mechdrift.verdict.record import StagePart
+from mechdrift.verdict.row import Row
 
-Row = dict[str, Any]
 STAGES = ["sft", "dpo"]
 
 
@@ -84,66 +86,75 @@ def rows(drifted: float, *others: float | None, **more: Any) -> list[Row]:
     """A gate that drifted, and the same without sft, without dpo, without the last stage."""
     labels = [Between("base", name, step=True) for name in ("post~sft", "post~dpo", "dpo")]
     left = [
-        row(between.label("a.b"), estimate, between=between.names, role="report", key=row("a.b")["key"], **more)
+        row(between.label("a.b"), estimate, between=between.names, role="report", key=row("a.b").key, **more)
         for between, estimate in zip(labels, others, strict=False)
     ]
     return [row("a.b", drifted, "drifted", **more), *left]
 
 
+def width(part: StagePart) -> float:
+    """Of its interval."""
+    assert part.low is not None
+    assert part.high is not None
+    return part.high - part.low
+
+
 def test_parts_are_differences_and_shares_of_the_whole() -> None:
     (told,) = lineage(rows(0.2, 0.3, 0.8, 0.25), STAGES, "post")
-    assert [part["stage"] for part in told["parts"]] == ["sft", "dpo", "post"]
-    assert [part["difference"] for part in told["parts"]] == pytest.approx([-0.1, -0.6, -0.05])
-    assert [part["share"] for part in told["parts"]] == pytest.approx([0.125, 0.75, 0.0625])
-    assert told["told"] == "a.b moved in dpo and sft"  # the last stage's interval has 0 in it
+    assert [part.stage for part in told.parts] == ["sft", "dpo", "post"]
+    assert [part.difference for part in told.parts] == pytest.approx([-0.1, -0.6, -0.05])
+    assert [part.share for part in told.parts] == pytest.approx([0.125, 0.75, 0.0625])
+    assert told.sentence == "a.b moved in dpo and sft"  # the last stage's interval has 0 in it
     # Two intervals of 0.05 either way, of samples that know nothing of each other.
-    for part in told["parts"]:
-        assert part["how"] == "independent"
-        assert part["high"] - part["low"] == pytest.approx(2 * 0.05 * 2**0.5)
+    for part in told.parts:
+        assert part.how == "independent"
+        assert width(part) == pytest.approx(2 * 0.05 * 2**0.5)
 
 
 def test_parts_are_paired_where_both_rows_have_their_items() -> None:
     """Every item moves alike but for 0.002: hardly an error, where two samples would leave much."""
     post = [0.2 + 0.001 * (-1) ** n for n in range(100)]
     found = rows(0.2, 0.4, 0.2, 0.2)
-    found[0]["items"], found[1]["items"] = items([0.0] * 100, post), items([0.0] * 100, [0.4] * 100)
+    found[0] = changed(found[0], items=items([0.0] * 100, post))
+    found[1] = changed(found[1], items=items([0.0] * 100, [0.4] * 100))
     (told,) = lineage(found, STAGES, "post")
-    part = told["parts"][0]
-    assert (part["how"], part["difference"]) == ("paired", pytest.approx(-0.2))
-    assert part["high"] - part["low"] == pytest.approx(2 * 1.645 * 0.001 / 99**0.5, rel=1e-3)
-    assert told["told"] == "a.b moved in sft"
+    part = told.parts[0]
+    assert part.how == "paired"
+    assert part.difference == pytest.approx(-0.2)
+    assert width(part) == pytest.approx(2 * 1.645 * 0.001 / 99**0.5, rel=1e-3)
+    assert told.sentence == "a.b moved in sft"
 
 
 def test_a_share_needs_a_whole() -> None:
     """Where the row's own interval has no change in it, parts of a drift are no shares of one."""
     (told,) = lineage(rows(0.2, 0.8, 0.2, 0.2, null=0.22), STAGES, "post")
-    assert [part["share"] for part in told["parts"]] == [None] * 3
+    assert [part.share for part in told.parts] == [None] * 3
     (told,) = lineage(rows(0.2, 0.8, 0.2, 0.2, null=None), STAGES, "post")
-    assert [part["share"] for part in told["parts"]] == [None] * 3
-    assert told["told"] == "a.b moved in sft"
+    assert [part.share for part in told.parts] == [None] * 3
+    assert told.sentence == "a.b moved in sft"
 
 
 def test_a_stage_that_held_the_drift_back_is_not_where_it_moved() -> None:
     (told,) = lineage(rows(0.2, 0.0, 0.2, 0.2), STAGES, "post")
-    assert told["parts"][0]["difference"] > 0
-    assert told["told"] == "a.b moved in no stage alone"
+    assert (told.parts[0].difference or 0) > 0
+    assert told.sentence == "a.b moved in no stage alone"
     upper = {"limit": {"at_least": None, "at_most": 0.1, "provenance": "by hand"}, "null": 0.0}
     (told,) = lineage(rows(0.9, 0.2, 0.9, 0.9, **upper), STAGES, "post")
-    assert told["told"] == "a.b moved in sft"
+    assert told.sentence == "a.b moved in sft"
 
 
 def test_what_has_no_number_is_not_told() -> None:
     found = rows(0.2, None, 0.8)
     (told,) = lineage(found, STAGES, "post")
-    assert [part["reason"] for part in told["parts"]] == ["because ", "", "not asked"]
-    assert told["told"] == "a.b moved in dpo; not told for sft and post"
-    found[2]["key"] = found[2]["key"] | {"data": "other"}
+    assert [part.reason for part in told.parts] == ["because ", "", "not asked"]
+    assert told.sentence == "a.b moved in dpo; not told for sft and post"
+    found[2] = changed(found[2], key=replace(found[2].key, data="other"))
     (told,) = lineage(found, STAGES, "post")
-    assert "data 'other' there" in told["parts"][1]["reason"]
+    assert "data 'other' there" in told.parts[1].reason
 
 
 @pytest.mark.parametrize(("verdict", "role"), [("held", "gate"), ("undecided", "gate"), ("drifted", "report")])
 def test_only_gates_that_drifted_have_a_lineage(verdict: str, role: str) -> None:
     found = rows(0.2, 0.8, 0.2, 0.2)
-    found[0] |= {"verdict": verdict, "role": role}
+    found[0] = changed(found[0], verdict=verdict, role=role)
     assert lineage(found, STAGES, "post") == []

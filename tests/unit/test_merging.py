@@ -5,21 +5,16 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import row
 
-from mechdrift.rows import worse_of
+from mechdrift.rows import to_worker_data, worse_of
 from mechdrift.run import ComparingRun
 from mechdrift.run_end import exit_code
 from mechdrift.verdict.failing import NOT_HELD, WORSE
+from mechdrift.verdict.row import Row
 
 ROWS = st.builds(
-    lambda label, verdict, role, estimate: {
-        "label": label,
-        "verdict": verdict,
-        "role": role,
-        "estimate": estimate,
-        "waiver": None,
-        "baseline": None,
-    },
+    lambda label, verdict, role, estimate: row(label, float(estimate), verdict, role=role),
     st.sampled_from(["a.a", "a.b", "a.c"]),  # so few that some come twice
     st.sampled_from(WORSE),
     st.sampled_from(["gate", "report"]),
@@ -27,23 +22,23 @@ ROWS = st.builds(
 )
 
 
-def merged(rows: list[dict[str, Any]]) -> ComparingRun:
+def merged(rows: list[Row]) -> ComparingRun:
     """A controller's run after these rows' reports, one by one."""
     told: Any = SimpleNamespace(hook=SimpleNamespace(pytest_mechdrift_row=lambda **_: None))
     settings: Any = SimpleNamespace(fail_on=NOT_HELD, update=False)
     profile: Any = SimpleNamespace(gated_as_shipped=3)
     nothing: Any = None
     run = ComparingRun(told, settings, profile, nothing, {}, nothing)
-    for row in rows:
+    for one in rows:
         report: Any = SimpleNamespace(
-            failed=row["verdict"] == "error", mechdrift={"row": row, "bad_input": False, "expected": []}
+            failed=one.verdict == "error", mechdrift={"row": to_worker_data(one), "bad_input": False, "expected": []}
         )
         run.pytest_runtest_logreport(report)
     return run
 
 
 @given(st.lists(ROWS, max_size=8), st.randoms(use_true_random=False))
-def test_any_order_gives_the_same_rows_and_exit_code(rows: list[dict[str, Any]], random: Any) -> None:
+def test_any_order_gives_the_same_rows_and_exit_code(rows: list[Row], random: Any) -> None:
     shuffled = rows.copy()
     random.shuffle(shuffled)
     one, other = merged(rows), merged(shuffled)
@@ -52,20 +47,19 @@ def test_any_order_gives_the_same_rows_and_exit_code(rows: list[dict[str, Any]],
 
 
 @given(st.lists(ROWS, min_size=1, max_size=8), st.integers(0, 8))
-def test_any_partition_gives_what_the_whole_gives(rows: list[dict[str, Any]], cut: int) -> None:
+def test_any_partition_gives_what_the_whole_gives(rows: list[Row], cut: int) -> None:
     """Each worker's rows merged by themselves, and then with the other's."""
     parts = [list(merged(part).rows.values()) for part in (rows[:cut], rows[cut:])]
-    assert merged([row for part in parts for row in part]).rows == merged(rows).rows
+    assert merged([one for part in parts for one in part]).rows == merged(rows).rows
 
 
 @given(ROWS, ROWS)
-def test_a_second_row_of_one_name_never_makes_the_first_better(first: dict[str, Any], second: dict[str, Any]) -> None:
+def test_a_second_row_of_one_name_never_makes_the_first_better(first: Row, second: Row) -> None:
     kept = worse_of(first, second)
     assert kept in (first, second)
-    assert WORSE.index(kept["verdict"]) == max(WORSE.index(first["verdict"]), WORSE.index(second["verdict"]))
+    assert WORSE.index(kept.verdict) == max(WORSE.index(first.verdict), WORSE.index(second.verdict))
 
 
 def test_a_drifted_row_is_not_hidden_by_a_held_one_of_its_name() -> None:
     """As it was once: the first row stood, and the run was green."""
-    row = {"label": "a.a", "role": "gate", "estimate": 1, "waiver": None, "baseline": None}
-    assert exit_code(merged([row | {"verdict": "held"}, row | {"verdict": "drifted"}])) == 1
+    assert exit_code(merged([row("a.a", 1.0, "held"), row("a.a", 1.0, "drifted")])) == 1

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded import items, record, row, written
+from recorded import changed, items, record, row, written
 
 from mechdrift.report.pictures import Picture, Point, heat_map, neurons, rates, series, strip
 from mechdrift.report.svg import Scale, scale
 from mechdrift.report.whole import read_whole
+from mechdrift.verdict.limits import Limit
 
 
 def shapes(drawing: str, kind: str) -> list[dict[str, str]]:
@@ -139,8 +140,8 @@ def test_a_heat_map_of_any_size_has_the_same_colours(size: float) -> None:
 @pytest.mark.parametrize("size", [sys.float_info.max, 1.8e307, 1e-300, 5e-324])
 def test_a_strip_of_any_size_has_the_same_places(size: float) -> None:
     """Estimate, interval and limit at -size and size, no change at 0: two ends and the middle."""
-    ends = {"estimate": size, "low": -size, "high": size, "null": 0.0, "limit": {"at_least": -size, "at_most": None}}
-    drawing = strip(row("a.b", size) | ends)
+    ends = {"estimate": size, "low": -size, "high": size, "null": 0.0, "limit": Limit(-size, None, "")}
+    drawing = strip(changed(row("a.b", size), **ends))
     assert drawing
     (point,), (limit,), (null,) = (shapes(drawing, kind) for kind in ("point", "limit", "null"))
     low, high = 2 + 146 * 6 / 112, 2 + 146 * 106 / 112

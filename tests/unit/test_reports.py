@@ -325,8 +325,7 @@ def test_numbers_of_any_size_are_short() -> None:
     """As printf writes them."""
     shown = {0.12345: "0.123", -7.0: "-7.000", 999999.0: "999999.000", 1e6: "1.000e+06", -1.8e307: "-1.800e+307", 5e-324: "0.000"}
     assert {value: number(value) for value in shown} == shown
-    told = {"difference": -1.5e300, "low": -2e300, "high": 0.5, "how": "paired"}
-    assert moved(told) == "-1.500e+300 [-2.000e+300, +0.500], paired"
+    assert moved(-1.5e300, -2e300, 0.5, "paired") == "-1.500e+300 [-2.000e+300, +0.500], paired"
 
 
 @pytest.mark.parametrize(
@@ -361,7 +360,7 @@ def test_terminal_and_markdown_say_what_became_of_the_replies(tmp_path: Path) ->
     counted = rate(read, "harmful")
     rates = row("refusal.harmful", 0.5, note=counted.note, outcomes=counted.outcomes)
     line = "harmful, post: 3 refused, 2 complied, 0 empty, 0 gibberish, 1 unfinished"
-    assert replies([rates, row("a.b", outcomes=rates["outcomes"])]) == [line.replace("post", "base"), line]
+    assert replies([rates, row("a.b", outcomes=rates.outcomes)]) == [line.replace("post", "base"), line]
     assert line.replace(":", "\\:") in markdown(view([read_whole(written(tmp_path / "r.json", record(rates)))]))
     shown: list[str] = []
     table([rates], lambda text, **_: shown.append(text))

@@ -1,6 +1,7 @@
 """Which rows make a run fail, and what a row names."""
 
 import pytest
+import recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,8 +9,9 @@ from mechdrift.findings import registered
 from mechdrift.measures.drift import Better, Drift, Item
 from mechdrift.rows import Asked, judged_row
 from mechdrift.stats import Normal
-from mechdrift.verdict.failing import NOT_HELD, Row, fails, holds
+from mechdrift.verdict.failing import NOT_HELD, fails, holds
 from mechdrift.verdict.profiles import load_profile
+from mechdrift.verdict.row import Row
 
 VERDICTS = st.sampled_from(["held", "reported", "error", *sorted(NOT_HELD)])
 AGAINST = st.sampled_from([None, "no worse", "worse", "incomparable", "lost", "new"])
@@ -17,8 +19,8 @@ FAIL_ON = st.sets(st.sampled_from(sorted(NOT_HELD)))
 
 
 def row(verdict: str, role: str = "gate", expired: bool | None = None, against: str | None = None) -> Row:
-    waiver = None if expired is None else {"expired": expired}
-    return {"role": role, "verdict": verdict, "waiver": waiver, "baseline": against and {"status": against}}
+    waiver = None if expired is None else recorded.waiver(expired)
+    return recorded.row("a.b", 0.5, verdict, role=role, waiver=waiver, baseline=against and recorded.against(against))
 
 
 @given(VERDICTS, FAIL_ON, st.booleans(), AGAINST)
@@ -30,7 +32,7 @@ def test_a_reported_row_never_fails_and_an_expired_waiver_always(
     assert fails(row(verdict, "gate", True, against), fail_on)
 
 
-@given(st.text() | VERDICTS, FAIL_ON)
+@given(VERDICTS, FAIL_ON)
 def test_a_gate_fails_unless_it_is_held_or_its_verdict_is_let_pass(verdict: str, fail_on: set[str]) -> None:
     assert bool(fails(row(verdict), fail_on)) == (verdict != "held" and verdict not in NOT_HELD - fail_on)
 
@@ -57,5 +59,5 @@ def test_a_row_names_the_items_that_take_it_the_wrong_way(better: Better, estima
     items = tuple(Item(name, "kind", 0.0, part, part) for name, part in parts.items())
     drift = Drift("knowledge.depth_shift", Normal(estimate, 0.1, 5), 0.0, "unit", better, "site", "rule", "data", items=items)
     asked = Asked(registered()["knowledge.depth_shift"], (("form", "judged"),))
-    row = judged_row(asked, drift, load_profile("base-to-post"))
-    assert [item["name"] for item in row["contributors"]] == named
+    found = judged_row(asked, drift, load_profile("base-to-post"))
+    assert [item.name for item in found.contributors] == named

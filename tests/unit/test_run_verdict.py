@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import record, row, waiver, written
+from recorded import record, row, typed, waiver, written
 
 from mechdrift.own_record import Started
 from mechdrift.report.terminal import title
@@ -47,7 +47,7 @@ def of(*rows: Any, code: int, fail_on: tuple[str, ...] = ("drifted", "undecided"
     ],
 )
 def test_a_verdict_is_borne_out_by_rows_and_exit_code(told: dict[str, Any], verdict: str, message: str) -> None:
-    found = run_verdict(told)
+    found = run_verdict(typed(told))
     assert (found.verdict, found.message) == (verdict, message)
     assert found.passes is (verdict in ("held", "allowed", "ungated", "identical"))
     assert (found.exit_code(told["exit_code"]) == 0) is found.passes

@@ -7,54 +7,34 @@ from typing import Any
 
 import numpy as np
 import pytest
+import recorded
 from safetensors.numpy import save_file
 
 from mechdrift.cli import main
 from mechdrift.errors import InputError
+from mechdrift.measures.drift import Item
 from mechdrift.report.compare import compared
 from mechdrift.report.record import items_path, write_record
 from mechdrift.report.saved import read_saved, write_baseline
-
-Row = dict[str, Any]
+from mechdrift.verdict.record import Record
+from mechdrift.verdict.row import Row
 
 
 def row(label: str, estimate: float | None = 0.9, parts: Any = (), **more: Any) -> Row:
     """A row as a run has it, with what a comparison needs."""
-    items = [{"kind": "k", "name": f"Łódź {n}", "base": 0.0, "post": 0.0, "contribution": part} for n, part in enumerate(parts)]
-    ends: Row = {"low": None, "high": None} if estimate is None else {"low": estimate - 0.05, "high": estimate + 0.05}
-    return (
-        {
-            "label": label,
-            "finding": label,
-            "version": 1,
-            "key": {"measure": label, "site_rule": "r", "data": "d", "parameters": {}},
-            "verdict": "unmeasurable" if estimate is None else "held",
-            "estimate": estimate,
-            "null": 1.0,
-            "n": len(items) or 100,
-            "better": "higher",
-            "unit": "u",
-            "site": "s",
-            "evidence": {"kind": "normal"},
-            "items": items,
-            "maps": [],
-        }
-        | ends
-        | more
-    )
+    items = [Item(f"Łódź {n}", "k", 0.0, 0.0, float(part)) for n, part in enumerate(parts)]
+    usual = {"unit": "u", "site": "s", "key": {"measure": label, "site_rule": "r", "data": "d", "parameters": {}}}
+    return recorded.row(label, estimate, **usual | {"n": len(items) or 100, "items": items} | more)
 
 
-def record(*rows: Row, weights: str = "aa", **settings: Any) -> dict[str, Any]:
-    """A record, as far as baselines know one."""
-    point = {"spec": "/home/me/x", "pinned": "/home/me/x", "source": "folder", "model_type": "llama"}
-    return {
-        "schema": "1.5",
-        "inputs": {"base": point | {"digests": {"weights": "base"}}, "post": point | {"digests": {"weights": weights}}},
-        "settings": {"seed": 0, "statements": "/home/me/mine.csv", "fail_on": ["drifted"]} | settings,
-        "environment": {"torch": "2.13", "pytest": "9"},
-        "rows": list(rows),
-        "run": {"started": 1234567890.0},
-    }
+def record(*rows: Row, weights: str = "aa", started: float = 1234567890.0, **settings: Any) -> Record:
+    """A record, of checkpoints in folders of a machine."""
+    told = recorded.record(*rows, started=started)
+    for side, digest in (("base", "00"), ("post", weights)):
+        where = {"spec": "/home/me/x", "pinned": "/home/me/x", "digests": {"weights": digest * 32}}
+        told["inputs"][side] = told["inputs"][side] | where
+    told["settings"] |= {"statements": "/home/me/mine.csv", "fail_on": ["drifted"]} | settings
+    return recorded.typed(told)
 
 
 @pytest.fixture
@@ -73,10 +53,11 @@ def test_a_record_and_the_baseline_of_the_same_run_say_the_same(tmp_path: Path, 
     whole = read_saved(written("record.json", *rows))
     assert write_baseline(tmp_path / "b" / "one.json", record(*rows)) == 1
     saved = read_saved(tmp_path / "b" / "one.json")
-    assert [each["label"] for each in whole.rows] == ["a.b", "a.c"]
-    assert [each["label"] for each in saved.rows] == ["a.b"]  # what has no number is nothing to compare with
-    assert whole.rows[0]["items"] == saved.rows[0]["items"]
-    assert saved.rows[0]["estimate"] == 0.3  # of six digits
+    assert [each.label for each in whole.rows] == ["a.b", "a.c"]
+    assert [each.label for each in saved.rows] == ["a.b"]  # what has no number is nothing to compare with
+    parts = [[(item.kind, item.name, item.contribution) for item in of.rows[0].items] for of in (whole, saved)]
+    assert parts[0] == parts[1] == [("k", f"Łódź {n}", part) for n, part in enumerate([0.1, np.pi, -1e-9])]
+    assert saved.rows[0].estimate == 0.3  # of six digits
     assert (whole.is_baseline, saved.is_baseline) == (False, True)
     assert list(whole.origins.values()) == list(saved.origins.values())
 
@@ -84,7 +65,7 @@ def test_a_record_and_the_baseline_of_the_same_run_say_the_same(tmp_path: Path, 
 def test_a_baseline_holds_no_path_and_no_time_and_two_of_the_same_rows_are_the_same_text(tmp_path: Path) -> None:
     rows = row("a.b"), row("a.c")
     write_baseline(tmp_path / "one.json", record(*rows))
-    write_baseline(tmp_path / "two.json", record(*rows[::-1]) | {"run": {"started": 5.0}})
+    write_baseline(tmp_path / "two.json", record(*rows[::-1], started=5.0))
     text = (tmp_path / "one.json").read_text()
     assert text == (tmp_path / "two.json").read_text()
     assert "/home" not in text
@@ -96,17 +77,17 @@ def test_a_baseline_holds_no_path_and_no_time_and_two_of_the_same_rows_are_the_s
 def test_an_update_touches_only_what_ran_and_deletes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     write_baseline(path, record(row("a.a", 0.5, [0.1, 0.2]), row("a.b", 0.6, [0.3]), row("a.c", 0.7)))
-    before = {each["label"]: each for each in read_saved(path).rows}
+    before = {each.label: each for each in read_saved(path).rows}
     ran = record(row("a.b", 0.65, [0.4, 0.5]), row("a.c", None), row("a.d", 0.8), weights="bb")
     assert write_baseline(path, ran, read_saved(path)) == 2
     saved = read_saved(path)
-    after = {each["label"]: each for each in saved.rows}
+    after = {each.label: each for each in saved.rows}
     assert list(after) == ["a.a", "a.b", "a.c", "a.d"]
-    assert (after["a.a"], after["a.c"]) == (before["a.a"], before["a.c"])
-    assert after["a.b"]["estimate"] == 0.65
-    assert [item["contribution"] for item in after["a.b"]["items"]] == [0.4, 0.5]
-    told = {label: saved.origins[each["origin"]]["inputs"]["post"]["digests"]["weights"] for label, each in after.items()}
-    assert told == {"a.a": "aa", "a.b": "bb", "a.c": "aa", "a.d": "bb"}
+    assert all(repr(after[label]) == repr(before[label]) for label in ("a.a", "a.c"))  # NaN is not itself
+    assert after["a.b"].estimate == 0.65
+    assert [item.contribution for item in after["a.b"].items] == [0.4, 0.5]
+    told = {label: saved.origins[each.origin]["inputs"]["post"]["digests"]["weights"] for label, each in after.items()}
+    assert told == {"a.a": "aa" * 32, "a.b": "bb" * 32, "a.c": "aa" * 32, "a.d": "bb" * 32}
     write_baseline(path, record(row("a.a"), row("a.c"), weights="bb"), saved)
     assert len(read_saved(path).origins) == 1  # of no row is no origin kept
 
@@ -118,12 +99,15 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "another thing": (lambda path: path.write_text("[1]"), "neither schema nor rows"),
     "another major version": (lambda path: edit(path, schema="2.0"), r"schema '2\.0'; expected 1\."),
     "NaN": (lambda path: edit_row(path, estimate=float("nan")), "not whole, or no JSON"),
-    "too large": (lambda path: path.write_text(path.read_text().replace("0.9,", "1e999,")), "estimate inf"),
-    "an integer beyond all floats": (lambda path: edit_row(path, low=10**400), "row 'a.b': low 1000"),
+    "too large": (lambda path: path.write_text(path.read_text().replace("0.9,", "1e999,")), "no finite number"),
+    "an integer beyond all floats": (lambda path: edit_row(path, low=10**400), "low: no finite number"),
     "a name that moves the cursor": (lambda path: edit_row(path, label="\x1b[2J", estimate="x"), r"row '\\x1b\[2J'"),
-    "a number that is text": (lambda path: edit_row(path, estimate="0.9"), "row 'a.b': estimate '0.9'"),
-    "no key": (lambda path: edit_row(path, key={}), "row 'a.b': key {}"),
-    "a row of one checkpoint": (lambda path: edit_row(path, between=["base"]), r"row 'a\.b': between \['base'\]"),
+    "a number that is text": (
+        lambda path: edit_row(path, estimate="0.9"),
+        r"row 'a\.b': Expected `float .*, got `str` - at `.*estimate`",
+    ),
+    "no key": (lambda path: edit_row(path, key={}), r"row 'a\.b': .*missing required field .* at `\$\.key`"),
+    "a row of one checkpoint": (lambda path: edit_row(path, between=["base"]), r"row 'a\.b': .* at `\$\.between`"),
     "no evidence": (lambda path: edit_row(path, evidence=None), "row 'a.b': a number without evidence"),
     "a row that is none": (lambda path: edit(path, rows=[3]), "expected what schema"),
     "a row twice": (lambda path: twice(path), "row 'a.b' is there twice"),
@@ -178,7 +162,7 @@ def test_two_records_beside_each_other(written: Callable[..., Path], capsys: pyt
         "b.json",
         row("a.paired", 0.7, parts - 0.05, verdict="drifted"),
         row("a.old", 0.6, version=2),
-        row("a.lost", None) | {"key": row("a.lost")["key"]},
+        row("a.lost", None, key=row("a.lost").key),
         row("a.other", 0.3),
         weights="bb",
         seed=7,
@@ -191,7 +175,7 @@ def test_two_records_beside_each_other(written: Callable[..., Path], capsys: pyt
     assert "measured by version 1 there, by version 2 here" in table["a.old"]
     assert "0.100" not in table["a.old"]
     assert "a number in one alone" in table["a.lost"]
-    assert "differs: another post, by its weights: weights aa in A, bb in B" in lines
+    assert "differs: another post, by its weights: weights aaaaaaaaaaaa in A, bbbbbbbbbbbb in B" in lines
     assert "differs: seed 0 in A, 7 in B" in lines
     assert "only in A: a.gone held 0.400 [0.350, 0.450] (d)" in lines
     assert {"only in A: a.other held 0.300 [0.250, 0.350] (theirs)", "only in B: a.other held 0.300 [0.250, 0.350] (d)"} <= {

@@ -71,7 +71,7 @@ def test_of_one_pair_over_time_the_newest_counts_and_the_earlier_are_counted(pos
 
 def test_another_base_under_the_same_name_is_another_pair(tmp_path: Path) -> None:
     one, other = made(tmp_path, ["post", "post"])
-    other.told["inputs"]["base"]["digests"] = {"weights": "b" * 64}
+    other.record.inputs.base.digests["weights"] = "b" * 64
     assert len(view([one, other]).pairs) == 2
     assert len(view([one, other], one_series=True).pairs) == 1
 

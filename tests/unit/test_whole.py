@@ -70,9 +70,9 @@ def test_a_record_of_the_first_minor_version_says_what_it_meant(tmp_path: Path) 
     del old["chain"]
     path.write_text(json.dumps(old))
     whole = read_whole(path)
-    assert [one["between"] for one in whole.rows] == [["base", "post"]] * 2
-    assert whole.told["chain"] == whole.told["run"]["warnings"] == whole.told["inputs"]["stages"] == []
-    assert set(whole.told["settings"]["fail_on"]) == {"drifted", "undecided", "unmeasurable"}
+    assert [one.between for one in whole.rows] == [["base", "post"]] * 2
+    assert [*whole.record.chain, *whole.record.run.warnings, *whole.record.inputs.stages] == []
+    assert set(whole.record.settings.fail_on) == {"drifted", "undecided", "unmeasurable"}
 
 
 def test_a_newer_minor_version_may_say_more(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_newer_minor_version_may_say_more(tmp_path: Path) -> None:
     for part in (told, told["inputs"], told["inputs"]["base"], told["settings"], told["run"], one, one["limit"], one["floor"]):
         part["new"] = {"x": [1]}
     path.write_text(json.dumps(told))
-    assert [each["label"] for each in read_whole(path).rows] == ["a.b"]
+    assert [each.label for each in read_whole(path).rows] == ["a.b"]
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -98,7 +98,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "an integer beyond all floats": (lambda path: edit(path, lambda told: told.update(exit_code=10**400)), "no finite number"),
     "another major version": (lambda path: edit(path, lambda told: told.update(schema="2.0")), r"schema '2\.0'; expected 1\."),
     "a baseline": (lambda path: edit(path, lambda told: told.update(origins={})), "a baseline; expected the record of a run"),
-    "no inputs": (lambda path: edit(path, lambda told: told.pop("inputs")), "'inputs'"),
+    "no inputs": (lambda path: edit(path, lambda told: told.pop("inputs")), "missing required field `inputs`"),
     "inputs that are none": (lambda path: edit(path, lambda told: told.update(inputs=3)), "expected what schema '1.5' says"),
     "a row that is none": (lambda path: edit(path, lambda told: told["rows"].append(3)), "expected what schema '1.5' says"),
     "a row twice": (lambda path: edit(path, lambda told: told["rows"].append(told["rows"][0])), "row 'a.b' is there twice"),
