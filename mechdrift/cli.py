@@ -4,7 +4,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -56,9 +56,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_map(command: argparse.ArgumentParser) -> None:
     """`mechdrift map SPEC`; what pytest has too has pytest's name and default."""
-    from mechdrift.option_values import parse_batch, parse_device, parse_dtype, parse_seed
     from mechdrift.prompts.pairs import FORMS
-    from mechdrift.settings import DEFAULTS
+    from mechdrift.settings import OPTIONS
+    from mechdrift.settings.values import parse_seed
 
     command.set_defaults(run=_map)
     command.add_argument("spec", metavar="SPEC", help="the checkpoint, as after pytest's --base")
@@ -66,24 +66,22 @@ def _add_map(command: argparse.ArgumentParser) -> None:
     command.add_argument("--kind", metavar="NAME", nargs="+", action="extend", help="fact tables; default: all that it knows")
     command.add_argument("--units", metavar="N", type=parse_seed, default=UNITS, help=f"of each kind, at most; default: {UNITS}")
     command.add_argument("--out", metavar="FILE.safetensors", type=Path, help="write the numbers of the map there")
-    shared: dict[str, tuple[str, Callable[[str], object], str]] = {
-        "seed": ("N", parse_seed, "of splits and prompts"),
-        "device": ("DEVICE", parse_device, "auto, cpu, cuda, cuda:N, or map (over all GPUs, then the CPU)"),
-        "dtype": ("DTYPE", parse_dtype, "auto, float32, bfloat16 or float16"),
-        "batch": ("TOKENS", parse_batch, "padded tokens a forward"),
-        "cache": ("DIR|off", str, "where recordings are kept"),
-    }
-    for name, (metavar, parse, what) in shared.items():
-        default = DEFAULTS[f"--mechdrift-{name}"]
-        what += f"; default: {'your cache folder' if default is None else default}"
+    for name in ("seed", "device", "dtype", "batch", "cache"):
+        one = OPTIONS[name]
         command.add_argument(
-            f"--{name}", f"--mechdrift-{name}", dest=name, metavar=metavar, type=parse, default=default, help=what
+            f"--{name}",
+            f"--mechdrift-{name}",
+            dest=name,
+            metavar=one.metavar,
+            type=one.parse or str,
+            default=one.default,
+            help=one.help,
         )
 
 
 def _add_bake(command: argparse.ArgumentParser) -> None:
     """`mechdrift bake SPEC --direction FILE --out DIR`."""
-    from mechdrift.option_values import parse_dtype
+    from mechdrift.settings.values import parse_dtype
 
     command.set_defaults(run=_bake)
     command.add_argument("spec", metavar="SPEC", help="the checkpoint, as after pytest's --base")
@@ -104,9 +102,9 @@ _OPTION = "a further argument of pytest, one each, as --option=--mechdrift-tier=
 
 def _add_calibrate(command: argparse.ArgumentParser) -> None:
     """`mechdrift calibrate --base X --runs DIR`."""
-    from mechdrift.option_values import parse_seed
     from mechdrift.profile_file import parse_target
-    from mechdrift.settings import DEFAULTS
+    from mechdrift.settings import OPTIONS
+    from mechdrift.settings.values import parse_seed
     from mechdrift.verdict.calibrated import MARGIN
 
     command.set_defaults(run=_calibrate)
@@ -118,7 +116,7 @@ def _add_calibrate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--runs", metavar="DIR", type=Path, required=True, help="where records are kept; a killed series goes on"
     )
-    usual = DEFAULTS["--mechdrift-profile"]
+    usual = OPTIONS["profile"].default
     command.add_argument("--profile", "--mechdrift-profile", metavar="NAME", default=usual, help=f"whose rows; default: {usual}")
     command.add_argument(
         "--only", metavar="NAME", action="append", default=[], help="make limits for this row, finding or family; repeatable"

@@ -25,12 +25,12 @@ from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.measures.knowledge import ACCURACY_MINIMUM
 from mechdrift.measures.knowledge_depth import centre_of_mass
 from mechdrift.measures.knowledge_maps import Kept, Maps, Patched, answered, kept_pairs, maps_of, mean_gap, share_right
-from mechdrift.option_values import OFF
 from mechdrift.prompts.pairs import LAST, OBJECT, SUBJECT, Form, Found, PromptPair, part_of
 from mechdrift.prompts.statements import FactTable, fact_tables, table_statements
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.report import text
 from mechdrift.report.heat_map import heat_map, legend
+from mechdrift.settings.values import OFF
 from mechdrift.stats import Evidence, Proportion
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mechdrift.errors import InputError
-from mechdrift.option_values import parse_post
 from mechdrift.report.whole import read_record
 from mechdrift.run_record import NONCE
+from mechdrift.settings.values import parse_post
 from mechdrift.verdict.run_verdict import RunVerdict, run_verdict
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mechdrift.options import add_options
-from mechdrift.settings import settings_of
+from mechdrift.settings.checks import settings_of
+from mechdrift.settings.command_line import add_options
 
 
 @pytest.hookimpl(trylast=True)

@@ -26,9 +26,9 @@ from mechdrift.run_header import header
 from mechdrift.run_start import refuse_settings_of_checkpoints, resolve_all
 from mechdrift.settings import Settings
 from mechdrift.stages.lineage import lineage
-from mechdrift.tiers import TIERS, Tier, selected
+from mechdrift.tiers import TIERS, Tier, is_selected, selected
 from mechdrift.verdict.failing import fails
-from mechdrift.verdict.limits import Profile, row_of
+from mechdrift.verdict.limits import Profile, finding_of, row_of
 from mechdrift.verdict.profiles import load_profile, project_at
 from mechdrift.verdict.record import Move, Traced
 from mechdrift.verdict.row import Row, Verdict
@@ -201,16 +201,31 @@ class ComparingRun:
             metafunc.parametrize("mechdrift_pair", self.betweens, indirect=True, ids=names, scope="session")
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Keep the tests of selected findings; the rest of a stranger's tests stay, which no step of a chain may fail."""
+        """Keep the tests of requested rows; the rest of a stranger's tests stay, which no step of a chain may fail.
+
+        Raises UsageError for a label that no row has.
+        """
+        labels = {row_of(asked.label) for item in items if (asked := asked_by(item, self.profile))}
+        for name in map(row_of, self.settings.only):
+            # A worker that raised would crash; there the run ends with no test collected.
+            if "[" in name and not self.is_worker and not any(is_selected(label, [name]) for label in labels):
+                raise pytest.UsageError(
+                    f"mechdrift: --mechdrift-only {name!r}: no such row; expected a label as the table of a run has it; "
+                    f"type --mechdrift-only {finding_of(name)} for all rows of that finding"
+                )
         dropped = [
             item
             for item in items
-            if ((asked := asked_by(item, self.profile)) and asked.finding.name not in self.findings)
+            if ((asked := asked_by(item, self.profile)) and not self._is_requested(asked))
             or (not asked and between_of(item).step)
         ]
         if dropped:
             config.hook.pytest_deselected(items=dropped)
             items[:] = [item for item in items if item not in dropped]
+
+    def _is_requested(self, asked: Asked) -> bool:
+        """Whether --mechdrift-only and the tier leave a row in."""
+        return asked.finding.name in self.findings and is_selected(asked.label, self.settings.only)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which rows must come."""
@@ -271,7 +286,7 @@ class ComparingRun:
         between = BASE_TO_POST if WITHOUT in asked.between.later else asked.between  # post without a stage ends with its run
         base, post = (point.pinned for point in self.pair(between).points)
         baseline = None if between.step else self.settings.baseline
-        return replace(self.settings, base=base, posts=(("post", post),), baseline=baseline).command(asked.finding.name)
+        return replace(self.settings, base=base, posts=(("post", post),), baseline=baseline).command(row_of(asked.label))
 
     def _row_without_number(self, asked: Asked, error: BaseException | None) -> Row:
         """A row for a test that gave none."""

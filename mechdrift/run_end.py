@@ -8,7 +8,9 @@ from msgspec.structs import replace
 
 from mechdrift.errors import InputError
 from mechdrift.run_record import record_of
+from mechdrift.tiers import is_selected
 from mechdrift.verdict.failing import fails
+from mechdrift.verdict.row import Row
 from mechdrift.verdict.run_verdict import MILDER, NO_GATE, run_verdict
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> Non
     for between in run.ends:
         there = [row for row in run.rows.values() if row.between == between.names]
         for row in run.baselines.forgotten(there, between):
-            if _is_selected(run, row.finding):
+            if _is_selected(run, row):
                 run.rows[row.label] = row
     if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         session.exitstatus = exit_code(run)
@@ -45,20 +47,20 @@ def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> Non
     run.verdict = run_verdict(record_of(run, int(session.exitstatus)))
 
 
-def _is_selected(run: "ComparingRun", finding: str) -> bool:
-    """Whether this run should have asked about a finding that a baseline has.
+def _is_selected(run: "ComparingRun", row: Row) -> bool:
+    """Whether this run should have measured a row that a baseline has.
 
     Paths choose the findings of their tests. Whoever chooses tests one by one has chosen what is not asked.
     """
-    if not run.tier.asks(finding):
+    if not run.tier.asks(row.finding):
         return False
-    option, only = run.config.option, set(run.settings.only)
+    option = run.config.option
     one_by_one = ("keyword", "markexpr", "deselect", "lf", "stepwise")
     if any("::" in argument for argument in run.config.args) or any(getattr(option, name, None) for name in one_by_one):
         return False
     if run.config.args_source == pytest.Config.ArgsSource.ARGS:
-        return finding in {asked.finding.name for asked in run.expected}
-    return not only or bool(only & {finding, finding.partition(".")[0]})
+        return row.finding in {asked.finding.name for asked in run.expected}
+    return is_selected(row.label, run.settings.only)
 
 
 def exit_code(run: "ComparingRun") -> int:

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from mechdrift.option_values import OFF
 from mechdrift.report import text
 from mechdrift.run_start import same_files_warnings
+from mechdrift.settings.declared import words_of
+from mechdrift.settings.values import OFF
 
 if TYPE_CHECKING:
     from mechdrift.run import ComparingRun
@@ -38,6 +39,8 @@ def header(run: "ComparingRun") -> list[str]:
     lines.append(f"mechdrift: {how}, profile {run.profile.name} ({run.profile.gated_as_shipped} gated rows)")
     unasked = len(run.tier.left_out)
     lines.append(f"mechdrift: tier {run.tier.name}" + (f", which leaves {unasked} findings out" if unasked else ""))
+    if words := words_of(run.settings.given()):
+        lines.append(text.printable(f"mechdrift: {' '.join(words)}"))
     if run.settings.baseline:
         lines.append(text.printable(f"mechdrift: compared with baseline {run.settings.baseline}"))
     return lines

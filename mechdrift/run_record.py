@@ -5,6 +5,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec.structs import replace
 
 from mechdrift.findings import registered
@@ -77,10 +78,11 @@ def record_of(run: "ComparingRun", exit_code: int) -> Record:
             reply_classifier=classifier.told() if classifier else None,
             texts=TextsUsed(**run.texts.told()),
             generator=backend(run),
-            vllm_args=run.settings.vllm_args,
+            vllm_args=dict(run.settings.vllm_args),
             keep_replies=run.settings.keep_replies,
             hand_set=run.hand_set.told(),
             identity_shortcut=run.settings.identity_shortcut,
+            options=msgspec.to_builtins(run.settings.recorded()),
         ),
         environment={package: version(package) for package in packages},
         rows=[run.rows[label] for label in sorted(run.rows)],

@@ -12,7 +12,7 @@ import pytest
 from mechdrift import fixtures
 from mechdrift.chains import BASE, BASE_TO_POST, POST, without
 from mechdrift.errors import InputError, Unmeasurable
-from mechdrift.option_values import OFF
+from mechdrift.settings.values import OFF
 from mechdrift.stages.lineage import How, points_without
 from mechdrift.stages.without_stage import KEPT
 

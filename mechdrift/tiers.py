@@ -10,6 +10,7 @@ from mechdrift.errors import InputError
 from mechdrift.findings import Finding, registered
 from mechdrift.prompts.statements import Split, Statement
 from mechdrift.prompts.texts import drawn
+from mechdrift.verdict.limits import finding_of, row_of
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,29 @@ TIERS = {
 
 
 def selected(only: Sequence[str], tier: Tier) -> dict[str, Finding]:
-    """The findings that --mechdrift-only names, or all; of them those that the tier asks. Raises InputError."""
+    """The findings that --mechdrift-only names, by their names, a family or a row's label, or all: those of the tier.
+
+    Raises InputError.
+    """
     findings = registered()
+    wanted = {finding_of(name) for name in only}
     known = set(findings) | {finding.family for finding in findings.values()}
-    if unknown := sorted(set(only) - known):
+    if unknown := sorted(name for name in only if finding_of(name) not in known):
         raise InputError(
             f"--mechdrift-only {unknown[0]!r}: no such finding", f"one of {', '.join(sorted(known))}", "try --mechdrift-list"
         )
-    if left_out := sorted(tier.left_out & set(only)):
+    if left_out := sorted(tier.left_out & wanted):
         raise InputError(
-            f"--mechdrift-only {left_out[0]}, which tier {tier.name} does not ask", "one that it asks", "try another tier"
+            f"--mechdrift-only {left_out[0]}, which tier {tier.name} does not measure",
+            "one that it measures",
+            "try another tier",
         )
-    wanted = set(only)
     return {
         name: finding for name, finding in findings.items() if tier.asks(name) and (not wanted or wanted & {name, finding.family})
     }
+
+
+def is_selected(label: str, only: Sequence[str]) -> bool:
+    """Whether --mechdrift-only names a row: by its label, of any two checkpoints, its finding or its family; or nothing."""
+    finding = finding_of(label)
+    return not only or bool({row_of(label), finding, finding.partition(".")[0]} & {row_of(name) for name in only})

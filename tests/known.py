@@ -3,13 +3,13 @@
 from mechdrift.data.organisms.recipe.families import QWEN
 from mechdrift.findings import registered
 from mechdrift.prompts.statements import shipped_statements
-from mechdrift.settings import DEFAULTS
+from mechdrift.settings import OPTIONS
 from mechdrift.tiers import TIERS
 
 
 def entities_asked(*kinds: str) -> int:
     """Of the shipped tables of these kinds, in the usual tier; of all where none is named."""
-    asked = TIERS[DEFAULTS["--mechdrift-tier"]].statements(shipped_statements())
+    asked = TIERS[OPTIONS["tier"].default].statements(shipped_statements())
     return len({(s.kind, s.entity) for s in asked if s.split == "test" and (not kinds or s.kind in kinds)})
 
 

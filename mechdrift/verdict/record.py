@@ -141,6 +141,10 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     vllm_args: Annotated[dict[str, Any] | UnsetType, described("further arguments of vllm.LLM; since 1.3")] = UNSET
     keep_replies: Annotated[bool | UnsetType, described("whether the text of replies is kept; since 1.3")] = UNSET
     hand_set: dict[str, Any] | UnsetType | None = UNSET
+    options: Annotated[
+        dict[str, Any] | UnsetType,
+        described("options that may change a number and were not at their defaults, by name; since 1.9"),
+    ] = UNSET
 
 
 class Step(Struct, frozen=True, kw_only=True):

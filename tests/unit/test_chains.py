@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from recorded import row
 
 from mechdrift.chains import BASE_TO_POST, Between, compared, moves
-from mechdrift.option_values import parse_post, post_name
+from mechdrift.settings.values import parse_post, post_name
 from mechdrift.verdict.limits import Limit, Profile, Rule, finding_of, row_of
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True).filter(lambda name: name not in ("base", "post"))

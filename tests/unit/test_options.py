@@ -2,14 +2,19 @@
 
 import shlex
 from argparse import ArgumentTypeError
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.option_values import GENERATORS, parse_fail_on, parse_generator, parse_vllm_args
-from mechdrift.settings import DEFAULTS, Settings
+from mechdrift.settings import OPTIONS, Settings
+from mechdrift.settings.command_line import long_of, with_table
+from mechdrift.settings.declared import words_of
+from mechdrift.settings.option import flag_of, option, option_of
+from mechdrift.settings.values import GENERATORS, parse_fail_on, parse_generator, parse_vllm_args
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -19,12 +24,8 @@ JSON = st.recursive(
 
 
 def settings(**given: Any) -> Settings:
-    """As asked, the rest by default."""
-    names = {name.removeprefix("--mechdrift-").replace("-", "_"): value for name, value in DEFAULTS.items()}
-    names.pop("no_identity_shortcut")
-    return Settings(
-        base="a", posts=(("post", "b"),), stages=(), stage_logs=(), identity_shortcut=True, **names | {"only": ()} | given
-    )
+    """As given, the rest by default."""
+    return Settings(base="a", posts=(("post", "b"),), **given)
 
 
 def test_generators() -> None:
@@ -74,3 +75,35 @@ def test_fail_on_comes_back_in_the_command() -> None:
     words = shlex.split(settings(fail_on=("drifted", "undecided")).command("truth.clean_gap"))
     assert words[words.index("--mechdrift-fail-on") + 1] == "drifted,undecided"
     assert "--mechdrift-fail-on" not in settings().command("truth.clean_gap")
+
+
+def test_an_option_is_declared_in_one_place() -> None:
+    """All else is derived from it: here an option that nobody else knows."""
+
+    @dataclass(frozen=True)
+    class More(Settings):
+        note: str | None = option(None, "a note", "TEXT", readme="a note of yours", readme_default="none")
+
+    known = {each.name: option_of(each) for each in fields(More)}
+    assert list(known)[:-1] == list(OPTIONS), "in the order of README.md"
+    given = More(base="a", posts=(("post", "b"),), note="x y")
+    assert given.given() == {"note": "x y"}
+    assert words_of(given.given()) == ["--mechdrift-note", "x y"]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_on_the_command_line_in_the_record_and_in_the_command_again(name: str, pytester: pytest.Pytester) -> None:
+    one = OPTIONS[name]
+    values: dict[str, Any] = {"fail_on": ("drifted",), "batch": 1, "seed": 7, "vllm_args": {"a": 1}, "tier": "smoke"}
+    given = settings(**{name: values.get(name, True if one.metavar is None else "x")}) if not one.short else settings()
+    words = shlex.split(given.command("a.b"))
+    assert (flag_of(name) in words[:-2]) == (one.again and not one.short)
+    assert (name in given.recorded()) == (one.changes_numbers and not one.short)
+    assert long_of(name, one) in pytester.runpytest("--help").stdout.str()
+
+
+def test_the_readme_has_the_table_of_all_options() -> None:
+    """`python -m mechdrift.settings.command_line README.md` writes it."""
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert with_table(page) == page
+    assert all(flag_of(name) in page or one.short in page for name, one in OPTIONS.items())

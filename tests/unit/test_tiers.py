@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from mechdrift.data.organisms.recipe.families import LLAMA, QWEN
 from mechdrift.findings import registered
-from mechdrift.option_values import TIER_NAMES
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import Statement, shipped_statements
 from mechdrift.prompts.texts import sample
+from mechdrift.settings.values import TIER_NAMES
 from mechdrift.suites.knowledge import a_fair_share as pairs_of
 from mechdrift.suites.refusal import a_fair_share as instructions_of
 from mechdrift.tiers import TIERS
