@@ -1,7 +1,5 @@
 """`mechdrift bake`: a checkpoint without one direction, written so that it loads as any other."""
 
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +14,7 @@ from mechdrift.engine.orthogonal import orthogonalised, require_pre_norm
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.sites import encode
 from mechdrift.errors import InputError
+from mechdrift.files import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,22 +48,19 @@ def bake(spec: str, direction: Path, out: Path, dtype: str, progress: "Callable[
     probes, _ = encode(pool.tokenizer(point), [PROBE, PROBE.split()[0]])
     model = pool.model(point, probes)
     say(1, 3)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir()
-        with orthogonalised(model, unit):
-            say(2, 3)
-            _save(model, point, temporary)
-        baked = resolver.resolve(str(temporary))  # which reads all of it
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
+        with whole(out) as temporary:
+            temporary.mkdir()
+            with orthogonalised(model, unit):
+                say(2, 3)
+                _save(model, point, temporary)
+            baked = resolver.resolve(str(temporary))  # which reads all of it
+            if out.exists():
+                out.rmdir()
     except OSError as error:
         raise InputError(
             f"--out {out}: {error.strerror or error}", "a place to write to", "make room, or name another"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     say(3, 3)
     return replace(baked, spec=str(out), folder=out, pinned=str(out))
 

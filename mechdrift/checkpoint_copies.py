@@ -1,6 +1,5 @@
 """Writes a checkpoint whose weights are another's, changed: all that goes with them is copied."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from mechdrift.checkpoints.parts import copy_parts
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import INDEX, weight_files
 from mechdrift.errors import InputError
+from mechdrift.files import whole
 
 
 def copied(point: Checkpoint, out: Path, write: Callable[[Path, Path], None], instead: str) -> Path:
@@ -22,19 +22,17 @@ def copied(point: Checkpoint, out: Path, write: Callable[[Path, Path], None], in
     if point.adapter or point.gguf or point.quantised:
         kind = "an adapter" if point.adapter else "a GGUF file" if point.gguf else "rounded weights"
         raise InputError(f"{point.spec}: {kind}", "a folder of exact safetensors", instead)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        for path in weight_files(point.spec, point.folder):
-            write(path, temporary / path.name)
-        copy_parts(point.folder, temporary)
-        if (point.folder / INDEX).is_file():
-            shutil.copyfile(point.folder / INDEX, temporary / INDEX)
-        temporary.rename(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with whole(out) as temporary:
+            temporary.mkdir()
+            for path in weight_files(point.spec, point.folder):
+                write(path, temporary / path.name)
+            copy_parts(point.folder, temporary)
+            if (point.folder / INDEX).is_file():
+                shutil.copyfile(point.folder / INDEX, temporary / INDEX)
     except OSError as error:
         if out.is_dir():  # another run wrote the same meanwhile
             return out
         raise InputError(f"{out}: {error.strerror or error}", "a place to write to", "make room, or name another") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out

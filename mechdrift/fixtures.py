@@ -9,8 +9,8 @@ import pytest
 
 from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.engine.work import NOTHING
+from mechdrift.files import write_whole
 from mechdrift.report import terminal, text
-from mechdrift.report.record import write_whole
 
 if TYPE_CHECKING:
     from mechdrift.checkpoints.classifier import ReplyClassifier

@@ -1,7 +1,6 @@
 """`mechdrift map`: where one checkpoint keeps what it knows."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechdrift.checkpoints.identity import Memory
-from mechdrift.checkpoints.load import TENSOR_PARALLEL, try_tokenizer
+from mechdrift.checkpoints.load import try_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
+from mechdrift.device_names import TENSOR_PARALLEL
 from mechdrift.engine.pool import Pool, check_device, pick_device, pick_dtype
 from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.sites import encode
@@ -22,16 +22,17 @@ from mechdrift.engine.store import Store, folder_of
 from mechdrift.engine.sweep import Pairs
 from mechdrift.engine.sweeps import sweep_through
 from mechdrift.errors import InputError, Unmeasurable
-from mechdrift.measures.knowledge import ACCURACY_MINIMUM
+from mechdrift.files import write_whole
 from mechdrift.measures.knowledge_depth import centre_of_mass
 from mechdrift.measures.knowledge_maps import Kept, Maps, Patched, answered, kept_pairs, maps_of, mean_gap, share_right
+from mechdrift.measures.minimums import ACCURACY_MINIMUM
 from mechdrift.prompts.pairs import LAST, OBJECT, SUBJECT, Form, Found, PromptPair, part_of
 from mechdrift.prompts.statements import FactTable, fact_tables, table_statements
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.report import text
 from mechdrift.report.heat_map import heat_map, legend
 from mechdrift.settings.values import OFF
-from mechdrift.stats import Evidence, Proportion
+from mechdrift.stats import Proportion
 
 if TYPE_CHECKING:
     from mechdrift.engine.batches import Progress
@@ -99,7 +100,7 @@ class Kind:
             lines.append(f"not asked: {LEAST_UNITS} units needed")
         else:
             gap = mean_gap(self.answers, self.pairs)
-            lines.append(f"{self.right.n} units asked: right {_words(self.right, 3)}, clean gap {_words(gap, 2)} logits")
+            lines.append(f"{self.right.n} units asked: right {self.right.words(3)}, clean gap {gap.words(2)} logits")
             if not self.known:
                 lines[-1] += f"; not mapped: more than {ACCURACY_MINIMUM:g} needed"
         return lines
@@ -188,9 +189,7 @@ def _swept(recorder: Recorder, point: Checkpoint, kinds: dict[str, Kind], form: 
     """The pairs that the model answers right, and their maps. Raises Unmeasurable, with the counts, where they are too few."""
     pairs = [pair for kind in kinds.values() for pair in kind.known]
     if (units := len({(pair.kind, pair.unit) for pair in pairs})) < LEAST_UNITS:
-        counts = ", ".join(
-            f"{name} {_words(kind.right, 3)} of {kind.right.n} units" for name, kind in kinds.items() if kind.pairs
-        )
+        counts = ", ".join(f"{name} {kind.right.words(3)} of {kind.right.n} units" for name, kind in kinds.items() if kind.pairs)
         raise Unmeasurable(
             f"{point.spec}: {units} units to map, {LEAST_UNITS} needed; {form} pairs right: {counts}; more than "
             f"{ACCURACY_MINIMUM:g} needed; try --form {'cloze' if form == 'judged' else 'judged'}"
@@ -220,7 +219,7 @@ def _shown(kept: Kept, maps: Maps, shades: bool) -> Iterator[str]:
     for part in (SUBJECT, OBJECT, LAST):
         if any(part_of(name) == part for name in maps.columns):
             try:
-                centre = f"block {_words(centre_of_mass(maps, part), 1)} of 0..{maps.gains.shape[1] - 1}"
+                centre = f"block {centre_of_mass(maps, part).words(1)} of 0..{maps.gains.shape[1] - 1}"
             except Unmeasurable as error:
                 centre = str(error)
             yield from _row(head, [f"{part:<8} {centre}"])
@@ -233,12 +232,6 @@ def _row(head: str, lines: Sequence[str]) -> Iterator[str]:
         yield f"{'' if number else head:<16} {line}".rstrip()
 
 
-def _words(evidence: Evidence, digits: int) -> str:
-    """An estimate with its 90% interval."""
-    low, high = evidence.interval()
-    return f"{evidence.estimate:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
 def save(path: Path, kept: Kept, maps: Maps, told: dict[str, str]) -> None:
     """Write a safetensors file, whole or not at all: recovery [layer, column], gains [unit, layer, column], gaps [unit], float32.
 
@@ -249,11 +242,7 @@ def save(path: Path, kept: Kept, maps: Maps, told: dict[str, str]) -> None:
 
     names = {"columns": json.dumps(maps.columns), "units": json.dumps(kept.units)}
     tensors = {"recovery": maps.recovery(), "gains": maps.gains, "gaps": maps.gaps}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(packed({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, told | names))
-        temporary.replace(path)
+        write_whole(path, packed({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, told | names))
     except OSError as error:
         raise InputError(f"--out {path}: {error.strerror}", "a place to write to", "make room, or name another") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.load import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.pool import Pool, pick_device, pick_dtype
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Part, Store
@@ -71,7 +72,7 @@ class Rates:
         """Measure them; takes a second or two."""
         import torch
 
-        on, kind = ("cuda" if device in ("map", "tp") else device), getattr(torch, dtype)
+        on, kind = ("cuda" if device in (MAP, TENSOR_PARALLEL) else device), getattr(torch, dtype)
         given, matrix = torch.randn(tokens, width, device=on).to(kind), torch.randn(width, 4 * width, device=on).to(kind)
         rows = max(1, min(weights, LARGEST) // width)
         tall, vector = torch.randn(rows, width, device=on).to(kind), torch.randn(width, device=on).to(kind)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.errors import InputError
-from mechdrift.report.record import write_whole
+from mechdrift.files import write_whole
 from mechdrift.verdict.limits import SIDES
 from mechdrift.verdict.profiles import PYPROJECT, load_profile, parse_toml, profile_names
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from mechdrift.device_names import TENSOR_PARALLEL
 from mechdrift.errors import InputError
 from mechdrift.run_record import record_of
 from mechdrift.tiers import is_selected
@@ -99,7 +100,7 @@ def _write_record(run: "ComparingRun", session: pytest.Session) -> None:
     record = replace(record, extra=told["extra"])
     path = Path(str(run.settings.record))
     try:
-        if run.settings.device == "tp":  # several processes are one run
+        if run.settings.device == TENSOR_PARALLEL:  # several processes are one run
             write_record(path, record)
         else:
             write_over(path, record, run.record_before)

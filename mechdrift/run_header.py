@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from mechdrift.device_names import TENSOR_PARALLEL
 from mechdrift.report import text
 from mechdrift.run_start import same_files_warnings
 from mechdrift.settings.declared import words_of
@@ -24,7 +25,7 @@ def header(run: "ComparingRun") -> list[str]:
         keys = ", ".join(change.key for change in changes)
         lines.append(text.printable(f"mechdrift: configs of {between} differ in: {keys}"))
     lines += [text.printable(f"mechdrift: WARNING: {line}") for line in same_files_warnings(run)]
-    cache = "off" if run.settings.cache == OFF or run.settings.device == "tp" else run.store_folder
+    cache = "off" if run.settings.cache == OFF or run.settings.device == TENSOR_PARALLEL else run.store_folder
     how = f"device {device}, dtype {pick_dtype(run.settings.dtype, device)}, cache {cache}"
     assert run.instructions
     for side, given in (("harmful", run.settings.harmful), ("harmless", run.settings.harmless)):

@@ -11,6 +11,7 @@ import pytest
 
 from mechdrift import fixtures
 from mechdrift.chains import BASE, BASE_TO_POST, POST, without
+from mechdrift.device_names import TENSOR_PARALLEL
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.settings.values import OFF
 from mechdrift.stages.lineage import How, points_without
@@ -202,7 +203,7 @@ def _choose_store(run: "ComparingRun") -> Path:
 
     Processes that run one model together may not share a store: one would wait for another that waits for it.
     """
-    if run.settings.cache == OFF or run.settings.device == "tp" or run.settings.plan:
+    if run.settings.cache == OFF or run.settings.device == TENSOR_PARALLEL or run.settings.plan:
         return _temporary(run)
     from mechdrift.engine.store import folder_of
 

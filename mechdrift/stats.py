@@ -24,6 +24,15 @@ class Interval(NamedTuple):
     high: float
 
 
+class Worded:
+    """What every kind of evidence can say of itself."""
+
+    def words(self: "Evidence", digits: int = 3) -> str:
+        """`0.975 [0.974, 0.977]`: the estimate with its 90% interval."""
+        low, high = self.interval()
+        return f"{self.estimate:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 @runtime_checkable
 class Evidence(Protocol):
     """What is known about one estimated quantity."""
@@ -44,12 +53,15 @@ class Evidence(Protocol):
     def p_value(self, bound: float, side: Side) -> float:
         """p-value of the hypothesis that the true value is at least (at most) the bound."""
 
+    def words(self, digits: int = 3) -> str:
+        """Estimate and 90% interval, as `0.975 [0.974, 0.977]`."""
+
     def __hash__(self) -> int:
         """All kinds are frozen."""
 
 
 @dataclass(frozen=True)
-class Normal:
+class Normal(Worded):
     """An estimate with a standard error, normal by the central limit theorem; a standard error of 0 is exact."""
 
     estimate: float
@@ -71,7 +83,7 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class PairedProportions:
+class PairedProportions(Worded):
     """Difference of two proportions read on the same entities, in [-1, 1]: post minus base.
 
     Counts are sums over entities of the share of the entity's statements; they may be fractions. The interval then treats
@@ -124,7 +136,7 @@ class PairedProportions:
 
 
 @dataclass(frozen=True)
-class Proportion:
+class Proportion(Worded):
     """A proportion, in [0, 1], with Wilson's score interval; successes may be a sum of shares over entities."""
 
     successes: float
@@ -154,7 +166,7 @@ class Proportion:
 
 
 @dataclass(frozen=True)
-class PartlyKnown:
+class PartlyKnown(Worded):
     """A share, or a difference of two, some of whose items have no known outcome: it lies between two that count them either way.
 
     Unknown items speak for nothing: the interval reaches from the low end of the least to the high end of the most, and a bound
@@ -193,7 +205,7 @@ class PartlyKnown:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Spread(Worded):
     """The median of parts that are all there, such as the blocks of a model: exact, for nothing was sampled.
 
     In the place of an interval stands the range of the parts, without as many at either end as the confidence leaves out: of
@@ -224,14 +236,6 @@ class Spread:
 def normal_quantile(probability: float) -> float:
     """Quantile of the standard normal distribution."""
     return float(special.ndtri(probability))
-
-
-def clopper_pearson(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
-    """Exact two-sided interval of a proportion, in [0, 1]: Clopper and Pearson (1934), Biometrika 26:404."""
-    tail = (1 - confidence) / 2
-    low = float(special.betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
-    high = float(special.betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
-    return Interval(low, high)
 
 
 def jackknife_error(left_out: Float[np.ndarray, " n"]) -> float:

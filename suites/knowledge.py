@@ -18,7 +18,7 @@ from mechdrift.hand_set import HAND_SET, HandSet
 from mechdrift.measures.drift import Drift
 from mechdrift.measures.knowledge_maps import SITE_RULE, KnowledgeReadings, Patched, kept_pairs, maps_of, share_answered
 from mechdrift.measures.knowledge_transfer import Transferred
-from mechdrift.measures.truthfulness import ACCURACY_MINIMUM
+from mechdrift.measures.minimums import ACCURACY_MINIMUM
 from mechdrift.prompts.framing import ONE_TOKENIZER, what_differs
 from mechdrift.prompts.pairs import FORMS, Form, PromptPair
 from mechdrift.prompts.written_pairs import WrittenPair

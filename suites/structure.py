@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mechdrift.checkpoints.load import MAP, TENSOR_PARALLEL
+from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.decompose import compare
 from mechdrift.engine.matrices import Matrices, Matrix

@@ -111,7 +111,7 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
         return SteeringReadings(statements, base, post, kept, how, frozenset(), None)
     needed = steering.base_effects(base, statements)
     after = steering.own_effects(post, statements, kept.mask)
-    beyond = (f"{way} base {steering.in_words(needed[way])}, post {steering.in_words(after[way])}" for way in steering.FLIPS)
+    beyond = (f"{way} base {needed[way].words()}, post {after[way].words()}" for way in steering.FLIPS)
     how = replace(how, note=f"{how.note}; own beyond random: {', '.join(beyond)}")
     if kept.lost_in_post_alone:
         how = replace(how, fewer_left=True, sibling=_accuracy(truth))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mechdrift.checkpoints.reading import Content
 from mechdrift.errors import InputError
+from mechdrift.files import write_whole
 
 Progress = Callable[[int, int], None]
 Reader = Callable[[str, Path, Callable[[int], None]], Content]
@@ -109,15 +110,10 @@ class Memory:
     def remember(self, path: Path, stamp: dict[str, int], content: Content) -> None:
         """Keep what a file was when it had this stamp. A folder that cannot be written costs the keeping and nothing else."""
         entry = self._entry(path)
-        temporary = entry.with_suffix(f".{os.getpid()}.tmp")
         told = {"path": str(path.resolve()), "stamp": stamp, "content": asdict(content)}
-        try:
+        with suppress(OSError):
             entry.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(told), encoding="utf-8")
-            temporary.replace(entry)
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink()
+            write_whole(entry, json.dumps(told).encode())
 
     def _entry(self, path: Path) -> Path:
         key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()

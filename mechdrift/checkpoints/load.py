@@ -13,13 +13,12 @@ from mechdrift.checkpoints.shards import weight_files
 from mechdrift.checkpoints.stored import stored_in
 from mechdrift.checkpoints.tokenizer_check import check_tokenizer
 from mechdrift.checkpoints.whole import check_loaded
+from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.errors import InputError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-MAP, TENSOR_PARALLEL = "map", "tp"  # over all GPUs of the machine: layer by layer, or every layer split
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":

@@ -64,7 +64,7 @@ def forwards(
             chosen = [index for group in batch for index in group.prompts]
             before = [group.shared for group in batch for _ in group.prompts]
             rest = [prompts[index][left:] for index, left in zip(chosen, before, strict=True)]
-            ids, mask = (tensor.to(input_device(model)) for tensor in _padded(rest))
+            ids, mask = (tensor.to(input_device(model)) for tensor in padded(rest))
             inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
             if any(before):
                 inputs |= _continued(model, prompts, batch, mask)
@@ -79,9 +79,8 @@ def _continued(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], batch
     import torch
     from transformers import DynamicCache
 
-    # Padded on the left: turned round twice.
-    starts = [prompts[group.prompts[0]][: group.shared][::-1] for group in batch]
-    ids, seen = (tensor.flip(1).to(mask.device) for tensor in _padded(starts))
+    starts = [prompts[group.prompts[0]][: group.shared] for group in batch]
+    ids, seen = (tensor.to(mask.device) for tensor in padded(starts, left=True))
     # A plain cache also where attention slides: the family's own forgets.
     cache = DynamicCache()
     places = (seen.cumsum(1) - 1).clamp(min=0)
@@ -97,15 +96,17 @@ def _continued(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], batch
     }
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> "tuple[Tensor, Tensor]":
-    """Ids and mask, padded on the right."""
+def padded(rows: Sequence[Sequence[int]], left: bool = False) -> "tuple[Tensor, Tensor]":
+    """Token ids and mask [row, token], padded on the right, or on the left: then every row ends in the last column."""
     import torch
 
-    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for number, row in enumerate(rows):
-        ids[number, : len(row)] = torch.tensor(row)
-        mask[number, : len(row)] = 1
+        place = slice(width - len(row), None) if left else slice(len(row))
+        ids[number, place] = torch.tensor(row, dtype=torch.long)
+        mask[number, place] = 1
     return ids, mask
 
 

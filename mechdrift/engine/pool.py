@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mechdrift.checkpoints.load import MAP, TENSOR_PARALLEL, load_model, load_tokenizer
+from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.selfcheck import self_check
 from mechdrift.errors import InputError, is_out_of_memory
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.engine.batches import Progress, batches_by_length, forwards
+from mechdrift.engine.batches import Progress, batches_by_length, forwards, padded
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.sites import blocks, down, final_norm, norm_after, stream
 
@@ -175,11 +175,7 @@ def record_under(
             # One suffix length for the batch, so that only the prefixes need padding, on the left.
             kept = max(len(prompts[index]) - first_edited[index] for index in batch)
             widest = len(prompts[batch[-1]])
-            ids = torch.zeros(len(batch), widest, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, index in enumerate(batch):
-                ids[row, widest - len(prompts[index]) :] = torch.tensor(prompts[index])
-                mask[row, widest - len(prompts[index]) :] = 1
+            ids, mask = padded([prompts[index] for index in batch], left=True)
             places = (mask.cumsum(1) - 1).clamp(min=0)
             ids, mask, places = (tensor.to(input_device(model)) for tensor in (ids, mask, places))
             split = widest - kept

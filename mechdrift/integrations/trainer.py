@@ -13,9 +13,9 @@ from accelerate.utils import broadcast_object_list
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mechdrift.errors import InputError
+from mechdrift.files import write_whole
 from mechdrift.integrations.beside import ERROR, Beside, Outcome, gates_collected, outcome_of
 from mechdrift.many_runs import Run
-from mechdrift.report.record import write_whole
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments

@@ -128,11 +128,10 @@ def neuron_effect(read: Entropies, texts: Sampled, which: Which) -> Drift:
 def require_effect(base: Entropies) -> None:
     """Raise Unmeasurable, with n, unless base's entropy neurons do something that their controls do not."""
     evidence = _effect(base)
-    low, high = evidence.interval()
-    if not low > 0:
+    if not evidence.interval().low > 0:
         raise Unmeasurable(
-            f"base's entropy neurons work through the norm no more than their controls: {evidence.estimate:.3f} [{low:.3f}, "
-            f"{high:.3f}] of the effect, more than 0 needed; n = {evidence.n}"
+            f"base's entropy neurons work through the norm no more than their controls: {evidence.words()} of the effect, more "
+            f"than 0 needed; n = {evidence.n}"
         )
 
 
@@ -203,13 +202,13 @@ def explained(gap: Jackknifed, left: Jackknifed) -> tuple[Jackknifed, str]:
     shrunk = (gap - left).times(float(np.sign(gap.estimate)))
     evidence = gap.evidence()
     low, high = evidence.interval()
-    told = f"gap {gap.estimate:.4f} [{low:.4f}, {high:.4f}], without entropy neurons {left.estimate:.4f}"
+    told = f"gap {evidence.words(4)}, without entropy neurons {left.estimate:.4f}"
     if low <= 0 <= high:
         return shrunk, f"{told}: no gap to explain"
     share = ((gap - left) / gap).evidence()
     least, most = share.interval()
     word = "as published" if most < EXPLAINED else "unlike published" if least > EXPLAINED else "neither as published nor unlike"
-    return shrunk, f"{told}; share that goes away {share.estimate:.3f} [{least:.3f}, {most:.3f}]: {word}"
+    return shrunk, f"{told}; share that goes away {share.words()}: {word}"
 
 
 def _effect(read: Entropies) -> Normal:

@@ -13,9 +13,9 @@ import numpy as np
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Better, CellMap, Drift, Item, SitePoint
 from mechdrift.measures.knowledge_maps import Columns, KnowledgeReadings, Map, Maps, answered, by_unit, mean_of, share_right
+from mechdrift.measures.minimums import ACCURACY_MINIMUM, STRENGTH_MINIMUM
 from mechdrift.prompts.pairs import is_knowledge
 from mechdrift.stats import (
-    Evidence,
     Normal,
     PairedProportions,
     Proportion,
@@ -24,9 +24,6 @@ from mechdrift.stats import (
     ratio_of_means,
 )
 
-# Base must do better with the lower end of its 90% interval, as for judgements: chance is one half.
-ACCURACY_MINIMUM = 0.70
-STRENGTH_MINIMUM = 3.0  # U / SE of a map's squared length
 LEVELS, LEVELS_OF_ZERO = 20, 10  # the published binning
 SITE = "resid_post, every block"
 
@@ -133,7 +130,7 @@ def _columns(maps: Maps, columns: Columns) -> str:
 def _as_published(read: KnowledgeReadings) -> str:
     """What the published comparison says of the same run, in words."""
     try:
-        return f"published binned r {in_words(published(read).evidence)}"
+        return f"published binned r {published(read).evidence.words()}"
     except Unmeasurable as error:
         return f"published binned r: {error}"
 
@@ -197,11 +194,10 @@ def require_knowledge(read: KnowledgeReadings) -> None:
     if not _can_tell(evidence.n):
         raise Unmeasurable(f"{evidence.n} units: too few to tell whether base knows, even if it answered all{_told(read)}")
     if not evidence.interval().low > ACCURACY_MINIMUM:
-        low, high = evidence.interval()
         after = share_right(read.post, read.pairs, read.form)
         gained = f"gained: post answers {after.estimate:.3f}, and " if after.interval().low > ACCURACY_MINIMUM else ""
         raise Unmeasurable(
-            f"{gained}base answers {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the {read.form} prompts right, more than "
+            f"{gained}base answers {evidence.words()} of the {read.form} prompts right, more than "
             f"{ACCURACY_MINIMUM:g} needed; clean gap {read.base.gap.mean():.2f} logits; n = {evidence.n} units{_told(read)}"
         )
 
@@ -254,12 +250,6 @@ def _correlation(first: Map, second: Map) -> float:
     x, y = first.ravel() - first.mean(), second.ravel() - second.mean()
     with np.errstate(invalid="ignore"):
         return float(x @ y / np.sqrt((x @ x) * (y @ y)))
-
-
-def in_words(evidence: Evidence) -> str:
-    """An estimate with its interval."""
-    low, high = evidence.interval()
-    return f"{evidence.estimate:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def knowledge_drift(

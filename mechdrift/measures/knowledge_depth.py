@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Drift, Item, SitePoint
-from mechdrift.measures.knowledge import accuracy, in_words, knowledge_drift, lost_in_post, require_knowledge, too_few_left
+from mechdrift.measures.knowledge import accuracy, knowledge_drift, lost_in_post, require_knowledge, too_few_left
 from mechdrift.measures.knowledge_maps import KnowledgeReadings, Maps, PerUnit
 from mechdrift.prompts.pairs import SUBJECT
 from mechdrift.stats import (
@@ -36,7 +36,7 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
         if read.kept.fewer_in_post and _carries(_mass(alone.of_part(part), alone.gaps)):
             return lost_in_post("knowledge.depth_shift", read, absolute)
         raise Unmeasurable(
-            f"the {part} carries {in_words(masses[0])} of base's recovery, summed over blocks; more than {MASS_MINIMUM:g} "
+            f"the {part} carries {masses[0].words()} of base's recovery, summed over blocks; more than {MASS_MINIMUM:g} "
             f"needed; n = {masses[0].n} units"
         )
     (before, before_out), (after, after_out) = (_centre(gain) for gain in gains)
@@ -52,8 +52,8 @@ def depth_shift(read: KnowledgeReadings, part: str = SUBJECT) -> Drift:
         0.0,
         "share of the blocks, post minus base",
         read,
-        f"centre of mass: base block {before:.2f}, post {after:.2f} of 0..{layers - 1}; carried: base {in_words(masses[0])}, "
-        f"post {in_words(masses[1])}; {read.kept.note()}",
+        f"centre of mass: base block {before:.2f}, post {after:.2f} of 0..{layers - 1}; carried: base {masses[0].words()}, "
+        f"post {masses[1].words()}; {read.kept.note()}",
         items,
         {"part": part},
         better="neither",
@@ -74,7 +74,7 @@ def centre_of_mass(maps: Maps, part: str) -> Normal:
     mass = _mass(gain, maps.gaps)
     if not _carries(mass):
         raise Unmeasurable(
-            f"carries {in_words(mass)} of the recovery, summed over blocks; more than {MASS_MINIMUM:g} needed; n = {mass.n} units"
+            f"carries {mass.words()} of the recovery, summed over blocks; more than {MASS_MINIMUM:g} needed; n = {mass.n} units"
         )
     centre, left_out = _centre(gain)
     return Normal(centre, jackknife_error(left_out), len(left_out))

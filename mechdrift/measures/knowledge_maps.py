@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import CellMap
+from mechdrift.measures.minimums import FALLING_OUT
 from mechdrift.prompts.pairs import KNOWLEDGE, LAST, SUBJECT, Form, PromptPair, is_knowledge, part_of
 from mechdrift.stats import (
     Normal,
@@ -20,7 +21,6 @@ from mechdrift.stats import (
 Columns = Literal["knowledge", "all"]
 COLUMN_SHARE = 0.5  # of the units: a column that fewer have is not compared
 CARRIES_MINIMUM = 0.1  # of base's recovery, at some block: a column that carries as much is compared beside subject and object
-FALLING_OUT = 0.20  # share of the pairs: where more are lost in post alone, the maps of the rest say little
 SITE_RULE = "all tokens from the first that differs"
 PerPair = Float[np.ndarray, " pair"]
 PerUnit = Float[np.ndarray, " unit"]

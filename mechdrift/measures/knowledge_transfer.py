@@ -8,9 +8,7 @@ from jaxtyping import Float
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Drift
 from mechdrift.measures.knowledge import (
-    STRENGTH_MINIMUM,
     accuracy,
-    in_words,
     knowledge_drift,
     lost_in_post,
     map_lost_in_post,
@@ -19,6 +17,7 @@ from mechdrift.measures.knowledge import (
     too_few_left,
 )
 from mechdrift.measures.knowledge_maps import Columns, KnowledgeReadings, Maps, maps_of
+from mechdrift.measures.minimums import STRENGTH_MINIMUM
 from mechdrift.stats import (
     Normal,
     cross_fitted_similarity,
@@ -76,7 +75,7 @@ def asymmetry(read: KnowledgeReadings, across: Transferred, columns: Columns = "
         return lost_in_post(name, read, absolute)
     difference = forward[0].estimate - backward[0].estimate
     evidence = Normal(difference, jackknife_error(forward[1] - backward[1]), forward[0].n)
-    note = f"forward {in_words(forward[0])}, backward {in_words(backward[0])}: " + (
+    note = f"forward {forward[0].words()}, backward {backward[0].words()}: " + (
         "as published" if evidence.interval().low > 0 else "unlike published"
     )
     return knowledge_drift(

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Better, Drift, Item, SitePoint
+from mechdrift.measures.minimums import STRENGTH_MINIMUM
 from mechdrift.prompts.replies import OUTCOMES, Outcome
 from mechdrift.stats import (
     Normal,
@@ -31,7 +32,6 @@ Way = Literal["forward", "backward"]
 Which = Literal["base", "post"]
 # Post must refuse so many of the harmful instructions, with the lower end of its 90% interval, to have a refusal direction.
 REFUSAL_MINIMUM = 0.50
-STRENGTH_MINIMUM = 3.0  # U / SE of a direction's squared length
 ASKED: dict[Does, On] = {"ablation": "harmful", "addition": "harmless"}
 MEANT: dict[Does, "Rated"] = {"ablation": "complied", "addition": "refused"}
 UNFINISHED: tuple[Outcome, ...] = ("unfinished",)
@@ -213,13 +213,11 @@ def transfer(read: RefusalReadings, does: Does, direction: Way) -> Drift:
     require_refusal(read)
     model: Which = "post" if direction == "forward" else "base"
     plain, own, other = (read.told(model, ASKED[does], arm) for arm in (PLAIN, "own", "other"))
-    low, high = (effect_own := _compared(plain, own, MEANT[does])).interval()
-    lost = not low > 0 and (model, read.must_refuse) == ("post", "base")
-    if not low > 0 and not lost:
-        raise Unmeasurable(
-            f"{model}'s own direction does nothing there: {does} {effect_own.estimate:.3f} [{low:.3f}, {high:.3f}]; "
-            f"n = {effect_own.n}"
-        )
+    effect_own = _compared(plain, own, MEANT[does])
+    works = effect_own.interval().low > 0
+    lost = not works and (model, read.must_refuse) == ("post", "base")
+    if not works and not lost:
+        raise Unmeasurable(f"{model}'s own direction does nothing there: {does} {effect_own.words()}; n = {effect_own.n}")
     rates = [told.are(MEANT[does]).mean() for told in (plain, own, other)]
     published = "as published" if _compared(own, other, MEANT[does]).interval().high < 0 else "unlike published"
     note = (
@@ -325,9 +323,8 @@ def _refuses(read: RefusalReadings, which: Which) -> bool:
 
 def _refuses_too_little(which: Which, evidence: Shares, how: str, gained: bool = False) -> str:
     """A model's refusals in words."""
-    low, high = evidence.interval()
     return (
-        f"{'gained: post refuses, ' if gained else ''}{which} refuses {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the "
+        f"{'gained: post refuses, ' if gained else ''}{which} refuses {evidence.words()} of the "
         f"harmful instructions, more than {REFUSAL_MINIMUM:g} needed; n = {evidence.n}{how}"
     )
 

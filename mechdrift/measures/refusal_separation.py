@@ -8,11 +8,9 @@ from jaxtyping import Bool, Float
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Drift, Item
+from mechdrift.measures.minimums import ACCURACY_MINIMUM
 from mechdrift.measures.refusal import On, RefusalReadings
 from mechdrift.stats import PairedProportions, Proportion
-
-# As for probes of truth: a fall by ten points may not end at chance.
-ACCURACY_MINIMUM = 0.70
 
 Side = Float[np.ndarray, "instruction d_model"]
 
@@ -41,10 +39,9 @@ def separation(read: RefusalReadings, base: Separated, post: Separated, directio
     after = own if direction == "own" else placed_right(post, base)
     must = own if read.must_refuse == "post" else before
     evidence = Proportion(float(sum(values.mean() for values in must)), len(must))
-    low, high = evidence.interval()
-    if not low > ACCURACY_MINIMUM:
+    if not evidence.interval().low > ACCURACY_MINIMUM:
         raise Unmeasurable(
-            f"{read.must_refuse}'s direction tells {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the instructions apart, "
+            f"{read.must_refuse}'s direction tells {evidence.words()} of the instructions apart, "
             f"more than {ACCURACY_MINIMUM:g} needed; n = {evidence.n} pairs"
         )
     moves = [later - earlier for earlier, later in zip(before, after, strict=True)]

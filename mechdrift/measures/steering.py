@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Drift, Item
+from mechdrift.measures.minimums import FALLING_OUT
 from mechdrift.prompts.statements import Statement
 from mechdrift.stats import Normal, jackknife_error
 
@@ -23,7 +24,6 @@ FLIPS: tuple[Flips, Flips] = ("true-to-false", "false-to-true")
 # Base's own direction must do more than this, beyond a random one, with the lower end of its 90% interval: the shipped limit
 # allows a loss of 0.15.
 EFFECT_MINIMUM = 0.20
-FALLING_OUT = 0.20  # share of the statements: where more are lost in post alone, steering the rest says little
 
 PerStatement = Float[np.ndarray, " statement"]
 Effects = dict[Flips, Normal]
@@ -267,7 +267,7 @@ def _ways(needed: Effects, flips: Flips) -> tuple[Flips, ...]:
     asked = FLIPS if flips == "both" else (flips,)
     ways = tuple(way for way in working(needed) if way in asked)
     if not ways:
-        effects = ", ".join(f"{in_words(needed[way])} {way}" for way in asked)
+        effects = ", ".join(f"{needed[way].words()} {way}" for way in asked)
         raise Unmeasurable(
             f"base's own truth direction steers base by {effects} beyond a random one, more than {EFFECT_MINIMUM:g} needed; "
             f"n = {needed[asked[0]].n} entities"
@@ -288,7 +288,7 @@ class Effect:
 
     def __str__(self) -> str:
         """With its interval."""
-        return f"{self.name} {in_words(_with_error(self.whole, self.left_out))}"
+        return f"{self.name} {_with_error(self.whole, self.left_out).words()}"
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def _drift(name: str, compared: Sequence[Compared], needed: Effects, how: "How")
     )
     effects = [f"{one.way} {one.first}, {one.second}" for one in compared]
     effects += [
-        f"{way} not compared: base's own does {in_words(needed[way])} beyond a random one, more than {EFFECT_MINIMUM:g} needed"
+        f"{way} not compared: base's own does {needed[way].words()} beyond a random one, more than {EFFECT_MINIMUM:g} needed"
         for way in FLIPS
         if way not in working(needed)
     ]
@@ -356,12 +356,6 @@ def _lost(name: str, how: How) -> Drift:
         post_lacks=True,
         sibling=how.sibling,
     )
-
-
-def in_words(evidence: Normal) -> str:
-    """An effect with its interval."""
-    low, high = evidence.interval()
-    return f"{evidence.estimate:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def mean_differences(

@@ -179,8 +179,7 @@ def _spread(values: PerBlock) -> Spread:
 
 def _told(values: PerBlock, digits: int = 4) -> str:
     """Median and range in words."""
-    spread = _spread(values)
-    return f"{spread.estimate:.{digits}f} [{spread.interval().low:.{digits}f}, {spread.interval().high:.{digits}f}]"
+    return _spread(values).words(digits)
 
 
 def _drift(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from mechdrift.engine.sites import site_name
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Drift, Item, SitePoint
+from mechdrift.measures.minimums import STRENGTH_MINIMUM
 from mechdrift.measures.truthfulness import (
     POSITION,
     Activations,
@@ -27,8 +28,6 @@ from mechdrift.measures.truthfulness import (
 )
 from mechdrift.prompts.statements import Statement
 from mechdrift.stats import Similarity, cross_fitted_similarity
-
-STRENGTH_MINIMUM = 3.0  # U / SE of a direction's squared length
 
 
 def direction_similarity(

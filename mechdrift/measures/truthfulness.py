@@ -14,14 +14,12 @@ from scipy import optimize, special
 from mechdrift.engine.sites import site_name
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.drift import Drift, Item
+from mechdrift.measures.minimums import ACCURACY_MINIMUM
 from mechdrift.prompts.statements import Split, Statement
 from mechdrift.stats import PairedProportions, Proportion, ratio_of_means
 
 POSITION = "period"
 LAYER_RULE = "layer of base's widest held-out-kind separation on the choose split"
-# Base must do better than this with the lower end of its 90% interval: a fall by the 10 points that the shipped limits
-# allow would otherwise end at chance, and there would be nothing to lose.
-ACCURACY_MINIMUM = 0.70
 
 Activations = Float[np.ndarray, "statement layer d_model"]
 Others = Float[np.ndarray, "statement layers_of_post d_model_of_post"]  # may differ: unmeasurable, not an error
@@ -370,10 +368,9 @@ def _require_accuracy(
     """Raise Unmeasurable unless the lower end of the accuracy's interval is above the minimum; post: that model's hits."""
     evidence, after = _share_right(hits, statements), _share_right(post, statements)
     if not _works(evidence):
-        low, high = evidence.interval()
         gained = f"gained: post's is right on {after.estimate:.3f}, and " if _works(after) else ""
         raise Unmeasurable(
-            f"{gained}{what} is right on {evidence.estimate:.3f} [{low:.3f}, {high:.3f}] of the statements, more than "
+            f"{gained}{what} is right on {evidence.words()} of the statements, more than "
             f"{ACCURACY_MINIMUM:g} needed; n = {evidence.n} entities{more}"
         )
 

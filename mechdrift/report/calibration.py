@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from mechdrift.report.terminal import aligned
 from mechdrift.report.text import printable
-from mechdrift.stats import CONFIDENCE, clopper_pearson
+from mechdrift.stats import CONFIDENCE
 from mechdrift.verdict.calibrated import Alarms, Calibrated
 
 HEADS = ("row", "role", "null runs", "n", "floor supports", "worst end", "was", "new", "")
@@ -50,5 +50,7 @@ def alarms_told(before: Alarms, anew: Alarms | None) -> Iterator[str]:
 
 def _share(found: int, runs: int) -> str:
     """`1 of 12 [0.004, 0.339]`."""
-    low, high = clopper_pearson(found, runs)
-    return f"{found} of {runs} [{low:.3f}, {high:.3f}]"
+    from scipy.stats import binomtest
+
+    ends = binomtest(found, runs).proportion_ci(CONFIDENCE, "exact")  # Clopper and Pearson (1934), Biometrika 26:404
+    return f"{found} of {runs} [{ends.low:.3f}, {ends.high:.3f}]"

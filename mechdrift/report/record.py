@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mechdrift.files import whole, write_whole
 from mechdrift.verdict.record import Record
 
 if TYPE_CHECKING:
@@ -32,16 +33,6 @@ def structure_path(path: Path, between: list[str]) -> Path:
     """Where the numbers of every matrix lie, of a comparison that has been asked for them."""
     which = "" if between == ["base", "post"] else f".{'+'.join(between)}"
     return path.with_suffix(f"{which}.structure.safetensors")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class WrittenMeanwhile(OSError):
@@ -138,21 +129,19 @@ def write_items(path: Path, tensors: "dict[str, np.ndarray]", names: dict[str, s
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    _remove_leftovers(path)
+    for each in (path, items_path(path)):
+        _remove_leftovers(each)
     if not tensors:
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.items")
     try:
-        save_file(tensors, temporary, names)
-        temporary.replace(items_path(path))
+        with whole(items_path(path)) as temporary:
+            save_file(tensors, temporary, names)
     except SafetensorError as error:
         raise OSError(0, str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what runs of this machine left that were killed while they wrote this record."""
+    """Remove what runs of this machine left that were killed while they wrote this file."""
     for left in path.parent.glob(f".{escape(path.name)}.*"):
         number = left.name.removeprefix(f".{path.name}.").partition(".")[0]
         if number.isdigit() and not _lives(int(number)):

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mechdrift.errors import InputError
+from mechdrift.files import write_whole
 from mechdrift.report.history import step_of
 from mechdrift.report.html import html
 from mechdrift.report.junit import junit
 from mechdrift.report.markdown import markdown
 from mechdrift.report.model_card import model_card
 from mechdrift.report.no_record import read_hole
-from mechdrift.report.record import write_whole
 from mechdrift.report.series import View, view
 from mechdrift.report.text import printable
 from mechdrift.report.whole import Whole, beside, read_whole

@@ -6,9 +6,10 @@ import re
 from argparse import ArgumentTypeError
 from typing import Any
 
+from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.verdict.limits import FAIL_ON, FailOn
 
-DEVICES = ("auto", "cpu", "cuda", "map", "tp")
+DEVICES = ("auto", "cpu", "cuda", MAP, TENSOR_PARALLEL)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 GENERATORS = ("auto", "transformers", "vllm")
 TIER_NAMES = ("smoke", "commit", "nightly")

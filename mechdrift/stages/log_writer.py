@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.errors import InputError
+from mechdrift.files import write_whole
 from mechdrift.stages.losses import CAUSAL_LM
 from mechdrift.stages.training_log import BATCHES, BEGIN, END, HEADER, ITEMS, TERMS, VERSION, batch_name, weights_digest
 
@@ -166,6 +167,4 @@ class LogWriter:
             raise OSError(0, str(error), str(self.folder / name)) from error
 
     def _write_header(self) -> None:
-        temporary = self.folder / f".{HEADER}.tmp"
-        temporary.write_text(json.dumps(self._header, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.folder / HEADER)
+        write_whole(self.folder / HEADER, (json.dumps(self._header, indent=1) + "\n").encode())

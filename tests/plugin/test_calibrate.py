@@ -1,9 +1,9 @@
 """`mechdrift calibrate` as a user types it: runs, tables, a profile; a series goes on; a stranger's record stops it."""
 
-import json
 from pathlib import Path
 
 import pytest
+import recorded
 from by_hand import suite_by_hand
 
 from mechdrift.calibrate import is_rerun
@@ -88,7 +88,9 @@ def test_what_cannot_be_is_one_line_before_anything_is_measured(folder: Path, ca
     (folder / "runs" / "stranger.json").unlink()
     assert typed("--seeds", "0") == 4
     assert "no record, and none to measure" in capsys.readouterr().err
-    of_another = {"schema": "1.5", "rows": [], "inputs": {side: {"digests": {"weights": "x" * 64}} for side in ("base", "post")}}
-    (folder / "runs" / "stranger.json").write_text(json.dumps(of_another))
+    of_another = recorded.record()
+    for side in ("base", "post"):
+        of_another["inputs"][side] = of_another["inputs"][side] | {"digests": {"weights": "f" * 64}}
+    recorded.written(folder / "runs" / "stranger.json", of_another)
     assert typed() == 4
-    assert "a record of another base, weights xxxxxxxxxxxx; expected one of organism:base" in capsys.readouterr().err
+    assert "a record of another base, weights ffffffffffff; expected one of organism:base" in capsys.readouterr().err

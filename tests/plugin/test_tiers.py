@@ -105,7 +105,7 @@ def test_smoke_asks_fewer_items_and_rows(compare: Callable[..., Any], workers: t
 def test_a_row_that_the_tier_leaves_out_cannot_be_asked_for(compare: Callable[..., Any]) -> None:
     run = compare(*PAIR, "--mechdrift-tier", "smoke", "--mechdrift-only", "refusal.harmful")
     assert run.code == 4
-    assert "--mechdrift-only refusal.harmful, which tier smoke does not ask" in run.err
+    assert "--mechdrift-only refusal.harmful, which tier smoke does not measure" in run.err
     assert compare(*PAIR, "--mechdrift-tier", "lunch").code == 4
 
 

@@ -14,6 +14,7 @@ from mechdrift.measures.drift import Drift
 from mechdrift.measures.knowledge import binned
 from mechdrift.measures.knowledge_maps import KnowledgeReadings, Patched, kept_pairs, maps_of
 from mechdrift.measures.knowledge_transfer import Transferred
+from mechdrift.measures.minimums import ACCURACY_MINIMUM
 from mechdrift.prompts.pairs import PromptPair
 from mechdrift.stats import Proportion, cross_fitted_slope
 from mechdrift.verdict.decide import decide
@@ -415,7 +416,7 @@ def test_accuracy_counts_both_sides() -> None:
     found = knowledge.accuracy(readings(BASE, replace(BASE, corrupt=corrupt)))
     assert found.estimate == pytest.approx(-0.25 / UNITS)
     assert found.evidence.n == UNITS
-    assert Proportion(UNITS, UNITS).interval().low > knowledge.ACCURACY_MINIMUM
+    assert Proportion(UNITS, UNITS).interval().low > ACCURACY_MINIMUM
 
 
 def test_items_add_up_to_what_moved() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import numpy as np
 import pytest
 from recorded import HOSTILE, items, record, row, written
@@ -14,7 +15,8 @@ from safetensors.numpy import save_file
 from mechdrift.cli import main
 from mechdrift.errors import InputError
 from mechdrift.report.record import items_path, structure_path
-from mechdrift.report.whole import read_whole
+from mechdrift.report.schema import published, schema
+from mechdrift.report.whole import read_record, read_whole
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "mechdrift" / "report" / "record.schema.json").read_text())
 MAP = {"name": "base", "columns": ["subject[-1]", "last"], "values": [[0.1, None], [0.3, 0.4]]}
@@ -73,6 +75,27 @@ def test_a_record_of_the_first_minor_version_says_what_it_meant(tmp_path: Path) 
     assert [one.between for one in whole.rows] == [["base", "post"]] * 2
     assert [*whole.record.chain, *whole.record.run.warnings, *whole.record.inputs.stages] == []
     assert set(whole.record.settings.fail_on) == {"drifted", "undecided", "unmeasurable"}
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "records").glob("*.json")), ids=lambda path: path.stem)
+def test_records_that_older_versions_wrote_are_read(path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Each was written by the last commit of its version."""
+    record = read_record(path)
+    assert record.schema == path.stem
+    assert {row.label for row in record.rows} >= {"truth.clean_gap", "truth.direction_similarity"}
+    assert all(row.has_number and row.verdict == "held" for row in record.rows if row.label == "truth.clean_gap")
+    told = json.loads(path.read_text())
+    again = msgspec.to_builtins(record)
+    assert {name: again["settings"][name] for name in told["settings"]} == told["settings"], "nothing is lost"
+    page = tmp_path / "page.html"
+    assert main(["report", str(path), "--html", str(page)]) == 0
+    assert "truth.clean_gap" in page.read_text()
+    assert path.stem in page.read_text()
+
+
+def test_the_published_schema_is_that_of_the_types() -> None:
+    """`python -m mechdrift.report.schema` writes it."""
+    assert published() == schema()
 
 
 def test_a_newer_minor_version_may_say_more(tmp_path: Path) -> None:

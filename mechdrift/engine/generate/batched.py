@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.special_tokens import end_tokens
-from mechdrift.engine.batches import Progress, batches_by_length
+from mechdrift.engine.batches import Progress, batches_by_length, padded
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Ablated, Arm, Replies, require_fitting, until_end
 from mechdrift.engine.memory import BatchTooLarge
@@ -17,8 +17,6 @@ from mechdrift.engine.steer import ablating_everywhere, shifting
 from mechdrift.errors import Unmeasurable, is_out_of_memory
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
     from transformers import PreTrainedModel
 
 
@@ -111,7 +109,7 @@ def greedy(
     done = 0
     with torch.inference_mode(), _likeliest(model, ends, new_tokens):
         for batch in batches_by_length([len(prompt) + new_tokens for prompt in prompts], batch_tokens):
-            ids, mask = _padded_left([prompts[index] for index in batch], input_device(model))
+            ids, mask = (each.to(input_device(model)) for each in padded([prompts[index] for index in batch], left=True))
             found = model.generate(input_ids=ids, attention_mask=mask, generation_config=model.generation_config)[
                 :, ids.shape[1] :
             ]
@@ -136,16 +134,3 @@ def _likeliest(model: "PreTrainedModel", ends: Sequence[int], new_tokens: int) -
         yield
     finally:
         model.generation_config = own
-
-
-def _padded_left(prompts: "Sequence[Sequence[int]]", device: "torch.device") -> "tuple[Tensor, Tensor]":
-    """Token ids and mask, so that every prompt ends where the replies begin."""
-    import torch
-
-    width = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mechdrift.checkpoints.classifier import ReplyClassifier
-from mechdrift.checkpoints.load import MAP, TENSOR_PARALLEL
+from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.errors import Unmeasurable
 
 BATCH, LONGEST = 32, 512  # replies at a time, and tokens of one: far more than a reply has

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.batches import Progress, batches_by_length
+from mechdrift.engine.batches import Progress, batches_by_length, padded
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Added, Arm
 from mechdrift.engine.generate.batched import acting
@@ -91,14 +91,7 @@ def log_odds(log_probs: "Tensor", tokens: Sequence[int]) -> "Tensor":
 
 def _log_probs(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> "Tensor":
     """Of the token after each prompt: float32 [prompt, vocabulary]."""
-    import torch
-
-    width = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):  # flush right, so that one position is every prompt's last
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
+    ids, mask = padded(prompts, left=True)  # so that one position is every prompt's last
     device = input_device(model)
     places = (mask.cumsum(1) - 1).clamp(min=0).to(device)
     logits = model(

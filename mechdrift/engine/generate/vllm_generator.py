@@ -7,9 +7,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from mechdrift.checkpoints.load import MAP, TENSOR_PARALLEL
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.special_tokens import end_tokens
+from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.families import FAMILIES
 from mechdrift.engine.generate import canary
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, require_fitting, until_end
