@@ -1,5 +1,6 @@
 """`mechdrift calibrate` as a user types it: runs, tables, a profile; a series goes on; a stranger's record stops it."""
 
+import json
 from pathlib import Path
 
 import pytest
