@@ -67,8 +67,8 @@ def main() -> None:
         except InputError as error:
             parser.exit(4, f"{error}\n")
     text = {section: tables(section, options) for section in SECTIONS}
-    for section, told in text.items():
-        print(f"\n## {section}\n\n{told}")
+    for section, summary in text.items():
+        print(f"\n## {section}\n\n{summary}")
     if options.write:
         kept.pack(options.runs)
         (PAGE.parent / "power.svg").write_text(power_picture(options.runs, options.power_seeds), encoding="utf-8")
@@ -99,9 +99,9 @@ def measure(section: str, options: argparse.Namespace) -> None:
 def run_all(runs: Iterable[Run], options: argparse.Namespace) -> None:
     """The records of these runs, with progress and the time left."""
     cache = options.cache or str(options.runs / "cache")
-    (number, parts), asked = options.part, list(runs)
-    asked = asked[len(asked) * (number - 1) // parts : len(asked) * number // parts]
-    missing = [run for run in asked if not has_record(options.runs / f"{run.name}.json")]
+    (number, parts), requested = options.part, list(runs)
+    requested = requested[len(requested) * (number - 1) // parts : len(requested) * number // parts]
+    missing = [run for run in requested if not has_record(options.runs / f"{run.name}.json")]
     begun, clock = [time.monotonic()], time.monotonic
     for _ in records(
         [replace(run, options=(*run.options, "--mechdrift-cache", cache)) for run in missing],
@@ -161,13 +161,13 @@ def judged_rows(options: argparse.Namespace) -> list[Judged]:
 
 def written(page: str, text: dict[str, str]) -> str:
     """The page with each section's tables between its marks."""
-    for section, told in text.items():
+    for section, summary in text.items():
         begin, end = (f"<!-- error_rates.py --write: {edge} {section} -->" for edge in ("begin", "end"))
         before, found, rest = page.partition(begin)
         _, closed, after = rest.partition(end)
         if not (found and closed):
             raise ValueError(f"{PAGE}: no marks of {section}")
-        page = f"{before}{begin}\n\n{told}\n\n{end}{after}"
+        page = f"{before}{begin}\n\n{summary}\n\n{end}{after}"
     return page
 
 

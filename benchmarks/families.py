@@ -53,11 +53,11 @@ def main() -> None:
         FAMILIES[family] = replace(right, writes=wrong)
         try:
             self_check(tiny_model(family).to(torch.bfloat16), prompts)
-            told = "NOT CAUGHT"
+            summary = "NOT CAUGHT"
         except Unmeasurable as fault:
-            told = str(fault).removeprefix("self-check: ")
+            summary = str(fault).removeprefix("self-check: ")
         FAMILIES[family] = right
-        print(f"| {family} | {right.blocks} | {', '.join(right.writes)} | {wrong[1]} | {told} |")
+        print(f"| {family} | {right.blocks} | {', '.join(right.writes)} | {wrong[1]} | {summary} |")
 
 
 def figures(model: Any, dtype: str, prompts: list[list[int]]) -> Figures:

@@ -25,7 +25,7 @@ from mechdrift.engine.batches import batches_by_length
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, under, until_end
 from mechdrift.engine.generate.batched import TransformersGenerator, acting
-from mechdrift.engine.generate.vllm_generator import VllmGenerator, reply_of, told
+from mechdrift.engine.generate.vllm_generator import VllmGenerator, arm_request, reply_of
 from mechdrift.engine.generate.vllm_process import running
 from mechdrift.engine.pool import Pool, pick_device, pick_dtype
 from mechdrift.engine.record import record_blocks
@@ -134,7 +134,7 @@ def loop(
 ) -> Replies:
     """As published: for every new token a whole forward of prompt and reply, padded on the left, under hooks."""
     ends = end_tokens(checkpoint)
-    said: Replies = {}
+    message: Replies = {}
     for arm in arms:
         replies: list[list[int]] = [[] for _ in prompts]
         for batch in batches_by_length([len(prompt) + new_tokens for prompt in prompts], batch_tokens):
@@ -151,8 +151,8 @@ def loop(
                     ids[:, end] = model(**given, use_cache=False, logits_to_keep=1).logits[:, -1].argmax(-1)
             for row, index in enumerate(batch):
                 replies[index] = until_end(ids[row, width:].tolist(), ends)
-        said[arm.name] = replies
-    return said
+        message[arm.name] = replies
+    return message
 
 
 def in_place(
@@ -164,7 +164,7 @@ def in_place(
     with running(checkpoint.spec, *made.settings(checkpoint, arms, longest), made.start_seconds) as ask:
         for turn in range(REPEATS + 1):
             for arm in arms:
-                ask({"intervene": told(checkpoint, arm, hooks=True)})
+                ask({"intervene": arm_request(checkpoint, arm, hooks=True)})
                 started = time.perf_counter()
                 reply_of(ask, prompts, new_tokens, [])
                 if turn:  # the first warms up

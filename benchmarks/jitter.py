@@ -22,9 +22,9 @@ def last_logits(point: Checkpoint, dtype: torch.dtype, batch: int) -> torch.Tens
     texts = [statement.text for statement in shipped_statements(0)][:TEXTS]
     found = []
     for start in range(0, TEXTS, batch):
-        asked = tokenizer(texts[start : start + batch], return_tensors="pt", padding=True, padding_side="left")
+        requested = tokenizer(texts[start : start + batch], return_tensors="pt", padding=True, padding_side="left")
         with torch.no_grad():
-            output = model(input_ids=asked["input_ids"], attention_mask=asked["attention_mask"])
+            output = model(input_ids=requested["input_ids"], attention_mask=requested["attention_mask"])
         found.append(output.logits[:, -1].float())
     return torch.cat(found)
 

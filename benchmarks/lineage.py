@@ -140,7 +140,7 @@ def of_seed(bench: Bench, seed: int, count: int, costs: dict[str, list[float]]) 
 
     ends = train(parameters, names)
     metric = bench.metric(seed, count)
-    told = {}
+    summary = {}
     for place, name in enumerate(names):
         later = names[place + 1 :]
         without = train(ends[place], later)[-1]
@@ -163,8 +163,8 @@ def of_seed(bench: Bench, seed: int, count: int, costs: dict[str, list[float]]) 
             }
         estimates[ESTIMATORS[1]] = linear(metric, ends[-1], embedding)
         estimates[ESTIMATORS[3]] = linear(metric, ends[-1], moved)
-        told[name] = Told(exact, {key: value.numpy() for key, value in estimates.items()}, gap)
-    return told
+        summary[name] = Told(exact, {key: value.numpy() for key, value in estimates.items()}, gap)
+    return summary
 
 
 def main() -> None:
@@ -251,16 +251,18 @@ def print_table(found: list[dict[str, Told]], optimizer: str) -> None:
     print("| stage | estimator | Pearson r, mean | Spearman r, mean | relative error | z less the task vector's [95%] |")
     print("| --- | --- | --- | --- | --- | --- |")
     for stage in found[0]:
-        told = [one[stage] for one in found]
-        r = {what: np.array([stats.pearsonr(each.exact, each.estimates[what])[0] for each in told]) for what in ESTIMATORS}
+        summary = [one[stage] for one in found]
+        r = {what: np.array([stats.pearsonr(each.exact, each.estimates[what])[0] for each in summary]) for what in ESTIMATORS}
         for what in ESTIMATORS:
-            ranks = np.mean([stats.spearmanr(each.exact, each.estimates[what])[0] for each in told])
-            error = np.median([np.linalg.norm(each.estimates[what] - each.exact) / np.linalg.norm(each.exact) for each in told])
+            ranks = np.mean([stats.spearmanr(each.exact, each.estimates[what])[0] for each in summary])
+            error = np.median(
+                [np.linalg.norm(each.estimates[what] - each.exact) / np.linalg.norm(each.exact) for each in summary]
+            )
             versus = ""
             if what.startswith("propagated"):
                 versus = paired(r[what], r[what.replace("propagated", "task vector")])
             print(f"| {stage} | {what} | {r[what].mean():.3f} | {ranks:.3f} | {error:.2f} | {versus} |")
-        gaps = [each.gap for each in told]
+        gaps = [each.gap for each in summary]
         if np.isfinite(gaps).all():
             print(f"| {stage} | first-order gap over 3 steps | | | {np.median(gaps):.2f} | |")
 

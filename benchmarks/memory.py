@@ -105,9 +105,9 @@ def main() -> None:
             make(Path(folder), options.layers, stored)
             for dtype in ("float32", "bfloat16"):
                 command = [sys.executable, __file__, "--measure", folder, dtype]
-                told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])  # noqa: S603
-                size = told["parameters"] * getattr(torch, dtype).itemsize / GB
-                peaks = [told["peaks"][phase] for phase in phases]
+                summary = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])  # noqa: S603
+                size = summary["parameters"] * getattr(torch, dtype).itemsize / GB
+                peaks = [summary["peaks"][phase] for phase in phases]
                 cells = [f"{size:.2f}", *(f"{anonymous / GB:.2f}" for anonymous, _ in peaks), f"{1.15 * size + 1.5:.2f}"]
                 mapped = max(file for _, file in peaks) / GB
                 print(f"| {str(stored).removeprefix('torch.')} | {dtype} | {' | '.join(cells)} | {mapped:.2f} |", flush=True)

@@ -24,7 +24,7 @@ from mechdrift.verdict.row import StoredRow
 BASE, RESEEDED = "organism:instruct", "organism:instruct-reseeded"
 
 
-def told(row: StoredRow, profile: Profile) -> str:
+def summary(row: StoredRow, profile: Profile) -> str:
     """Limit and verdict by a profile; `reported` where it does not gate."""
     rule = profile.rule(row.label)
     if rule.role != "gate":
@@ -53,7 +53,7 @@ def not_held(rows: Iterable[StoredRow], profile: Profile) -> str:
     found = [row for row in gates(rows, profile) if judged_again(row, profile).verdict != "held"]
     return table(
         ["row", "estimate [90% interval]", f"`{profile.name}`"],
-        [[f"`{row.label}`", interval(row), told(row, profile)] for row in found],
+        [[f"`{row.label}`", interval(row), summary(row, profile)] for row in found],
     )
 
 
@@ -64,7 +64,7 @@ def reseeded(runs: list[NullRun], profiles: list[Profile]) -> str:
     release, stage = profiles
     without = with_limits(release, calibrated([run for run in runs if run.post != post], release))
     lines = [
-        [f"`{row.label}`", interval(row), told(row, release), told(row, stage), told(row, without)]
+        [f"`{row.label}`", interval(row), summary(row, release), summary(row, stage), summary(row, without)]
         for row in gates(one.rows.values(), release)
     ]
     return table(["row", "estimate [90% interval]", "`release`", "`stage`", "made without it"], lines)

@@ -35,11 +35,11 @@ def generated(name: str) -> tuple["PreTrainedTokenizerBase", dict[str, list[list
     """Greedy replies to the choose split, and what follows statements where no text may end, as tokens."""
     checkpoint = resolve(f"organism:{name}")
     tokenizer, model = load_tokenizer(checkpoint), load_model(checkpoint, torch.float32, "cpu")
-    asked = [one.text for one in shipped_instructions() if one.split == "choose"]
-    told = random.Random(0).sample([one.text for one in shipped_statements()], DRAWS)
+    requested = [one.text for one in shipped_instructions() if one.split == "choose"]
+    summary = random.Random(0).sample([one.text for one in shipped_statements()], DRAWS)
     prompts = {
-        f"replies of {name}": (chat_prompts(checkpoint, tokenizer, asked, reply_tokens=REPLY_TOKENS).ids, 0),
-        f"{name} after a statement": (tokenizer(told)["input_ids"], REPLY_TOKENS),
+        f"replies of {name}": (chat_prompts(checkpoint, tokenizer, requested, reply_tokens=REPLY_TOKENS).ids, 0),
+        f"{name} after a statement": (tokenizer(summary)["input_ids"], REPLY_TOKENS),
     }
     found: dict[str, list[list[int]]] = {what: [] for what in prompts}
     for what, (every, least) in prompts.items():

@@ -67,9 +67,9 @@ def main() -> None:
         loop = plain(base.double(), post.double(), options.loop_draws)
         error = float((torch.from_numpy(found.post) - loop.post).abs().max()) / found.base[0]
         totals = [total + count * one for total, one in zip(totals, (loop.seconds, seconds), strict=True)]
-        told = f"{loop.seconds:.2f}", f"{seconds:.2f}", f"{loop.seconds / seconds:.1f}", f"{error:.0e}"
+        summary = f"{loop.seconds:.2f}", f"{seconds:.2f}", f"{loop.seconds / seconds:.1f}", f"{error:.0e}"
         errors = f"{abs(found.gap - loop.gap):.0e}", f"{found.null_gap.mean() / loop.null_gap:.3f}"
-        line((options.model, f"{kinds}: {rows} x {columns}", *told, *errors))
+        line((options.model, f"{kinds}: {rows} x {columns}", *summary, *errors))
     counted = f"all {sum(count for *_, count in timed_shapes.values())}"
     line((options.model, counted, *(f"{total:.2f}" for total in totals), f"{totals[0] / totals[1]:.1f}", "", "", ""))
 

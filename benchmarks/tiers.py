@@ -68,18 +68,20 @@ def measure(tier: str, arguments: list[str], folder: Path) -> None:
     seconds = time.perf_counter() - started
     if not record.is_file():
         sys.exit(ended.stdout + ended.stderr)
-    told: dict[str, Any] = json.loads(record.read_text())
+    summary: dict[str, Any] = json.loads(record.read_text())
     print("| phase | seconds | peak RSS, GB | peak GPU, GB | loads | prompts | tokens | replies | kept, MB |")
     print("|---" * 9 + "|")
-    for name, phase in told["run"]["phases"].items():
+    for name, phase in summary["run"]["phases"].items():
         gpu = "-" if phase["peak_gpu"] is None else f"{phase['peak_gpu'] / 1e9:.2f}"
         counts = " | ".join(f"{phase[what]:,}" for what in ("model_loads", "prompts", "tokens", "replies"))
         print(
             f"| {name} | {phase['seconds']:.1f} | {phase['peak_rss'] / 1e9:.2f} | {gpu} | {counts} "
             f"| {phase['bytes'] / 1e6:,.0f} |"
         )
-    gated = [row for row in told["rows"] if row["role"] == "gate"]
-    print(f"\nwhole process {seconds:.1f} s, exit code {ended.returncode}, {len(told['rows'])} rows, {len(gated)} of them gated:")
+    gated = [row for row in summary["rows"] if row["role"] == "gate"]
+    print(
+        f"\nwhole process {seconds:.1f} s, exit code {ended.returncode}, {len(summary['rows'])} rows, {len(gated)} of them gated:"
+    )
     for row in gated:
         print(f"  {row['label']:40}{row['verdict']:14}n {row['n']}", flush=True)
 

@@ -118,19 +118,19 @@ def bisect(request: Request, say: Callable[[str], object]) -> None:
 
     search = Search(len(checkpoints), ask)
     answer = search.run(request.everything)
-    for line in _told(label, checkpoints, search, answer):
+    for line in _summary(label, checkpoints, search, answer):
         say(line)
 
 
-def _told(label: str, checkpoints: Sequence[str], search: Search, answer: tuple[int, int] | None) -> Iterator[str]:
-    asked = f"{len(search.found)} of {len(checkpoints)} checkpoints measured"
+def _summary(label: str, checkpoints: Sequence[str], search: Search, answer: tuple[int, int] | None) -> Iterator[str]:
+    requested = f"{len(search.found)} of {len(checkpoints)} checkpoints measured"
     if answer is None:
-        yield printable(f"{label} has not drifted at {checkpoints[-1]}; {asked}")
+        yield printable(f"{label} has not drifted at {checkpoints[-1]}; {requested}")
     else:
         low, high = answer
         before = checkpoints[low] if low >= 0 else "base"
         first = f"at {checkpoints[high]}" if high - low == 1 else f"after {before}, at the latest at {checkpoints[high]}"
-        yield printable(f"{label} drifted first {first}; it had not at {before}; {asked}")
+        yield printable(f"{label} drifted first {first}; it had not at {before}; {requested}")
         if unknown := [checkpoints[place] for place in range(low + 1, high)]:
             yield printable(f"not told in between: {', '.join(unknown)}")
         if back := [checkpoints[place] for place in sorted(search.found) if place > high and search.drifted(place) is False]:

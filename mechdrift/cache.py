@@ -171,9 +171,9 @@ def prune(folder: Path, older_than: float | None = None, max_size: float | None 
                 if held and _remove(path):
                     removed["leftovers of killed runs"].append(size)
         for path in found.identities:  # believed only by themselves, so nobody has to hold them
-            told = path.lstat()
-            if told.st_mtime < unused_since and _remove(path):
-                removed["identities"].append(told.st_size)
+            status = path.lstat()
+            if status.st_mtime < unused_since and _remove(path):
+                removed["identities"].append(status.st_size)
         for one in going:
             with _held([one.lock]) as held:
                 if held:

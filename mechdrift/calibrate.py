@@ -11,7 +11,7 @@ from mechdrift.errors import InputError
 from mechdrift.many_runs import Run, records
 from mechdrift.null_copies import jittered
 from mechdrift.profile_file import Target, check_free, write_limits
-from mechdrift.report.calibration import alarms_told, limits_told
+from mechdrift.report.calibration import alarms_table, limits_table
 from mechdrift.report.whole import read_record
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out
 from mechdrift.verdict.limits import finding_of
@@ -81,9 +81,9 @@ def calibration(request: Request) -> Iterator[str]:
     if not any(is_rerun(run) for run in runs):
         yield "no reruns: these limits are for the same weights in another precision, and no retrained model will be held by them"
     yield ""
-    yield from limits_told(new)
+    yield from limits_table(new)
     yield ""
-    yield from alarms_told(false_alarms(runs, lambda _: profile), left_out(runs, profile, request.margin, request.only))
+    yield from alarms_table(false_alarms(runs, lambda _: profile), left_out(runs, profile, request.margin, request.only))
     if request.write:
         write_limits(request.write, request.profile, new)
         yield f"written: {request.write.path}; use it: --mechdrift-profile {request.write}"

@@ -90,11 +90,11 @@ def _step(step: Between, row: JudgedRow) -> Step:
 
 def _sentence(label: str, verdicts: dict[Between, str]) -> str:
     """Where a row that drifted from base to post did so."""
-    where = _told([step for step, verdict in verdicts.items() if verdict == "drifted"])
-    unknown = _told([step for step, verdict in verdicts.items() if verdict in NOT_MEASURED])
-    said = f"{label} drifted {where or 'from base to post, and in no step alone'}"
-    return f"{said}; not measured {unknown}" if unknown else said
+    where = _summary([step for step, verdict in verdicts.items() if verdict == "drifted"])
+    unknown = _summary([step for step, verdict in verdicts.items() if verdict in NOT_MEASURED])
+    message = f"{label} drifted {where or 'from base to post, and in no step alone'}"
+    return f"{message}; not measured {unknown}" if unknown else message
 
 
-def _told(steps: Sequence[Between]) -> str:
+def _summary(steps: Sequence[Between]) -> str:
     return " and ".join(f"between {step.earlier} and {step.later}" for step in steps)

@@ -276,9 +276,9 @@ def _report(options: argparse.Namespace) -> int:
     """Render records of --mechdrift-record; nothing is measured. Exit code: the newest run's, of pairs the worst."""
     from mechdrift.report.written import WRITERS, read_records, write_reports
 
-    asked = {form: path for form in WRITERS if (path := getattr(options, form.replace("-", "_"))) is not None}
+    requested = {form: path for form in WRITERS if (path := getattr(options, form.replace("-", "_"))) is not None}
     shown = read_records(options.records, options.by_time, options.series)
-    for line in write_reports(shown, asked):
+    for line in write_reports(shown, requested):
         print(line)
     return shown.exit_code
 

@@ -181,21 +181,21 @@ class Judge:
         A gate that is worse than its baseline fails too. One that does not hold and yet lets the run pass, by a waiver or by
         --mechdrift-fail-on, is an expected failure.
         """
-        from mechdrift.marks import asked_by
+        from mechdrift.marks import requested_by
         from mechdrift.rows import judged_row
         from mechdrift.run import ROW
         from mechdrift.verdict.failing import fails, holds
 
         run = _run(self._request.config)
-        asked = asked_by(self._request.node, run.profile)
-        if asked is None or asked.finding.name != drift.measure:
+        requested = requested_by(self._request.node, run.profile)
+        if requested is None or requested.finding.name != drift.measure:
             raise ValueError(f"the test is not marked finding({drift.measure!r}), which it judges")
         if self._pair.identical and run.settings.identity_shortcut:
             drift = drift.of_identical()
-        row = run.against_baseline(asked, judged_row(asked, drift, run.profile))
+        row = run.against_baseline(requested, judged_row(requested, drift, run.profile))
         self._request.node.stash[ROW] = row
         if fails(row, run.settings.fail_on):
-            pytest.fail(text.failure(row, run.again(asked)), pytrace=False)
+            pytest.fail(text.failure(row, run.again(requested)), pytrace=False)
         if row.role == "gate" and not holds(row):
             pytest.xfail(text.let_pass(row))
 

@@ -45,7 +45,7 @@ class HandSet:
         if wrong := [layer for layer in named if not 0 <= layer < layers]:
             raise InputError(f"hand-set {self.name}: block {wrong[0]}", f"0 to {layers - 1} for this model", "mend the file")
 
-    def told(self) -> dict[str, Any] | None:
+    def to_dict(self) -> dict[str, Any] | None:
         """As the record has it; None where nothing is fixed."""
         if not self.name:
             return None

@@ -93,9 +93,9 @@ class Kind:
         """Share of the pairs that are answered right; of no pairs there is none."""
         return share_right(self.answers, self.pairs, self.form)
 
-    def told(self) -> list[str]:
+    def summary(self) -> list[str]:
         """In a line or two."""
-        lines = [self.found.told()]
+        lines = [self.found.summary()]
         if not self.pairs:
             lines.append(f"not asked: {LEAST_UNITS} units needed")
         else:
@@ -129,16 +129,16 @@ def drawn(request: Request, progress: "Callable[[str], Progress]", shades: bool)
         tokens = partial(encode, pool.tokenizer(point))
         found = {table.kind: table_pairs(table, tokens, request.form, request.seed) for table in tables}
         if max(of.units for of in found.values()) < LEAST_UNITS:
-            counts = ". ".join(f"{kind}: {of.told()}" for kind, of in found.items())
+            counts = ". ".join(f"{kind}: {of.summary()}" for kind, of in found.items())
             raise Unmeasurable(f"{point.spec}: {counts}; {LEAST_UNITS} units of a kind needed")
-        kinds = recorder.at_one_batch(lambda: {kind: _asked(recorder, point, of, request) for kind, of in found.items()})
+        kinds = recorder.at_one_batch(lambda: {kind: _requested(recorder, point, of, request) for kind, of in found.items()})
         for name, kind in kinds.items():
-            yield from _row(name, kind.told())
+            yield from _row(name, kind.summary())
         kept = recorder.at_one_batch(lambda: _swept(recorder, point, kinds, request.form))
         yield from _shown(*kept, shades)
         if request.out is not None:
-            told = {"checkpoint": point.pinned, "identity": point.short, "form": request.form, "seed": str(request.seed)}
-            save(request.out, *kept, told)
+            details = {"checkpoint": point.pinned, "identity": point.short, "form": request.form, "seed": str(request.seed)}
+            save(request.out, *kept, details)
             yield from _row("written", [text.printable(str(request.out))])
         for warning in dict.fromkeys([*point.notes, *recorder.warnings, *recorder.store.warnings]):
             yield from _row("warning", [text.printable(warning)])
@@ -171,7 +171,7 @@ def _store(cache: str | None) -> Iterator[Path]:
         yield folder_of(cache)
 
 
-def _asked(recorder: Recorder, point: Checkpoint, found: Found, request: Request) -> Kind:
+def _requested(recorder: Recorder, point: Checkpoint, found: Found, request: Request) -> Kind:
     """The first units of a kind, in the order that the seed drew, and what the model answers to them."""
     units = list(dict.fromkeys(pair.unit for pair in found.pairs))[: request.units if found.units >= LEAST_UNITS else 0]
     pairs = tuple(pair for pair in found.pairs if pair.unit in units)
@@ -232,7 +232,7 @@ def _row(head: str, lines: Sequence[str]) -> Iterator[str]:
         yield f"{'' if number else head:<16} {line}".rstrip()
 
 
-def save(path: Path, kept: Kept, maps: Maps, told: dict[str, str]) -> None:
+def save(path: Path, kept: Kept, maps: Maps, details: dict[str, str]) -> None:
     """Write a safetensors file, whole or not at all: recovery [layer, column], gains [unit, layer, column], gaps [unit], float32.
 
     Its metadata has, beside what is told, the names of columns and the [kind, unit] of units, as JSON. A gain is NaN where a unit
@@ -243,6 +243,6 @@ def save(path: Path, kept: Kept, maps: Maps, told: dict[str, str]) -> None:
     names = {"columns": json.dumps(maps.columns), "units": json.dumps(kept.units)}
     tensors = {"recovery": maps.recovery(), "gains": maps.gains, "gaps": maps.gaps}
     try:
-        write_whole(path, packed({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, told | names))
+        write_whole(path, packed({name: tensor.astype(np.float32) for name, tensor in tensors.items()}, details | names))
     except OSError as error:
         raise InputError(f"--out {path}: {error.strerror}", "a place to write to", "make room, or name another") from error

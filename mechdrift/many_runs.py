@@ -41,15 +41,16 @@ def records(runs: Iterable[Run], folder: Path, started: Callable[[Run], object] 
     """The record of each run, in order, measured where the folder has none yet.
 
     Verdicts are in the records, and none stops the series. `started` is called before a run is measured. Raises InputError, with
-    what pytest said last, for a run without a record.
+    what pytest printed last, for a run without a record.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
         path = folder / f"{run.name}.json"
         if not has_record(path):
             started(run)
-            _measure(run, path)
-        yield read_record(path)
+            yield measured(run, path)
+        else:
+            yield read_record(path)
 
 
 def has_record(path: Path) -> bool:
@@ -57,8 +58,12 @@ def has_record(path: Path) -> bool:
     return path.is_file() and json.loads(path.read_bytes()).get("exit_code") not in CUT_OFF
 
 
-def _measure(run: Run, path: Path) -> None:
-    """In a process of its own, so that no run knows of another but through the store."""
+def measured(run: Run, path: Path) -> StoredRecord:
+    """The record of a run, written to a path.
+
+    It is measured in a process of its own, so that no run knows of another but through the store. Raises InputError, with what
+    pytest printed last, for a run without a record.
+    """
     command, started = run.command(path), Started(path, run.base, run.post)
     done = subprocess.run(  # noqa: S603 - our own command
         command, capture_output=True, text=True, errors="replace", check=False, env=started.environment(os.environ)
@@ -66,9 +71,10 @@ def _measure(run: Run, path: Path) -> None:
     if (why := started.why_no_record(done.returncode)) or done.returncode in CUT_OFF:
         path.unlink(missing_ok=True)
         printed = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        said = printed[-1] if done.returncode and printed else why or f"exit code {done.returncode}"
+        message = printed[-1] if done.returncode and printed else why or f"exit code {done.returncode}"
         raise InputError(
-            f"{run.name}: {NO_RECORD}: {said}",
+            f"{run.name}: {NO_RECORD}: {message}",
             "a run that ends",
             f"type {' '.join(command[1:])}",
         )
+    return read_record(path)

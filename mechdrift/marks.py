@@ -9,11 +9,11 @@ import pytest
 from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.errors import InputError
 from mechdrift.findings import registered
-from mechdrift.rows import Asked
+from mechdrift.rows import RequestedRow
 from mechdrift.verdict.limits import Limit, Profile, Rule, parse_rule
 
 
-def asked_by(item: pytest.Item, profile: Profile) -> Asked | None:
+def requested_by(item: pytest.Item, profile: Profile) -> RequestedRow | None:
     """What a test is marked to ask: `@pytest.mark.finding("family.row", kind="cities")`, and `@pytest.mark.limit(at_least=0.9)`.
 
     Raises UsageError for an unknown finding, and for a limit that is none.
@@ -26,40 +26,40 @@ def asked_by(item: pytest.Item, profile: Profile) -> Asked | None:
         raise pytest.UsageError(
             f"mechdrift: {item.nodeid} is marked finding{marker.args!r}; expected {expected}; mend the marker"
         )
-    asked = replace(asked_from(marker.args[0], marker.kwargs.items()), between=between_of(item))
+    requested = replace(request_from(marker.args[0], marker.kwargs.items()), between=between_of(item))
     limit = item.get_closest_marker("limit")
     if limit is None:
-        return asked
+        return requested
     try:
-        usual = asked.rule(profile)
+        usual = requested.rule(profile)
         where = f"{item.nodeid}, marked limit{limit.args or ''}"
         if limit.args:
             raise InputError(where, "at_least=, at_most= or role=", "mend the marker")
-        return replace(asked, marked=parse_rule(where, limit.kwargs, usual, "marker"))
+        return replace(requested, marked=parse_rule(where, limit.kwargs, usual, "marker"))
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
 
 
 def between_of(item: pytest.Item) -> Between:
     """Of which two checkpoints a test asks."""
-    asked: dict[str, Any] = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    between: Between = asked.get("mechdrift_pair", BASE_TO_POST)
+    requested: dict[str, Any] = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    between: Between = requested.get("mechdrift_pair", BASE_TO_POST)
     return between
 
 
-def asked_from(
+def request_from(
     name: str,
     parameters: Iterable[Iterable[object]],
     marked: dict[str, Any] | None = None,
     between: tuple[str, str, bool] = astuple(BASE_TO_POST),
-) -> Asked:
+) -> RequestedRow:
     """What a test asks, from plain data."""
     pairs = ((str(key), str(value)) for key, value in parameters)
     rule = Rule(marked["role"], marked["limit"] and Limit(**marked["limit"]), marked["tolerance"]) if marked else None
-    return Asked(registered()[name], tuple(sorted(pairs)), rule, Between(*between))
+    return RequestedRow(registered()[name], tuple(sorted(pairs)), rule, Between(*between))
 
 
-def told_of(asked: Asked) -> list[Any]:
+def request_data(requested: RequestedRow) -> list[Any]:
     """What a test asks as plain data, which alone can leave a worker."""
-    parameters = [list(pair) for pair in asked.parameters]
-    return [asked.finding.name, parameters, asked.marked and asdict(asked.marked), list(astuple(asked.between))]
+    parameters = [list(pair) for pair in requested.parameters]
+    return [requested.finding.name, parameters, requested.marked and asdict(requested.marked), list(astuple(requested.between))]

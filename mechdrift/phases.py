@@ -41,15 +41,15 @@ class Phase:
             self.work + other.work,
         )
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As the record has it, and as it leaves a worker."""
         return {name: value for name, value in asdict(self).items() if name != "work"} | asdict(self.work)
 
     @classmethod
-    def of(cls, told: dict[str, Any]) -> "Phase":
+    def of(cls, data: dict[str, Any]) -> "Phase":
         """Of what was told."""
-        own = {name: told[name] for name in ("seconds", "peak_rss", "peak_gpu", "model_loads")}
-        return cls(**own, work=Work(**{name: value for name, value in told.items() if name not in own}))
+        own = {name: data[name] for name in ("seconds", "peak_rss", "peak_gpu", "model_loads")}
+        return cls(**own, work=Work(**{name: value for name, value in data.items() if name not in own}))
 
 
 Done = Callable[[], tuple[int, Work]]  # models loaded and work done so far

@@ -33,15 +33,15 @@ HEADS = ("family", "rows", "gated", "prompts", "tokens", "replies", "their token
 class CountingStore(Store):
     """An empty store that makes nothing: it counts what its parts would take, and answers with zeros."""
 
-    asked: set[str] = field(default_factory=set)
+    requested: set[str] = field(default_factory=set)
     """Provenances: what was asked before takes nothing."""
 
     def get(self, provenance: dict[str, Any], parts: Sequence[Part], label: str = "") -> "list[Tensor]":  # noqa: ARG002
         """Zeros in the place of every part."""
         import torch
 
-        if (told := repr(provenance)) not in self.asked:
-            self.asked.add(told)
+        if (summary := repr(provenance)) not in self.requested:
+            self.requested.add(summary)
             self.work = sum((part.whole_work for part in parts), self.work)
         return [torch.zeros(()).expand(part.shape) for part in parts]
 
@@ -113,7 +113,7 @@ def _per_second(do: Callable[[], object], device: str) -> float:
 def planned(run: "ComparingRun") -> dict[str, Work | str]:
     """What each family of the collected rows takes at most, in the order in which they run; or why it cannot be told."""
     from mechdrift.engine.generate.choose import generator_for
-    from mechdrift.suites.plans import PLANS, Asked
+    from mechdrift.suites.plans import PLANS, PlanInputs
 
     assert run.instructions
     assert run.texts
@@ -125,7 +125,7 @@ def planned(run: "ComparingRun") -> dict[str, Work | str]:
         if between.later in run.absent:
             continue
         pair = run.pair(between)
-        asked = Asked(
+        requested = PlanInputs(
             pair,
             recorder,
             generator_for(recorder, settings.generator, settings.vllm_args, pair.points),
@@ -142,18 +142,18 @@ def planned(run: "ComparingRun") -> dict[str, Work | str]:
         for family in sorted({each.finding.family for each in run.expected if each.between == between}):
             so_far, before = found.get(family, NOTHING), store.work
             try:
-                PLANS.get(family, _unplanned)(asked)
+                PLANS.get(family, _unplanned)(requested)
                 found[family] = so_far if isinstance(so_far, str) else so_far + (store.work - before)
             except (Unmeasurable, InputError) as error:
                 found[family] = str(error)
     return found
 
 
-def _unplanned(_asked: Any) -> None:
+def _unplanned(_requested: Any) -> None:
     raise Unmeasurable("findings of your own say nothing of what they take")
 
 
-def told(run: "ComparingRun") -> list[str]:
+def plan_lines(run: "ComparingRun") -> list[str]:
     """The plan in lines."""
     import torch
 
@@ -165,8 +165,8 @@ def told(run: "ComparingRun") -> list[str]:
     rates = Rates.of(device, dtype, larger.width, larger.parameters, run.settings.batch)
     table: list[tuple[str, ...]] = [HEADS]
     for family, amount in [*work.items(), ("all", sum(work.values(), NOTHING))]:
-        rows = [asked for asked in run.expected if family in (asked.finding.family, "all")]
-        gated = sum(asked.rule(run.profile).role == "gate" for asked in rows)
+        rows = [requested for requested in run.expected if family in (requested.finding.family, "all")]
+        gated = sum(requested.rule(run.profile).role == "gate" for requested in rows)
         minutes = rates.seconds(amount, larger.parameters, _head(larger), size) / 60
         numbers = (len(rows), gated, amount.prompts, amount.tokens, amount.replies, amount.reply_tokens)
         table.append((family, *(f"{number:,}" for number in numbers), f"{minutes:.2f}", f"{amount.bytes / 1e6:,.0f}"))

@@ -45,13 +45,13 @@ def check_free(target: Target, force: bool) -> None:
     """Raise InputError where nothing can be written, or a profile is there that --force does not give up."""
     if not target.path.parent.is_dir():
         raise InputError(f"--write {target.path}: no such folder", "a place in a folder that exists", "make the folder")
-    told: Any = parse_toml(str(target.path), target.path.read_bytes()) if target.path.is_file() else None
+    current: Any = parse_toml(str(target.path), target.path.read_bytes()) if target.path.is_file() else None
     for name in _steps(target):
-        told = told.get(name) if isinstance(told, dict) else None
-    if told is not None and not force:
+        current = current.get(name) if isinstance(current, dict) else None
+    if current is not None and not force:
         found = f"--write: profile {target} is there already"
         raise InputError(found, "a new one", "name another, or add --force to replace its limits")
-    if told is not None:  # what is wrong with it is said now, not after a night of runs
+    if current is not None:  # what is wrong with it is said now, not after a night of runs
         load_profile(str(target), target.path.parent)
 
 

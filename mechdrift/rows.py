@@ -10,7 +10,7 @@ import msgspec
 from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.findings import Finding, registered
 from mechdrift.measures.drift import CellMap, Drift, Item, SitePoint
-from mechdrift.verdict.again import evidence_told, sibling_told
+from mechdrift.verdict.again import evidence_data, sibling_of
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.failing import WORSE
 from mechdrift.verdict.limits import Profile, Rule
@@ -20,7 +20,7 @@ CONTRIBUTORS = 3
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedRow:
     """What one test asks: a finding, with the parameters by which its rows differ (a kind of statements, a prompt form)."""
 
     finding: Finding
@@ -44,16 +44,16 @@ class Asked:
         return replace(rule, role="report") if self.between.step else rule
 
 
-def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
+def judged_row(requested: RequestedRow, drift: Drift, profile: Profile) -> Row:
     """The row of a drift that was measured."""
-    decision = decide(drift, profile, asked.rule(profile))
+    decision = decide(drift, profile, requested.rule(profile))
     floor = drift.floor
     measured = {
         "key": Key(
             measure=drift.measure,
             site_rule=drift.site_rule,
             data=drift.data,
-            parameters=plain(drift.parameters | dict(asked.parameters)),
+            parameters=plain(drift.parameters | dict(requested.parameters)),
         ),
         "status": "ok" if math.isfinite(drift.estimate) else "not finite",
         "estimate": number(drift.estimate),
@@ -62,7 +62,7 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
         "null": number(drift.null),
         "floor": Range(number(floor.low), number(floor.high)) if floor else None,
         "n": int(drift.evidence.n),
-        "evidence": plain(evidence_told(drift)),
+        "evidence": plain(evidence_data(drift)),
         "unit": drift.unit,
         "better": drift.better,
         "site": drift.site,
@@ -72,14 +72,22 @@ def judged_row(asked: Asked, drift: Drift, profile: Profile) -> Row:
         "post_lacks": bool(drift.post_lacks),
         "fewer_left": bool(drift.fewer_left),
         "outcomes": {arm: OutcomeCounts(**counts) for arm, counts in drift.outcomes.items()},
-        "sibling": sibling_told(drift),
+        "sibling": sibling_of(drift),
         "contributors": _contributors(drift),
         "items": [_item(item) for item in drift.items],
         "curve": [SitePoint(one.site, number(one.estimate), number(one.low), number(one.high)) for one in drift.curve],
         "maps": [CellMap(one.name, one.columns, tuple(tuple(map(number, line)) for line in one.values)) for one in drift.maps],
     }
     return Row(
-        **_head(asked.label, asked.between, asked.finding, asked.rule(profile), profile, decision.verdict, decision.reason),
+        **_head(
+            requested.label,
+            requested.between,
+            requested.finding,
+            requested.rule(profile),
+            profile,
+            decision.verdict,
+            decision.reason,
+        ),
         **measured,
     )
 
@@ -107,10 +115,10 @@ def _contributors(drift: Drift) -> list[Contributor]:
     ]
 
 
-def unmeasured_row(asked: Asked, profile: Profile, verdict: Verdict, reason: str) -> Row:
+def unmeasured_row(requested: RequestedRow, profile: Profile, verdict: Verdict, reason: str) -> Row:
     """The row of a finding that has no number: unmeasurable, or an error."""
-    key = Key(measure=asked.finding.name, site_rule=None, data=None, parameters=dict(asked.parameters))
-    head = _head(asked.label, asked.between, asked.finding, asked.rule(profile), profile, verdict, reason)
+    key = Key(measure=requested.finding.name, site_rule=None, data=None, parameters=dict(requested.parameters))
+    head = _head(requested.label, requested.between, requested.finding, requested.rule(profile), profile, verdict, reason)
     return _without_number(head, key)
 
 
@@ -146,7 +154,7 @@ def _head(
         "limit": rule.limit,
         "verdict": verdict,
         "reason": reason,
-        "waiver": WaiverState(**waiver.told(date.today())) if waiver else None,
+        "waiver": WaiverState(**waiver.to_dict(date.today())) if waiver else None,
     }
 
 
@@ -157,13 +165,13 @@ def worse_of(one: Row, other: Row) -> Row:
 
 def to_worker_data(row: Row) -> dict[str, Any]:
     """A row as built-in types, as it may leave an xdist worker."""
-    told: dict[str, Any] = msgspec.to_builtins(row)
-    return told
+    data: dict[str, Any] = msgspec.to_builtins(row)
+    return data
 
 
-def from_worker_data(told: dict[str, Any]) -> Row:
+def from_worker_data(data: dict[str, Any]) -> Row:
     """The row of `to_worker_data`."""
-    return msgspec.convert(told, Row)
+    return msgspec.convert(data, Row)
 
 
 def to_json(row: Row) -> dict[str, Any]:

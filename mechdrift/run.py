@@ -16,11 +16,11 @@ from mechdrift.chains import BASE_TO_POST, POST, WITHOUT, Between, compared, mov
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.findings import Finding, registered
 from mechdrift.hand_set import HandSet, load_hand_set
-from mechdrift.marks import asked_by, asked_from, between_of, told_of
+from mechdrift.marks import between_of, request_data, request_from, requested_by
 from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
 from mechdrift.report.record import Stamp, stamp
-from mechdrift.rows import Asked, from_worker_data, to_json, to_worker_data, unmeasured_row, worse_of
+from mechdrift.rows import RequestedRow, from_worker_data, to_json, to_worker_data, unmeasured_row, worse_of
 from mechdrift.run_end import finish
 from mechdrift.run_header import header
 from mechdrift.run_start import refuse_settings_of_checkpoints, resolve_all
@@ -104,7 +104,7 @@ class ComparingRun:
     store_folder: Path | None = None
     rows: dict[str, Row] = field(default_factory=dict)
     """By label."""
-    expected: set[Asked] = field(default_factory=set)
+    expected: set[RequestedRow] = field(default_factory=set)
     """What the collected tests ask."""
     never_ran: set[str] = field(default_factory=set)
     """Labels of rows whose tests did not run."""
@@ -123,7 +123,7 @@ class ComparingRun:
     started: float = field(default_factory=time.time)
     verdict: RunVerdict | None = None
     """What came of the run; none before it ends."""
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     """What was written, and what could not be."""
 
     @property
@@ -205,7 +205,7 @@ class ComparingRun:
 
         Raises UsageError for a label that no row has.
         """
-        labels = {row_of(asked.label) for item in items if (asked := asked_by(item, self.profile))}
+        labels = {row_of(requested.label) for item in items if (requested := requested_by(item, self.profile))}
         for name in map(row_of, self.settings.only):
             # A worker that raised would crash; there the run ends with no test collected.
             if "[" in name and not self.is_worker and not any(is_selected(label, [name]) for label in labels):
@@ -216,30 +216,31 @@ class ComparingRun:
         dropped = [
             item
             for item in items
-            if ((asked := asked_by(item, self.profile)) and not self._is_requested(asked))
-            or (not asked and between_of(item).step)
+            if ((requested := requested_by(item, self.profile)) and not self._is_requested(requested))
+            or (not requested and between_of(item).step)
         ]
         if dropped:
             config.hook.pytest_deselected(items=dropped)
             items[:] = [item for item in items if item not in dropped]
 
-    def _is_requested(self, asked: Asked) -> bool:
+    def _is_requested(self, requested: RequestedRow) -> bool:
         """Whether --mechdrift-only and the tier leave a row in."""
-        return asked.finding.name in self.findings and is_selected(asked.label, self.settings.only)
+        return requested.finding.name in self.findings and is_selected(requested.label, self.settings.only)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which rows must come."""
         if not self.config.option.collectonly:
-            self.expected = {asked for item in session.items if (asked := asked_by(item, self.profile))}
+            self.expected = {requested for item in session.items if (requested := requested_by(item, self.profile))}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
         """A plan runs no test."""
         if not self.settings.plan:
             return None
-        from mechdrift.plan import told
 
-        self.said += told(self)
+        from mechdrift.plan import plan_lines
+
+        self.messages += plan_lines(self)
         return True
 
     # During the tests
@@ -247,22 +248,22 @@ class ComparingRun:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
         """A test, with the fixtures that it is the first to need, is part of its family's phase."""
-        asked = asked_by(item, self.profile)
-        with self._phase(asked.finding.family) if asked else nullcontext():
+        requested = requested_by(item, self.profile)
+        with self._phase(requested.finding.family) if requested else nullcontext():
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         """Attach the row to the report, and turn what stopped it into one."""
         report: pytest.TestReport = yield
-        asked = asked_by(item, self.profile)
-        if asked is None or call.when == "teardown":
+        requested = requested_by(item, self.profile)
+        if requested is None or call.when == "teardown":
             return report
         error = call.excinfo.value if call.excinfo else None
         row = item.stash.get(ROW, None)
         if row is None and (error is not None or call.when == "call"):
-            row = self._row_without_number(asked, error)
-            again = self.again(asked)
+            row = self._row_without_number(requested, error)
+            again = self.again(requested)
             if isinstance(error, Unmeasurable) and not fails(row, self.settings.fail_on):
                 report.outcome = "skipped"
                 why = f"unmeasurable: {row.reason}" if row.role == "report" else text.let_pass(row)
@@ -272,51 +273,53 @@ class ComparingRun:
                 if error is None or isinstance(error, Unmeasurable | InputError):
                     report.longrepr = text.missing(row, again)
         if row is not None:
-            told = {
+            data = {
                 "row": to_worker_data(row),
                 "bad_input": isinstance(error, InputError),
-                "expected": [told_of(one) for one in self.expected],
+                "expected": [request_data(one) for one in self.expected],
             }
-            report.mechdrift = told  # type: ignore[attr-defined]
+            report.mechdrift = data  # type: ignore[attr-defined]
             item.user_properties += row_properties(row)  # JUnit takes them from the teardown report
         return report
 
-    def again(self, asked: Asked) -> str:
+    def again(self, requested: RequestedRow) -> str:
         """The command that measures one finding again, on the same commits of the two checkpoints."""
-        between = BASE_TO_POST if WITHOUT in asked.between.later else asked.between  # post without a stage ends with its run
+        between = (
+            BASE_TO_POST if WITHOUT in requested.between.later else requested.between
+        )  # post without a stage ends with its run
         base, post = (point.pinned for point in self.pair(between).points)
         baseline = None if between.step else self.settings.baseline
-        return replace(self.settings, base=base, posts=(("post", post),), baseline=baseline).command(row_of(asked.label))
+        return replace(self.settings, base=base, posts=(("post", post),), baseline=baseline).command(row_of(requested.label))
 
-    def _row_without_number(self, asked: Asked, error: BaseException | None) -> Row:
+    def _row_without_number(self, requested: RequestedRow, error: BaseException | None) -> Row:
         """A row for a test that gave none."""
         if error is None:
-            return self.unmeasured(asked, "error", "the test ended without a verdict")
+            return self.unmeasured(requested, "error", "the test ended without a verdict")
         if isinstance(error, Unmeasurable | pytest.skip.Exception):
-            return self.unmeasured(asked, "unmeasurable", str(error))
+            return self.unmeasured(requested, "unmeasurable", str(error))
         reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        return self.unmeasured(asked, "error", reason)
+        return self.unmeasured(requested, "error", reason)
 
-    def unmeasured(self, asked: Asked, verdict: Verdict, reason: str) -> Row:
+    def unmeasured(self, requested: RequestedRow, verdict: Verdict, reason: str) -> Row:
         """The row of a test that gave no number."""
-        return self.against_baseline(asked, unmeasured_row(asked, self.profile, verdict, reason))
+        return self.against_baseline(requested, unmeasured_row(requested, self.profile, verdict, reason))
 
-    def against_baseline(self, asked: Asked, row: Row) -> Row:
+    def against_baseline(self, requested: RequestedRow, row: Row) -> Row:
         """The row with what its baseline says of it; of a step none does."""
-        return row if asked.between.step else self.baselines.against(row, asked.rule(self.profile))
+        return row if requested.between.step else self.baselines.against(row, requested.rule(self.profile))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect rows, on the controller from all workers."""
-        told: dict[str, Any] = getattr(report, "mechdrift", {"row": None, "bad_input": False, "expected": []})
-        row = told["row"] and from_worker_data(told["row"])
+        data: dict[str, Any] = getattr(report, "mechdrift", {"row": None, "bad_input": False, "expected": []})
+        row = data["row"] and from_worker_data(data["row"])
         known = row and self.rows.get(row.label)
         if row is not None and row != known and worse_of(known or row, row) == row:
             self.rows[row.label] = row
             if not self.is_worker:
                 self.config.hook.pytest_mechdrift_row(config=self.config, row=to_json(row))
-        self.bad_input |= told["bad_input"]
+        self.bad_input |= data["bad_input"]
         # The controller of workers collects no tests; it learns from their reports what was to come.
-        self.expected |= {asked_from(*one) for one in told["expected"]}
+        self.expected |= {request_from(*one) for one in data["expected"]}
         if report.failed and (row is None or row.verdict == "error"):
             self.unexpected = True
 
@@ -361,7 +364,7 @@ class ComparingRun:
             terminalreporter.write_line(f"mechdrift: time: {seconds_by_phase(self.phases)}")
         for warning in dict.fromkeys(self.warnings):
             terminalreporter.write_line(f"mechdrift: warning: {text.printable(warning)}", yellow=True)
-        for line in self.said:
+        for line in self.messages:
             terminalreporter.write_line(text.printable(line))
 
 

@@ -27,10 +27,10 @@ def finish(run: "ComparingRun", session: pytest.Session, exitstatus: int) -> Non
     """Complete the rows, set the exit code, write record and baselines; of a session that only shows something nothing."""
     if any(getattr(run.config.option, name, None) for name in SHOWN_ONLY):
         return
-    for asked in run.expected:
-        if asked.label not in run.rows:
-            run.rows[asked.label] = run.unmeasured(asked, "unmeasurable", "its test never ran")
-            run.never_ran.add(asked.label)
+    for requested in run.expected:
+        if requested.label not in run.rows:
+            run.rows[requested.label] = run.unmeasured(requested, "unmeasurable", "its test never ran")
+            run.never_ran.add(requested.label)
     for between in run.ends:
         there = [row for row in run.rows.values() if row.between == between.names]
         for row in run.baselines.forgotten(there, between):
@@ -53,14 +53,14 @@ def _is_selected(run: "ComparingRun", row: Row) -> bool:
 
     Paths choose the findings of their tests. Whoever chooses tests one by one has chosen what is not asked.
     """
-    if not run.tier.asks(row.finding):
+    if not run.tier.includes(row.finding):
         return False
     option = run.config.option
     one_by_one = ("keyword", "markexpr", "deselect", "lf", "stepwise")
     if any("::" in argument for argument in run.config.args) or any(getattr(option, name, None) for name in one_by_one):
         return False
     if run.config.args_source == pytest.Config.ArgsSource.ARGS:
-        return row.finding in {asked.finding.name for asked in run.expected}
+        return row.finding in {requested.finding.name for requested in run.expected}
     return is_selected(row.label, run.settings.only)
 
 
@@ -85,7 +85,7 @@ def _code_where_none_fails(run: "ComparingRun") -> int:
     if run.settings.update:
         return int(pytest.ExitCode.TESTS_FAILED)
     if not gates and run.profile.gated_as_shipped:
-        run.said.append(f"mechdrift: {NO_GATE}")
+        run.messages.append(f"mechdrift: {NO_GATE}")
         return int(pytest.ExitCode.NO_TESTS_COLLECTED)
     return MILDER["unmeasurable"] if gates & run.never_ran else 0
 
@@ -95,31 +95,31 @@ def _write_record(run: "ComparingRun", session: pytest.Session) -> None:
     from mechdrift.report.record import WrittenMeanwhile, to_json, write_over, write_record
 
     record = record_of(run, int(session.exitstatus))
-    told = to_json(record)  # hooks are given JSON data, and may add to a part of it
-    run.config.hook.pytest_mechdrift_record(config=run.config, record=told)
-    record = replace(record, extra=told["extra"])
+    data = to_json(record)  # hooks are given JSON data, and may add to a part of it
+    run.config.hook.pytest_mechdrift_record(config=run.config, record=data)
+    record = replace(record, extra=data["extra"])
     path = Path(str(run.settings.record))
     try:
         if run.settings.device == TENSOR_PARALLEL:  # several processes are one run
             write_record(path, record)
         else:
             write_over(path, record, run.record_before)
-        run.said.append(f"record: {path}")
+        run.messages.append(f"record: {path}")
     except WrittenMeanwhile as error:
-        run.said.append(f"record {path} not written: {error.strerror}; give each run a record of its own")
+        run.messages.append(f"record {path} not written: {error.strerror}; give each run a record of its own")
         session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
     except OSError as error:
-        run.said.append(f"record {run.settings.record} not written: {error.strerror}; make room or name another place")
+        run.messages.append(f"record {run.settings.record} not written: {error.strerror}; make room or name another place")
         session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
 
 
 def _write_baselines(run: "ComparingRun", session: pytest.Session) -> None:
     """Write them; what cannot be written is said and is a usage error."""
     try:
-        run.said += run.baselines.write(record_of(run, int(session.exitstatus)))
+        run.messages += run.baselines.write(record_of(run, int(session.exitstatus)))
     except OSError as error:
-        run.said.append(f"baseline not written: {error.strerror}; make room, or make its folder writable")
+        run.messages.append(f"baseline not written: {error.strerror}; make room, or make its folder writable")
         session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)
     except InputError as error:
-        run.said.append(str(error))
+        run.messages.append(str(error))
         session.exitstatus = int(pytest.ExitCode.USAGE_ERROR)

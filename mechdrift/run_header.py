@@ -36,10 +36,10 @@ def header(run: "ComparingRun") -> list[str]:
     if run.settings.texts is not None:
         lines.append(text.printable(f"mechdrift: texts: {run.texts}"))
     if run.hand_set.name:
-        lines.append(f"mechdrift: hand-set {run.hand_set.name}: {run.hand_set.told()}")
+        lines.append(f"mechdrift: hand-set {run.hand_set.name}: {run.hand_set.to_dict()}")
     lines.append(f"mechdrift: {how}, profile {run.profile.name} ({run.profile.gated_as_shipped} gated rows)")
-    unasked = len(run.tier.left_out)
-    lines.append(f"mechdrift: tier {run.tier.name}" + (f", which leaves {unasked} findings out" if unasked else ""))
+    not_requested = len(run.tier.left_out)
+    lines.append(f"mechdrift: tier {run.tier.name}" + (f", which leaves {not_requested} findings out" if not_requested else ""))
     if words := words_of(run.settings.given()):
         lines.append(text.printable(f"mechdrift: {' '.join(words)}"))
     if run.settings.baseline:

@@ -73,8 +73,8 @@ def resolve_all(run: "ComparingRun") -> None:
                 run.warnings.append(note if between == BASE_TO_POST else f"{between}: {note}")
         run.warnings += same_files_warnings(run)
         run.hand_set.require_layers(min(point.layers for point in run.points.values()))
-        if told_by := run.settings.reply_classifier:
-            run.reply_classifier = read_classifier(told_by)
+        if classified_by := run.settings.reply_classifier:
+            run.reply_classifier = read_classifier(classified_by)
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
 

@@ -348,12 +348,12 @@ def cross_fitted_slope(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"])
     return Normal(xy / yy, jackknife_error(left_out), len(x)), left_out
 
 
-def evidence_of(told: Mapping[str, Any]) -> Evidence:
+def evidence_of(data: Mapping[str, Any]) -> Evidence:
     """Evidence from its fields and its kind, as a record has them, where None is no number. Raises ValueError for no kind."""
     every = (Normal, PairedProportions, Proportion, PartlyKnown, Spread)
     kinds: dict[str, Callable[..., Evidence]] = {each.kind: each for each in every}
-    if told["kind"] not in kinds:
-        raise ValueError(f"evidence {told['kind']!r}: expected one of {', '.join(kinds)}")
+    if data["kind"] not in kinds:
+        raise ValueError(f"evidence {data['kind']!r}: expected one of {', '.join(kinds)}")
 
     def number(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -362,7 +362,7 @@ def evidence_of(told: Mapping[str, Any]) -> Evidence:
 
     fields = {
         name: tuple(map(number, value)) if isinstance(value, list) else number(value)
-        for name, value in told.items()
+        for name, value in data.items()
         if name != "kind"
     }
-    return kinds[told["kind"]](**fields)
+    return kinds[data["kind"]](**fields)

@@ -34,7 +34,7 @@ class Tier:
     left_out: frozenset[str]
     """Findings that are not asked."""
 
-    def asks(self, finding: str) -> bool:
+    def includes(self, finding: str) -> bool:
         """Whether a finding's rows are asked."""
         return finding not in self.left_out
 
@@ -124,7 +124,9 @@ def selected(only: Sequence[str], tier: Tier) -> dict[str, Finding]:
             "try another tier",
         )
     return {
-        name: finding for name, finding in findings.items() if tier.asks(name) and (not wanted or wanted & {name, finding.family})
+        name: finding
+        for name, finding in findings.items()
+        if tier.includes(name) and (not wanted or wanted & {name, finding.family})
     }
 
 

@@ -17,11 +17,11 @@ def pytest_mechdrift_record(record: dict[str, Any]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Tell the callback how many gates there will be, before a step is trained."""
-    from mechdrift.marks import asked_by
+    from mechdrift.marks import requested_by
     from mechdrift.run import RUN
 
     run = session.config.stash.get(RUN, None)
     if run is not None and COLLECTED in os.environ:
-        asked = [asked_by(item, run.profile) for item in session.items]
-        gates = {one.label for one in asked if one and one.rule(run.profile).role == "gate"}
+        requested = [requested_by(item, run.profile) for item in session.items]
+        gates = {one.label for one in requested if one and one.rule(run.profile).role == "gate"}
         Path(os.environ[COLLECTED]).write_text(str(len(gates)))

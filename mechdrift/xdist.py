@@ -51,12 +51,12 @@ class Workers:
 
     def pytest_testnodedown(self, node: Any) -> None:
         """Add up what a worker did; a worker that died says nothing, and its test is reported as crashed."""
-        told = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "phases": {}, "warnings": []})
-        for name, amount in told["work"].items():
+        data = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "phases": {}, "warnings": []})
+        for name, amount in data["work"].items():
             self.run.work[name] = self.run.work.get(name, 0) + amount
-        for name, phase in told["phases"].items():
+        for name, phase in data["phases"].items():
             self.run.phases[name] = self.run.phases.get(name, Phase()) + Phase.of(phase)
-        self.run.warnings += told["warnings"]
+        self.run.warnings += data["warnings"]
 
 
 def visible_gpus() -> list[str]:
@@ -80,18 +80,18 @@ def worker_environment(number: int, gpus: Sequence[str], on_cpu: bool, environme
 
 def hand_over(run: "ComparingRun") -> None:
     """On a worker: tell the controller what was done."""
-    phases = {name: phase.told() for name, phase in run.phases.items()}
-    told = {"work": run.work, "phases": phases, "warnings": run.warnings}
-    run.config.workeroutput[KEY] = told  # type: ignore[attr-defined]
+    phases = {name: phase.to_dict() for name, phase in run.phases.items()}
+    data = {"work": run.work, "phases": phases, "warnings": run.warnings}
+    run.config.workeroutput[KEY] = data  # type: ignore[attr-defined]
 
 
 def take_over(run: "ComparingRun") -> None:
     """On a worker: take the checkpoints and the store from the controller."""
-    told = run.config.workerinput[KEY]  # type: ignore[attr-defined]
-    run.points = {name: Checkpoint(**point | {"folder": Path(point["folder"])}) for name, point in told["checkpoints"].items()}
-    run.absent = told["absent"]
-    tokenizer_check.trust(told["tokenizers"])
-    run.store_folder = Path(told["store"])
-    if classifier := told["classifier"]:
+    data = run.config.workerinput[KEY]  # type: ignore[attr-defined]
+    run.points = {name: Checkpoint(**point | {"folder": Path(point["folder"])}) for name, point in data["checkpoints"].items()}
+    run.absent = data["absent"]
+    tokenizer_check.trust(data["tokenizers"])
+    run.store_folder = Path(data["store"])
+    if classifier := data["classifier"]:
         run.reply_classifier = ReplyClassifier(**classifier | {"folder": Path(classifier["folder"])})
     read_prompts(run)

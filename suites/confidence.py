@@ -138,13 +138,13 @@ def read_confidence(
         raise Unmeasurable(f"none of {len(texts)} texts has two tokens")
     both = [prompts.take(long) for prompts in both]
     sampled = tried(_sampled, [texts[number] for number in long], both, recordings.tokenizers(points), len(texts) - len(long))
-    asked, questions = _judged(recordings, pair, statements, seed)
+    requested, questions = _judged(recordings, pair, statements, seed)
     tokens = min(tokens_of(recordings, point) for point in points)
     first, second = (LastMLPReader(recordings, point, prompts, tokens) for point, prompts in zip(points, both, strict=True))
     base = _of_model(first, sampled, questions[0])
     directions = tried(_directions, first, base.chosen)
     post = _of_model(second, sampled, questions[1])
-    return Confidence(base, post, tried(_nearest, second, directions), null_directions(pair.base.width), sampled, asked)
+    return Confidence(base, post, tried(_nearest, second, directions), null_directions(pair.base.width), sampled, requested)
 
 
 def tokens_of(recordings: Recorder, point: Checkpoint) -> int:

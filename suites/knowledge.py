@@ -22,7 +22,7 @@ from mechdrift.measures.minimums import ACCURACY_MINIMUM
 from mechdrift.prompts.framing import ONE_TOKENIZER, what_differs
 from mechdrift.prompts.pairs import FORMS, Form, PromptPair
 from mechdrift.prompts.written_pairs import WrittenPair
-from mechdrift.suites.knowledge_pairs import Asking
+from mechdrift.suites.knowledge_pairs import PairRequest
 from mechdrift.tiers import ACROSS, Tier
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, knowledge"
@@ -95,7 +95,7 @@ class Knowledge:
     read: KnowledgeReadings
     across: Transferred | Unmeasurable
     """The sweeps across models, or why there are none."""
-    asked: str
+    requested: str
     """How many pairs of each kind were swept, out of how many."""
 
     @property
@@ -107,7 +107,7 @@ class Knowledge:
 
     def noted(self, drift: Drift) -> Drift:
         """The drift with what was asked in its note."""
-        return replace(drift, note=f"{drift.note}; pairs: {self.asked}")
+        return replace(drift, note=f"{drift.note}; pairs: {self.requested}")
 
 
 def read_knowledge(
@@ -124,20 +124,20 @@ def read_knowledge(
     Pairs are of all kinds that base knows in this form, by its choose split; written: the user's instead of the tables'. Raises
     Unmeasurable where the two tokenizers give other pairs, or there are none.
     """
-    asking = Asking.of(pair, form, seed, written, hand_set)
+    asking = PairRequest.of(pair, form, seed, written, hand_set)
     known = known_kinds(recordings, pair.base, asking) or asking.kinds
     found = asking.found(recordings, pair.base, known, "test")
     # What the user wrote, or joined by hand, is asked as a whole.
     chosen = tuple if written or asking.by_hand else partial(a_fair_share, most=tier.units)
-    asked = chosen(found.pairs)
+    requested = chosen(found.pairs)
     of_post = chosen(asking.found(recordings, pair.post, known, "test").pairs)
-    if asked != of_post:
-        base, post = ([pair.clean for pair in pairs] for pairs in (asked, of_post))
+    if requested != of_post:
+        base, post = ([pair.clean for pair in pairs] for pairs in (requested, of_post))
         why = what_differs(recordings.tokenizers(pair.points), base, post)
         raise Unmeasurable(f"base and post read the pairs as other tokens: {why or ONE_TOKENIZER}")
-    if not asked:
-        raise Unmeasurable(f"no {form} pairs: {found.told()}")
-    prompts = _prompts(asked)
+    if not requested:
+        raise Unmeasurable(f"no {form} pairs: {found.summary()}")
+    prompts = _prompts(requested)
     beside = _beside(recordings, pair.base, asking, known, chosen_units=tier.units // TEST_OVER_CHOOSE)
     own: dict[str, Patched] = {}
     clean: dict[str, Columns] = {}
@@ -147,7 +147,7 @@ def read_knowledge(
     crossed: dict[str, Sweep] = {}
     across: Transferred | Unmeasurable
     try:
-        if not any(map(tier.asks, ACROSS)):
+        if not any(map(tier.includes, ACROSS)):
             raise Unmeasurable(f"tier {tier.name} does not ask for it")
         for point in recordings.held_first((pair.post, pair.base)):
             other = pair.base if point == pair.post else pair.post
@@ -157,11 +157,13 @@ def read_knowledge(
         across = error
     by_hand = asking.by_hand
     rule = HAND_SET if by_hand else SITE_RULE
-    read = KnowledgeReadings(own[pair.base.short], own[pair.post.short], asked, form, found.told(), rule, beside, by_hand)
-    return Knowledge(read, across, _by_kind(asking.kinds, found.pairs, asked))
+    read = KnowledgeReadings(own[pair.base.short], own[pair.post.short], requested, form, found.summary(), rule, beside, by_hand)
+    return Knowledge(read, across, _by_kind(asking.kinds, found.pairs, requested))
 
 
-def _beside(recordings: Recorder, base: Checkpoint, asking: Asking, kinds: Sequence[str], chosen_units: int) -> tuple[str, ...]:
+def _beside(
+    recordings: Recorder, base: Checkpoint, asking: PairRequest, kinds: Sequence[str], chosen_units: int
+) -> tuple[str, ...]:
     """Columns through which base's own route goes beside subject and object, by the pairs of the choose split that it knows."""
     pairs = a_fair_share(asking.found(recordings, base, kinds, "choose").pairs, chosen_units)
     if not pairs:
@@ -183,9 +185,9 @@ def a_fair_share(pairs: Sequence[PromptPair], most: int) -> tuple[PromptPair, ..
     return tuple(pair for pair in pairs if pair.sampled in chosen)
 
 
-def _by_kind(kinds: Sequence[str], possible: Sequence[PromptPair], asked: Sequence[PromptPair]) -> str:
+def _by_kind(kinds: Sequence[str], possible: Sequence[PromptPair], requested: Sequence[PromptPair]) -> str:
     """How many pairs each kind gave, and how many of them were swept; a kind that base does not know gave none."""
-    given, taken = (Counter(pair.kind for pair in pairs) for pairs in (possible, asked))
+    given, taken = (Counter(pair.kind for pair in pairs) for pairs in (possible, requested))
     left_out = [kind for kind in kinds if not given[kind]]
     return ", ".join(f"{kind} {taken[kind]} of {given[kind]}" for kind in kinds if given[kind]) + (
         f"; none of {', '.join(left_out)}" if left_out else ""
@@ -205,19 +207,19 @@ def _patched(sweep: Sweep) -> Patched:
     return Patched(sweep.patched.numpy(), sweep.clean.numpy(), sweep.corrupt.numpy())
 
 
-def known_kinds(recordings: Recorder, base: Checkpoint, asking: Asking) -> list[str]:
+def known_kinds(recordings: Recorder, base: Checkpoint, asking: PairRequest) -> list[str]:
     """The kinds of which base answers enough, by the choose split; an answer is what it is on the test split."""
     return [kind for kind in asking.kinds if _known(recordings, base, asking, kind)]
 
 
-def _known(recordings: Recorder, base: Checkpoint, asking: Asking, kind: str) -> bool:
+def _known(recordings: Recorder, base: Checkpoint, asking: PairRequest, kind: str) -> bool:
     """Whether base answers enough of one kind."""
-    asked = asking.found(recordings, base, [kind], "choose").pairs
-    if not asked:
+    requested = asking.found(recordings, base, [kind], "choose").pairs
+    if not requested:
         return False
-    prompts = [list(pair.clean) for pair in asked] + [list(pair.corrupt) for pair in asked]
+    prompts = [list(pair.clean) for pair in requested] + [list(pair.corrupt) for pair in requested]
     logits = recordings.logits(
-        base, Prompts(prompts, [len(ids) - 1 for ids in prompts], [tuple(pair.answers) for pair in asked] * 2)
+        base, Prompts(prompts, [len(ids) - 1 for ids in prompts], [tuple(pair.answers) for pair in requested] * 2)
     )
     clean, corrupt = np.split(logits[:, 0] - logits[:, 1], 2)
-    return share_answered(clean, corrupt, asked, asking.form).interval().low > ACCURACY_MINIMUM
+    return share_answered(clean, corrupt, requested, asking.form).interval().low > ACCURACY_MINIMUM

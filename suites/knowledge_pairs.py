@@ -21,7 +21,7 @@ OTHER: dict[Form, Form] = {"judged": "cloze", "cloze": "judged"}
 
 
 @dataclass(frozen=True)
-class Asking:
+class PairRequest:
     """The pairs of one form."""
 
     form: Form
@@ -33,7 +33,7 @@ class Asking:
     """Tokens that both models can read."""
 
     @classmethod
-    def of(cls, pair: Pair, form: Form, seed: int, written: Sequence[WrittenPair], hand_set: HandSet) -> "Asking":
+    def of(cls, pair: Pair, form: Form, seed: int, written: Sequence[WrittenPair], hand_set: HandSet) -> "PairRequest":
         """Of both models. Raises Unmeasurable where the user's file has nothing of this form."""
         chosen = [one for one in written if one.form == form]
         if written and not chosen:

@@ -10,7 +10,7 @@ from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Generator
 from mechdrift.engine.generate.first_token import first_token_under
-from mechdrift.engine.generate.scored import Said, Scored, scored_replies
+from mechdrift.engine.generate.scored import Reply, Scored, scored_replies
 from mechdrift.engine.recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
@@ -33,7 +33,7 @@ WHICH: tuple[Which, ...] = ("post", "base")
 Points = dict[Which, Checkpoint]
 Chosen = dict[tuple[On, Split], list[Instruction]]
 Texts = dict[tuple[On, Split], list[str]]
-Asked = dict[tuple[On, Split], ChatPrompts]
+RequestedRow = dict[tuple[On, Split], ChatPrompts]
 
 # Version 2: a place is turned away for its kl only beyond the error of that mean. Version 3: log-odds do not saturate, and both
 # directions are added at one length. Version 4: where the earlier model is the one that must refuse, the place is chosen on it.
@@ -106,7 +106,7 @@ class Refusal:
     """Post's log-odds of refusal on the test instructions that an intervention is meant for: [plain or own, instruction]."""
     first: np.ndarray
     """Log-odds of refusal at the first token of the model that must refuse, on harmful test instructions; empty with replies."""
-    untold: dict[tuple[Which, str], Unmeasurable]
+    unanswered: dict[tuple[Which, str], Unmeasurable]
     """By model and arm, why there are no replies."""
 
     @property
@@ -145,7 +145,7 @@ class Refusal:
         if isinstance(self.site, Unmeasurable):
             raise self.site
         for arm in arms:
-            if reason := self.untold.get((which, arm)):
+            if reason := self.unanswered.get((which, arm)):
                 raise reason
 
 
@@ -156,7 +156,7 @@ def read_refusal(
     generator: Generator,
     tier: Tier,
     classifier: ReplyClassifier | None = None,
-    keep: list[Said] | None = None,
+    keep: list[Reply] | None = None,
     must_refuse: Which = "post",
 ) -> Refusal:
     """Choose a direction by rule, read the other model's at the same place, and let both models reply without and with them.
@@ -169,41 +169,45 @@ def read_refusal(
     does not fit into the context.
     """
     points: Points = {"base": pair.base, "post": pair.post}
-    chosen, texts, asked = questions(points, recordings, instructions, tier)
-    native, matched = fitted_both(recordings, points, asked, texts)
-    site, note = _site(recordings, points, must_refuse, native[must_refuse], asked[must_refuse])
-    said: dict[tuple[Which, On, str], Outcomes] = {}
-    untold: dict[tuple[Which, str], Unmeasurable] = {}
+    chosen, texts, requested = questions(points, recordings, instructions, tier)
+    native, matched = fitted_both(recordings, points, requested, texts)
+    site, note = _site(recordings, points, must_refuse, native[must_refuse], requested[must_refuse])
+    outcomes_by: dict[tuple[Which, On, str], Outcomes] = {}
+    unanswered: dict[tuple[Which, str], Unmeasurable] = {}
     odds: dict[Does, np.ndarray] = {}
     for which in WHICH:
-        tests = {on: asked[which][on, "test"] for on in SIDES}
+        tests = {on: requested[which][on, "test"] for on in SIDES}
         own, other = native[which], native["base" if which == "post" else "post"]
         arms = [Arm(PLAIN)]
         if not isinstance(site, Unmeasurable):
             arms = arms_of(own, other, site, *(len(tests[on].ids) for on in SIDES))
         both = [*tests["harmful"].ids, *tests["harmless"].ids]
         found: dict[str, Scored | Unmeasurable] = {}
-        if any(map(tier.asks, REPLIES)):
+        if any(map(tier.includes, REPLIES)):
             found = scored_replies(
                 recordings, generator, points[which], both, tests["harmful"].thinking, arms, REPLY_TOKENS, classifier, keep
             )
         for arm, scored in found.items():
             if isinstance(scored, Unmeasurable):
-                untold[which, arm] = scored
+                unanswered[which, arm] = scored
             else:
-                said |= {(which, on, whose): told for on, whose, told in _by_side(arm, scored, len(tests["harmful"].ids))}
+                outcomes_by |= {
+                    (which, on, whose): of_side for on, whose, of_side in _by_side(arm, scored, len(tests["harmful"].ids))
+                }
         if which == "post":
             odds = odds_of(recordings, pair.post, tests, arms)
     first = np.zeros(0)
-    if not said and not isinstance(site, Unmeasurable):
+    if not outcomes_by and not isinstance(site, Unmeasurable):
         first = (
-            odds["ablation"][0] if must_refuse == "post" else plain_odds(recordings, pair.base, asked["base"]["harmful", "test"])
+            odds["ablation"][0]
+            if must_refuse == "post"
+            else plain_odds(recordings, pair.base, requested["base"]["harmful", "test"])
         )
     parameters = {"reply_tokens": str(REPLY_TOKENS)} | ({"told_by": classifier.key} if classifier else {})
     read = RefusalReadings(
         {on: tuple(texts[on, "test"]) for on in SIDES},
         {on: tuple(one.category for one in chosen[on, "test"]) for on in SIDES},
-        said,
+        outcomes_by,
         "none" if isinstance(site, Unmeasurable) else str(site),
         RULE.format(which=must_refuse),
         instructions.data,
@@ -211,12 +215,12 @@ def read_refusal(
         parameters,
         must_refuse,
     )
-    return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": matched}, odds, first, untold)
+    return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": matched}, odds, first, unanswered)
 
 
 def questions(
     points: Points, recordings: Recorder, instructions: Instructions, tier: Tier
-) -> tuple[Chosen, Texts, dict[Which, Asked]]:
+) -> tuple[Chosen, Texts, dict[Which, RequestedRow]]:
     """What is asked of each side and split: instructions, their texts, and prompts as each model's own form has them."""
     chosen = {
         (on, split): a_fair_share(
@@ -226,18 +230,18 @@ def questions(
         for split, most in tier.instructions.items()
     }
     texts: Texts = {key: [one.text for one in of_key] for key, of_key in chosen.items()}
-    asked: dict[Which, Asked] = {
+    requested: dict[Which, RequestedRow] = {
         which: {
             key: chat_prompts(point, recordings.pool.tokenizer(point), of_key, "native", REPLY_TOKENS)
             for key, of_key in texts.items()
         }
         for which, point in points.items()
     }
-    return chosen, texts, asked
+    return chosen, texts, requested
 
 
 def fitted_both(
-    recordings: Recorder, points: Points, asked: dict[Which, Asked], texts: Texts
+    recordings: Recorder, points: Points, requested: dict[Which, RequestedRow], texts: Texts
 ) -> tuple[dict[Which, Fitted], tuple[Fitted, Fitted] | Unmeasurable]:
     """Both models' directions in their own forms, and base's and post's in one form that both read alike, if there is one."""
     tokenizers = {which: (point, recordings.pool.tokenizer(point)) for which, point in points.items()}
@@ -251,8 +255,8 @@ def fitted_both(
     matched: dict[Which, Fitted] = {}
     for point in recordings.held_first(tuple(points.values())):  # each model is loaded once for both forms
         for which in (name for name, its in points.items() if its == point):
-            found = fit(recordings, point, {on: asked[which][on, "fit"] for on in SIDES})
-            form_note = asked[which]["harmful", "fit"].note
+            found = fit(recordings, point, {on: requested[which][on, "fit"] for on in SIDES})
+            form_note = requested[which]["harmful", "fit"].note
             if form_note:
                 found = replace(found, note=f"{form_note}; {found.note}")
             native[which] = found
@@ -261,13 +265,15 @@ def fitted_both(
     return native, reason or (matched["base"], matched["post"])
 
 
-def _site(recordings: Recorder, points: Points, which: Which, fitted: Fitted, asked: Asked) -> tuple[Site | Unmeasurable, str]:
+def _site(
+    recordings: Recorder, points: Points, which: Which, fitted: Fitted, requested: RequestedRow
+) -> tuple[Site | Unmeasurable, str]:
     """Where one model's direction works best, or why no place can be chosen; and the rule's figures in words."""
     base, post = points["base"], points["post"]
     try:
         if (base.layers, base.width) != (post.layers, post.width):
             raise Unmeasurable(f"layers x width differ: base {base.layers} x {base.width}, post {post.layers} x {post.width}")
-        return choose(recordings, points[which], fitted, {on: asked[on, "choose"] for on in SIDES})
+        return choose(recordings, points[which], fitted, {on: requested[on, "choose"] for on in SIDES})
     except Unmeasurable as error:
         return error, str(error)
 
@@ -276,11 +282,11 @@ def _by_side(arm: str, scored: Scored, harmful: int) -> list[tuple[On, str, Outc
     """What was said under an arm, by side: plain on both, of the others each on the side that it is meant for."""
     if arm == PLAIN:
         return [
-            ("harmful", PLAIN, _told(scored, slice(None, harmful))),
-            ("harmless", PLAIN, _told(scored, slice(harmful, None))),
+            ("harmful", PLAIN, _outcomes(scored, slice(None, harmful))),
+            ("harmless", PLAIN, _outcomes(scored, slice(harmful, None))),
         ]
     whose, does = arm.split()
-    return [(ASKED[cast(Does, does)], whose, _told(scored))]
+    return [(ASKED[cast(Does, does)], whose, _outcomes(scored))]
 
 
 def odds_of(recordings: Recorder, post: Checkpoint, tests: dict[On, ChatPrompts], arms: Sequence[Arm]) -> dict[Does, np.ndarray]:
@@ -305,5 +311,5 @@ def a_fair_share(instructions: Sequence[Instruction], most: int) -> list[Instruc
     return [one for one in instructions if one.text in chosen]
 
 
-def _told(scored: Scored, part: slice = slice(None)) -> Outcomes:
+def _outcomes(scored: Scored, part: slice = slice(None)) -> Outcomes:
     return Outcomes(scored.outcomes[part], scored.digest)

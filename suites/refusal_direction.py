@@ -98,9 +98,11 @@ def openers_of(recordings: Recorder, point: Checkpoint, prompts: ChatPrompts) ->
 def fit(recordings: Recorder, point: Checkpoint, prompts: dict[On, ChatPrompts]) -> Fitted:
     """Read a model's fit prompts at every block and every end-of-instruction token."""
     outputs, kept = {}, {}
-    for on, asked in prompts.items():
-        outputs[on] = recordings.columns(point, asked.ids, [ends[0] for ends in asked.ends])
-        odds = first_token_under(recordings, point, asked.ids, openers_of(recordings, point, asked), [Arm(PLAIN)])[0, :, 0]
+    for on, requested in prompts.items():
+        outputs[on] = recordings.columns(point, requested.ids, [ends[0] for ends in requested.ends])
+        odds = first_token_under(recordings, point, requested.ids, openers_of(recordings, point, requested), [Arm(PLAIN)])[
+            0, :, 0
+        ]
         kept[on] = odds > 0 if on == "harmful" else odds < 0
     note = ", ".join(f"{int(kept[on].sum())} of {len(kept[on])} {on}" for on in SIDES)
     if not all(mask.any() for mask in kept.values()):
@@ -120,20 +122,20 @@ def choose(recordings: Recorder, point: Checkpoint, fitted: Fitted, prompts: dic
     """
     sites, bypass, kl, error, induce = tried(recordings, point, fitted, prompts)
 
-    def told(number: int) -> str:
+    def summary(number: int) -> str:
         return f"{sites[number]} bypass {bypass[number]:.2f}, induce {induce[number]:.2f}, kl {kl[number]:.3f}"
 
     inducing = (induce > 0) & np.isfinite(kl)
     if not inducing.any():
         raise Unmeasurable(
             f"{point.spec}: none of {len(sites)} places has a direction that induces refusal (log-odds over 0); nearest: "
-            f"{told(int(induce.argmax()))}"
+            f"{summary(int(induce.argmax()))}"
         )
     bound = KL_AT_MOST
     while not (passing := inducing & (kl - CERTAIN * error < bound)).any():
         bound *= 2
     order = np.lexsort((bypass, ~passing))
-    best = "; ".join(told(int(number)) for number in order[: min(SHOWN, int(passing.sum()))])
+    best = "; ".join(summary(int(number)) for number in order[: min(SHOWN, int(passing.sum()))])
     wider = "" if bound == KL_AT_MOST else f" kl under {bound:g}, none under {KL_AT_MOST:g}"
     return sites[order[0]], f"{int(passing.sum())} of {len(sites)} places pass{wider}; {best}"
 
@@ -152,12 +154,12 @@ def tried(
         for site in sites
     ]
 
-    def asked(on: On, arms: Sequence[Arm]) -> np.ndarray:
+    def requested(on: On, arms: Sequence[Arm]) -> np.ndarray:
         return first_token_under(recordings, point, prompts[on].ids, openers, arms)
 
-    bypass, kl = asked("harmful", ablated)[..., 0].mean(1), asked("harmless", ablated)[..., 1]
+    bypass, kl = requested("harmful", ablated)[..., 0].mean(1), requested("harmless", ablated)[..., 1]
     error = kl.std(1) / max(kl.shape[1] - 1, 1) ** 0.5
-    return sites, bypass, kl.mean(1), error, asked("harmless", added)[..., 0].mean(1)
+    return sites, bypass, kl.mean(1), error, requested("harmless", added)[..., 0].mean(1)
 
 
 def arms_of(fitted: Fitted, other: Fitted, site: Site, harmful: int, harmless: int) -> list[Arm]:

@@ -68,12 +68,12 @@ def read_structure(pair: Pair, recordings: Recorder, seed: int, tier: Tier, shor
     device = recordings.pool.device
     if device in (MAP, TENSOR_PARALLEL):
         device = "cuda" if torch.cuda.is_available() else "cpu"  # of a model that is spread over devices
-    asked = tier.layers(layers)
+    requested = tier.layers(layers)
     reasons: dict[str, str] = {}
 
     @cache
     def progress() -> Progress | None:
-        return recordings.progress(f"weights of {len(asked)} blocks, {DRAWS} random changes of each matrix")
+        return recordings.progress(f"weights of {len(requested)} blocks, {DRAWS} random changes of each matrix")
 
     def numbers(layer: int, kind: str) -> tuple[float, ...]:
         try:
@@ -90,7 +90,7 @@ def read_structure(pair: Pair, recordings: Recorder, seed: int, tier: Tier, shor
         for done, kind in enumerate(KINDS):
             found.append(numbers(layer, kind))
             if say is not None:
-                say(number * len(KINDS) + done + 1, len(asked) * len(KINDS))
+                say(number * len(KINDS) + done + 1, len(requested) * len(KINDS))
         return torch.tensor(found, dtype=torch.float32)
 
     provenance = {
@@ -104,19 +104,19 @@ def read_structure(pair: Pair, recordings: Recorder, seed: int, tier: Tier, shor
         "seed": seed,
         "shortcut": shortcut,
         "versions": {"torch": version("torch")},
-    } | ({"blocks": asked} if len(asked) < layers else {})
+    } | ({"blocks": requested} if len(requested) < layers else {})
     shape = len(KINDS), len(NUMBERS)
     cubes = (2 + DRAWS) * sum(base.side(kind) ** 3 for kind in base.kinds)  # base, the change and each draw
-    parts = [Part(shape, partial(block, number, layer), Work(matrix_cubes=cubes)) for number, layer in enumerate(asked)]
+    parts = [Part(shape, partial(block, number, layer), Work(matrix_cubes=cubes)) for number, layer in enumerate(requested)]
     label = f"{pair.base.spec} ({pair.base.short})"
     kept = torch.stack(recordings.store.get(provenance, parts, label)).double().numpy()
     scales = kept[..., NUMBERS.index("scale")]
     for index, kind in enumerate(KINDS):
         if kind not in reasons and len(missing := np.flatnonzero(np.isnan(scales[:, index]))):
-            numbers(asked[missing[0]], kind)  # the store keeps no reasons
+            numbers(requested[missing[0]], kind)  # the store keeps no reasons
     family = tuple(kind for kind in KINDS if kind in base.kinds or kind in post.kinds)
     equal = int((kept[..., NUMBERS.index("change")] == 0).sum())
-    return StructureReadings(kept, tuple(asked), layers, family, reasons, equal, {"draws": str(DRAWS), "seed": str(seed)})
+    return StructureReadings(kept, tuple(requested), layers, family, reasons, equal, {"draws": str(DRAWS), "seed": str(seed)})
 
 
 def _numbers(base: Matrix, post: Matrix, device: str, seed: int, shortcut: bool) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from safetensors.numpy import save
 
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.engine.generate.arms import Generator
-from mechdrift.engine.generate.scored import Said
+from mechdrift.engine.generate.scored import Reply
 from mechdrift.engine.recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Beside, Judge, Pair
@@ -35,20 +35,24 @@ def refusal(
     mechdrift_keeps_replies: bool,
 ) -> Refusal:
     """Replies and directions of both models; post's direction lies beside the record, and replies if that is asked for."""
-    said: list[Said] = []
+    replies: list[Reply] = []
 
     def read() -> Refusal:
-        said.clear()  # what was said at a batch that did not fit
-        keep = said if mechdrift_keeps_replies else None
+        replies.clear()  # what was said at a batch that did not fit
+        keep = replies if mechdrift_keeps_replies else None
         return read_refusal(pair, recordings, instructions, generator, tier, mechdrift_reply_classifier, keep, must_refuse)
 
     found = recordings.at_one_batch(read)
     if mechdrift_beside is not None and not isinstance(found.site, Unmeasurable):
         direction = found.fitted_natively[1].direction(found.site)
-        told = {"checkpoint": pair.post.pinned, "site": str(found.site), "use": "mechdrift bake SPEC --direction FILE --out DIR"}
-        mechdrift_beside(".refusal-direction.safetensors", save({"direction": direction}, told))
+        metadata = {
+            "checkpoint": pair.post.pinned,
+            "site": str(found.site),
+            "use": "mechdrift bake SPEC --direction FILE --out DIR",
+        }
+        mechdrift_beside(".refusal-direction.safetensors", save({"direction": direction}, metadata))
     if mechdrift_beside is not None and mechdrift_keeps_replies:
-        lines = "".join(json.dumps(asdict(one)) + "\n" for one in said)
+        lines = "".join(json.dumps(asdict(one)) + "\n" for one in replies)
         mechdrift_beside(".replies.jsonl", lines.encode())
     return found
 
@@ -67,7 +71,7 @@ def _transfer(read: Refusal, does: measures.Does, direction: measures.Way) -> Dr
 
 def _odds(read: Refusal, does: measures.Does) -> Drift:
     read.require("post")
-    if read.read.said:
+    if read.read.outcomes_by:
         measures.require_refusal(read.read)
     else:
         measures.require_refusal_at_first(read.read.must_refuse, read.first)

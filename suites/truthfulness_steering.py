@@ -60,7 +60,7 @@ class SteeringReadings:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SteeredPrompts:
     """The judged prompts of a split as one model reads them."""
 
     indices: list[int]
@@ -90,11 +90,11 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
     layers, coefficient = _chosen(pair.base, recordings, statements, base_own, top, seed, hand)
 
     def arms(point: Checkpoint, mine: Directions, other: Directions) -> Arms:
-        asked = asked_of(recordings, point, statements, seed, "test", hand)
+        steered = steered_prompts(recordings, point, statements, seed, "test", hand)
         lengths = None if hand.steering_length == LENGTHS[1] else mine
         pushes = mine, _as_long(other, lengths), _random(mine, seed)
-        moves = [steering_of(asked, statements, push, layers, coefficient) for push in pushes]
-        plain, own, transferred, random = said_under(recordings, point, asked, statements, moves)
+        moves = [steering_of(steered, statements, push, layers, coefficient) for push in pushes]
+        plain, own, transferred, random = answers_under(recordings, point, steered, statements, moves)
         return Arms(plain, own, transferred, random)
 
     base, post = arms(pair.base, base_own, post_own), arms(pair.post, post_own, base_own)
@@ -104,7 +104,7 @@ def read_steering(pair: Pair, recordings: Recorder, truth: TruthReadings, seed: 
         site=f"resid_post[{layers[0]}..{layers[-1]}] @ {positions}",
         rule=HAND_SET if hand.steering_layers and hand.steering_coefficient else RULE,
         data=truthfulness.data_name(statements),
-        note=f"coefficient {coefficient:g}; judged wrong of {kept.asked}: base {kept.base_wrong}, post {kept.post_wrong}",
+        note=f"coefficient {coefficient:g}; judged wrong of {kept.requested}: base {kept.base_wrong}, post {kept.post_wrong}",
     )
     if steering.too_few(kept.mask, statements):
         how = replace(how, post_lacks=True, sibling=_accuracy(truth))
@@ -137,10 +137,10 @@ def _chosen(
     options = options_of(top, hand)
     if len(options) == 1:
         return options[0]
-    asked = asked_of(recordings, base, statements, seed, "choose", hand)
+    steered = steered_prompts(recordings, base, statements, seed, "choose", hand)
     pushes = (directions, _random(directions, seed))
-    moves = [steering_of(asked, statements, push, *option) for option in options for push in pushes]
-    plain, *moved = said_under(recordings, base, asked, statements, moves)
+    moves = [steering_of(steered, statements, push, *option) for option in options for push in pushes]
+    plain, *moved = answers_under(recordings, base, steered, statements, moves)
     kept = steering.kept_statements(plain, plain, statements).mask
     truthfulness.require_labels(kept, statements, "of the choose split that base judges right")
     best, found = -math.inf, options[0]
@@ -160,9 +160,9 @@ def options_of(top: int, hand: HandSet) -> list[Option]:
     return [(blocks, coefficient) for coefficient in coefficients for blocks in ranges]
 
 
-def asked_of(
+def steered_prompts(
     recordings: Recorder, point: Checkpoint, statements: Sequence[Statement], seed: int, split: Split, hand: HandSet
-) -> Asked:
+) -> SteeredPrompts:
     """The judged prompts of a split, and where they are steered."""
     indices, prompts = judged_questions(recordings, point, statements, seed, split)
     texts = judgement_prompts(statements, seed, split)
@@ -174,7 +174,7 @@ def asked_of(
         characters.append([start + places[name] for name in hand.steering_positions])
     # Encoded with an answer, as the prompts are, whose tokens are a beginning of these.
     whole = [texts[statements[index]] + ANSWERS[True] for index in indices]
-    return Asked(indices, prompts, recordings.tokens_over(point, whole, characters))
+    return SteeredPrompts(indices, prompts, recordings.tokens_over(point, whole, characters))
 
 
 def _random(directions: Directions, seed: int) -> Directions:
@@ -200,22 +200,23 @@ def _as_long(directions: Directions, as_these: Directions | None) -> Directions:
 
 
 def steering_of(
-    asked: Asked, statements: Sequence[Statement], directions: Directions, layers: tuple[int, ...], coefficient: float
+    steered: SteeredPrompts, statements: Sequence[Statement], directions: Directions, layers: tuple[int, ...], coefficient: float
 ) -> Steering:
     """Added to false statements, taken from true ones."""
     shifts = [
-        (-coefficient if statements[index].label else coefficient) * directions[statements[index].kind] for index in asked.indices
+        (-coefficient if statements[index].label else coefficient) * directions[statements[index].kind]
+        for index in steered.indices
     ]
-    return Steering(layers, np.array(shifts, dtype=np.float32), asked.positions)
+    return Steering(layers, np.array(shifts, dtype=np.float32), steered.positions)
 
 
-def said_under(
-    recordings: Recorder, point: Checkpoint, asked: Asked, statements: Sequence[Statement], moves: Sequence[Steering]
+def answers_under(
+    recordings: Recorder, point: Checkpoint, steered: SteeredPrompts, statements: Sequence[Statement], moves: Sequence[Steering]
 ) -> list[np.ndarray]:
     """P(" TRUE") - P(" FALSE") of every statement asked, NaN for the others: plain, then under each move."""
-    plain = recordings.logits(point, asked.prompts)
-    moved = recordings.steered_logits(point, asked.prompts, moves)
+    plain = recordings.logits(point, steered.prompts)
+    moved = recordings.steered_logits(point, steered.prompts, moves)
     logits = np.concatenate([plain[None], moved]).astype(np.float64)
-    said = np.full((len(logits), len(statements)), np.nan)
-    said[:, asked.indices] = np.exp(logits[..., 0] - logits[..., 2]) - np.exp(logits[..., 1] - logits[..., 2])
-    return list(said)
+    answers = np.full((len(logits), len(statements)), np.nan)
+    answers[:, steered.indices] = np.exp(logits[..., 0] - logits[..., 2]) - np.exp(logits[..., 1] - logits[..., 2])
+    return list(answers)

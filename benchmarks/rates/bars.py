@@ -133,6 +133,6 @@ def bars_table(rows: Iterable[Judged]) -> str:
         held = max(max(sides) for sides in row.at(1.0, "held").values())
         drifted = [min(sides) for sides in row.at(2.0, "drifted").values()]
         error = f"{row.error:.4f}" if row.kind == "normal" else "-"
-        told = " / ".join(percent(each) for each in drifted)
-        lines.append([row.label, row.kind, str(row.n), error, str(row.limit), percent(held), told, f"{row.caught():.3f}"])
+        summary = " / ".join(percent(each) for each in drifted)
+        lines.append([row.label, row.kind, str(row.n), error, str(row.limit), percent(held), summary, f"{row.caught():.3f}"])
     return table(head, lines)

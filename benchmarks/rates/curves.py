@@ -41,16 +41,16 @@ def curves(folder: Path, drift: str, seeds: int) -> list[Curve]:
         return []
     found = []
     for label in sorted({label for records in points.values() for label in rows_of(records[0]) if claims_of(drift, label)}):
-        told = []
+        summary = []
         for strength, records in points.items():
             rows = [rows_of(record)[label] for record in records]
             point = Point([row for row in rows if row["role"] == "gate" and row["evidence"]])
             if (mean := point.mean) is not None:
                 judged = Judged.of_row(point.rows[0], records[0]["settings"]["gated_as_shipped"], 0.0)
                 bound = min(judged.bounds, key=lambda side: abs(side - mean))
-                told.append((strength, (mean - judged.origin) / (bound - judged.origin), point.caught))
-        if told:
-            found.append(Curve(label, tuple(told)))
+                summary.append((strength, (mean - judged.origin) / (bound - judged.origin), point.caught))
+        if summary:
+            found.append(Curve(label, tuple(summary)))
     return found
 
 
@@ -59,8 +59,8 @@ def power_picture(folder: Path, seeds: int) -> str:
     panels = {drift: found for drift in read_matrix() if (found := curves(folder, drift, seeds))}
     height = HEIGHT + LEGEND * max((len(found) for found in panels.values()), default=0)
     rows = -(-len(panels) // COLUMNS)
-    told = "Filled marks: nine runs in ten drifted. Dashed: the limit."
-    drawing = Drawing(COLUMNS * WIDTH, rows * height, "How far rows move with the strength of a planted drift", told)
+    summary = "Filled marks: nine runs in ten drifted. Dashed: the limit."
+    drawing = Drawing(COLUMNS * WIDTH, rows * height, "How far rows move with the strength of a planted drift", summary)
     drawing.root.set("xmlns", "http://www.w3.org/2000/svg")
     ElementTree.SubElement(drawing.root, "style").text = STYLE
     for number, (drift, found) in enumerate(panels.items()):

@@ -43,12 +43,12 @@ def flip_table(folder: Path, seeds: int) -> str:
             if not flips:
                 steady[next(iter(counts))] += 1
             else:
-                told = ", ".join(f"{verdict} {times}" for verdict, times in counts.most_common())
-                lines.append([label, told, share(flips, counts.total())])
+                summary = ", ".join(f"{verdict} {times}" for verdict, times in counts.most_common())
+                lines.append([label, summary, share(flips, counts.total())])
         lines += [[f"{gates} gates", f"{verdict} at all", share(0, len(records))] for verdict, gates in steady.items()]
-        told = table(["gate", "verdicts", "seeds that flip"], lines)
+        summary = table(["gate", "verdicts", "seeds that flip"], lines)
         failing = share(sum(bool(not_held(record)) for record in records), len(records))
-        parts.append(f"{base} and {post}, {len(records)} seeds; runs with a gated row not held: {failing}.\n\n{told}")
+        parts.append(f"{base} and {post}, {len(records)} seeds; runs with a gated row not held: {failing}.\n\n{summary}")
     return "\n\n".join([*parts, _shared()])
 
 
@@ -66,5 +66,5 @@ def _shared() -> str:
         }
 
     one, other = shown(0), shown(1)
-    told = [f"{percent(len(one[what] & other[what]) / len(one[what]))} of {len(one[what])} {what}" for what in one]
-    return f"The same at seeds 0 and 1: {', '.join(told)}."
+    summary = [f"{percent(len(one[what] & other[what]) / len(one[what]))} of {len(one[what])} {what}" for what in one]
+    return f"The same at seeds 0 and 1: {', '.join(summary)}."

@@ -23,8 +23,8 @@ def pack(folder: Path, kept: Path = KEPT) -> None:
     for pattern in FILES:
         for path in filter(has_record, folder.glob(pattern)):
             lines[str(path.relative_to(folder))] = _packed(json.loads(path.read_bytes()))
-    told = [json.dumps({"file": name, **line}, separators=(",", ":")) for name, line in sorted(lines.items())]
-    kept.write_text("".join(f"{line}\n" for line in told), encoding="utf-8")
+    summary = [json.dumps({"file": name, **line}, separators=(",", ":")) for name, line in sorted(lines.items())]
+    kept.write_text("".join(f"{line}\n" for line in summary), encoding="utf-8")
 
 
 def unpack(folder: Path, kept: Path = KEPT) -> None:
@@ -66,6 +66,6 @@ def _unpacked(line: dict[str, Any]) -> Record:
     for label, role, verdict, estimate, null, error, low, high, kind, n in line["rows"]:
         limit = None if low is None and high is None else {"at_least": low, "at_most": high, "provenance": "kept"}
         evidence = {"kind": kind, "n": n, "standard_error": error} if kind else None
-        told = {"label": label, "role": role, "verdict": verdict, "estimate": estimate, "null": null}
-        rows.append(told | {"limit": limit, "evidence": evidence})
+        summary = {"label": label, "role": role, "verdict": verdict, "estimate": estimate, "null": null}
+        rows.append(summary | {"limit": limit, "evidence": evidence})
     return {"settings": {"gated_as_shipped": line["m"]}, "rows": rows}

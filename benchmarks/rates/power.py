@@ -103,16 +103,16 @@ def _drift_table(drift: str, points: dict[float, list[Record]]) -> str:
 
 def _line(label: str, points: dict[float, list[Record]]) -> list[str]:
     """Mean estimate and runs that drifted at each strength; the least strength and the least drift caught nine times in ten."""
-    told = {strength: Point([rows_of(record)[label] for record in records]) for strength, records in points.items()}
-    means = {strength: point.mean for strength, point in told.items() if point.mean is not None}
+    summary = {strength: Point([rows_of(record)[label] for record in records]) for strength, records in points.items()}
+    means = {strength: point.mean for strength, point in summary.items() if point.mean is not None}
     cells = [
         f"{'no number' if point.mean is None else f'{point.mean:.3f}'} ({point.drifted}/{len(point.rows)})"
-        for point in told.values()
+        for point in summary.values()
     ]
     measured = [
         (row, record)
         for strength in points
-        for row, record in zip(told[strength].rows, points[strength], strict=True)
+        for row, record in zip(summary[strength].rows, points[strength], strict=True)
         if row["evidence"]
     ]
     limit = next((row["limit"] for row, _ in measured if row["limit"]), None)
@@ -129,7 +129,7 @@ def _line(label: str, points: dict[float, list[Record]]) -> list[str]:
         str(judged.limit),
         *cells,
         in_letters(majority) + milder,
-        _caught_from(told),
+        _caught_from(summary),
         f"{least:.3f}",
         _strength_at(least, judged.origin, means),
     ]

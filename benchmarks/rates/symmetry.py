@@ -52,8 +52,8 @@ def write_symmetric(folder: Path) -> None:
     from mechdrift.prompts.statements import shipped_statements
 
     for name, symmetry in SYMMETRIES.items():
-        copy, told = _copy(folder, name), _copy(folder, name).with_suffix(".json")
-        if told.is_file() and copy.is_dir():
+        copy, summary = _copy(folder, name), _copy(folder, name).with_suffix(".json")
+        if summary.is_file() and copy.is_dir():
             continue
         checkpoint = resolve(_origin(name))
         model, other = (load_model(checkpoint, torch.float32, "cpu") for _ in range(2))
@@ -68,7 +68,7 @@ def write_symmetric(folder: Path) -> None:
             )
         other.save_pretrained(copy)
         tokenizer.save_pretrained(copy)
-        told.write_text(json.dumps({"logits": logits, "weights": weights, "prompts": len(ids)}), encoding="utf-8")
+        summary.write_text(json.dumps({"logits": logits, "weights": weights, "prompts": len(ids)}), encoding="utf-8")
 
 
 def symmetry_table(folder: Path) -> str:
@@ -77,8 +77,8 @@ def symmetry_table(folder: Path) -> str:
         name: json.loads(path.read_bytes()) for name in SYMMETRIES if (path := _copy(folder, name).with_suffix(".json")).is_file()
     }
     lines = [
-        [name, _origin(name), SYMMETRIES[name].does, f"{told['logits']:.0e}", f"{told['weights']:.2f}"]
-        for name, told in proofs.items()
+        [name, _origin(name), SYMMETRIES[name].does, f"{summary['logits']:.0e}", f"{summary['weights']:.2f}"]
+        for name, summary in proofs.items()
     ]
     head = ["change", "of", "what it does", "logits moved, share of the largest", "weights moved, share of their norm"]
     found = read(folder, (run.name for run in symmetry_runs(folder)))
@@ -99,12 +99,12 @@ def _moved(same: dict[str, dict[str, Any]], changed: Record) -> dict[str, str]:
         before = same[label]
         if row["estimate"] is None or before["estimate"] is None:
             if (row["estimate"] is None) != (before["estimate"] is None):
-                moved[label] = f"{_told(before)} -> {_told(row)}"
+                moved[label] = f"{_summary(before)} -> {_summary(row)}"
         elif abs(row["estimate"] - before["estimate"]) > MOVED or row["verdict"] != before["verdict"]:
-            moved[label] = f"{_told(before)} -> {_told(row)}"
+            moved[label] = f"{_summary(before)} -> {_summary(row)}"
     return moved
 
 
-def _told(row: dict[str, Any]) -> str:
+def _summary(row: dict[str, Any]) -> str:
     estimate = "no number" if row["estimate"] is None else f"{row['estimate']:.3f}"
     return estimate if row["verdict"] in ("reported", "held") else f"{estimate} {row['verdict']}"

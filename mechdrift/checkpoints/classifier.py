@@ -37,7 +37,7 @@ class ReplyClassifier:
     digest: str
     """sha256 over its weights, config and tokenizer."""
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As the record has it."""
         return {"spec": self.spec, "label": self.label, "sha256": self.digest}
 

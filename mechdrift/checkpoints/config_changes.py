@@ -91,10 +91,10 @@ def _settings(point: Checkpoint) -> dict[str, Any]:
 def _ends(point: Checkpoint) -> dict[str, Any]:
     """The tokens that end a reply, by the generation config; nothing where there is none that can be read."""
     try:
-        told = read_json(point.folder / "generation_config.json")
+        data = read_json(point.folder / "generation_config.json")
     except (OSError, ValueError):
         return {}
-    return {"generation.eos_token_id": told.get("eos_token_id")} if isinstance(told, dict) else {}
+    return {"generation.eos_token_id": data.get("eos_token_id")} if isinstance(data, dict) else {}
 
 
 def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:

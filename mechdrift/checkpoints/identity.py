@@ -84,8 +84,8 @@ def _check_blob(spec: str, path: Path, *digests: str) -> None:
 
 def _stamp(path: Path) -> dict[str, int]:
     """What changes when a file does, as far as can be told without reading it."""
-    told = path.stat()
-    return {"size": told.st_size, "mtime_ns": told.st_mtime_ns, "ctime_ns": told.st_ctime_ns, "inode": told.st_ino}
+    data = path.stat()
+    return {"size": data.st_size, "mtime_ns": data.st_mtime_ns, "ctime_ns": data.st_ctime_ns, "inode": data.st_ino}
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ class Memory:
     def recall(self, path: Path) -> Content | None:
         """The content of a file that has not been touched since it was read; None for any doubt."""
         try:
-            told = json.loads(self._entry(path).read_text(encoding="utf-8"))
-            if told["path"] != str(path.resolve()) or told["stamp"] != _stamp(path):
+            data = json.loads(self._entry(path).read_text(encoding="utf-8"))
+            if data["path"] != str(path.resolve()) or data["stamp"] != _stamp(path):
                 return None
-            content = Content(**told["content"])
+            content = Content(**data["content"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         sound = isinstance(content.parameters, int) and isinstance(content.sha256, str) and len(content.sha256) == 64
@@ -110,10 +110,10 @@ class Memory:
     def remember(self, path: Path, stamp: dict[str, int], content: Content) -> None:
         """Keep what a file was when it had this stamp. A folder that cannot be written costs the keeping and nothing else."""
         entry = self._entry(path)
-        told = {"path": str(path.resolve()), "stamp": stamp, "content": asdict(content)}
+        data = {"path": str(path.resolve()), "stamp": stamp, "content": asdict(content)}
         with suppress(OSError):
             entry.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(entry, json.dumps(told).encode())
+            write_whole(entry, json.dumps(data).encode())
 
     def _entry(self, path: Path) -> Path:
         key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()

@@ -335,9 +335,9 @@ def answers(
 
     found = torch.empty(len(streams.final), 2, len(tokens[0]))
     with torch.inference_mode():
-        asked = torch.tensor(tokens, device=mlp.head.device)
+        requested = torch.tensor(tokens, device=mlp.head.device)
         through = written_products(mlp, ablation.neurons)
         for part, block in in_blocks(mlp, streams, neurons, progress):
             for arm, logits in enumerate((block.plain(), block.under(ablation, through)[0])):
-                found[part, arm] = logits.gather(1, asked[part]).cpu()
+                found[part, arm] = logits.gather(1, requested[part]).cpu()
     return found

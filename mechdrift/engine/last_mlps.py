@@ -105,8 +105,8 @@ class LastMLPReader:
         shape = len(read.prompts.ids), 1, 2 * len(read.prompts.answers[0])
 
         def ask(mlp: LastMLP, streams: Streams, chosen: list[int], progress: Progress | None) -> "Tensor":
-            asked = [read.prompts.answers[index] for index in chosen]
-            return answers(mlp, streams, read.recorded, ablation, asked, progress).flatten(1)
+            requested = [read.prompts.answers[index] for index in chosen]
+            return answers(mlp, streams, read.recorded, ablation, requested, progress).flatten(1)
 
         return self._computed("answers", read, [ablation], shape, ask).reshape(shape[0], 2, -1)
 

@@ -98,10 +98,10 @@ def _untied(model: "PreTrainedModel") -> Iterator[None]:
     if head.weight is not shared:
         yield
         return
-    said = model.config.tie_word_embeddings
+    message = model.config.tie_word_embeddings
     head.weight = torch.nn.Parameter(shared.detach().clone())
     model.config.tie_word_embeddings = False
     try:
         yield
     finally:
-        head.weight, model.config.tie_word_embeddings = shared, said
+        head.weight, model.config.tie_word_embeddings = shared, message

@@ -17,35 +17,35 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def check_device(asked: str) -> None:
+def check_device(requested: str) -> None:
     """Raise InputError for a GPU that is not there, and for tensor parallel outside of torchrun."""
     import torch
 
-    if asked.startswith("cuda"):
-        number, found = int(asked.partition(":")[2] or 0), torch.cuda.device_count()
+    if requested.startswith("cuda"):
+        number, found = int(requested.partition(":")[2] or 0), torch.cuda.device_count()
         if number >= found:
-            raise InputError(f"--mechdrift-device {asked}: {found} GPUs here", "one that is there", "use auto or cpu")
-    if asked == TENSOR_PARALLEL and "WORLD_SIZE" not in os.environ:
+            raise InputError(f"--mechdrift-device {requested}: {found} GPUs here", "one that is there", "use auto or cpu")
+    if requested == TENSOR_PARALLEL and "WORLD_SIZE" not in os.environ:
         raise InputError(
-            f"--mechdrift-device {asked}: one process", "one process a GPU", "type torchrun --nproc-per-node N -m pytest ..."
+            f"--mechdrift-device {requested}: one process", "one process a GPU", "type torchrun --nproc-per-node N -m pytest ..."
         )
 
 
-def pick_device(asked: str) -> str:
+def pick_device(requested: str) -> str:
     """`auto` takes the first GPU that the process may use, else the CPU."""
     import torch
 
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def pick_dtype(asked: str, device: str) -> str:
+def pick_dtype(requested: str, device: str) -> str:
     """`auto` is float32 on a CPU, where bfloat16 is slower and coarser, and bfloat16 on a GPU."""
     import torch
 
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     return "float32" if device == "cpu" or not torch.cuda.is_available() else "bfloat16"
 
 

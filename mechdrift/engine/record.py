@@ -144,8 +144,8 @@ def record_logits(
         with nullcontext() if edit is None else edit(model, batch.prompts, batch.before):
             logits = model(**batch.inputs, logits_to_keep=kept).logits
         last = logits[torch.arange(len(places), device=device), places].float()
-        asked = torch.tensor([list(tokens[index]) for index in batch.prompts], device=device)
-        recorded[batch.prompts] = torch.cat([last.gather(1, asked), last.logsumexp(1, keepdim=True)], dim=1).cpu()
+        requested = torch.tensor([list(tokens[index]) for index in batch.prompts], device=device)
+        recorded[batch.prompts] = torch.cat([last.gather(1, requested), last.logsumexp(1, keepdim=True)], dim=1).cpu()
     return recorded
 
 
@@ -190,7 +190,7 @@ def record_under(
                     past_key_values=cache,
                     use_cache=True,
                 )
-            asked = torch.tensor([list(tokens[index]) for index in batch], device=ids.device)
+            requested = torch.tensor([list(tokens[index]) for index in batch], device=ids.device)
             before = [len(prompts[index]) - kept for index in batch]
             for number, edit in enumerate(edits):
                 with edit(model, batch, before):
@@ -205,7 +205,7 @@ def record_under(
                 if cache is not None:
                     cache.crop(-kept)
                 last = last.float()
-                recorded[number, batch] = torch.cat([last.gather(1, asked), last.logsumexp(1, keepdim=True)], dim=1).cpu()
+                recorded[number, batch] = torch.cat([last.gather(1, requested), last.logsumexp(1, keepdim=True)], dim=1).cpu()
             done += len(batch)
             if progress is not None:
                 progress(done, len(prompts))

@@ -232,8 +232,8 @@ class Recorder:
                 for move in steerings:
                     check_adding(model, prompts.ids[0], move.layers, torch.tensor(move.shifts[0]).float(), move.positions[0])
                 few = probes(prompts.ids)
-                asked, move = prompts.take(few), steerings[0].take(few)
-                gap = prefix_gap(model, asked.ids, asked.answers, [edit(move)], _first([move]))
+                requested, move = prompts.take(few), steerings[0].take(few)
+                gap = prefix_gap(model, requested.ids, requested.answers, [edit(move)], _first([move]))
                 whole.append(gap > tolerance_of(model))
                 if whole[0]:
                     self.warnings.append(
@@ -260,12 +260,12 @@ class Recorder:
             import torch
 
             ids, starts = [prompts[index] for index in chosen], [first[index] for index in chosen]
-            share = self.may_share(checkpoint, model, asked.take(chosen))
+            share = self.may_share(checkpoint, model, requested.take(chosen))
             found = record_columns(model, ids, starts, self.batch_tokens, progress, share).float()
             return torch.nn.functional.pad(found, (0, 0, 0, widest - found.shape[2]))
 
-        asked = Prompts([list(prompt) for prompt in prompts], list(first), [()] * len(prompts))
-        return self.read("columns", checkpoint, asked, run, (len(prompts), checkpoint.layers, widest, checkpoint.width))
+        requested = Prompts([list(prompt) for prompt in prompts], list(first), [()] * len(prompts))
+        return self.read("columns", checkpoint, requested, run, (len(prompts), checkpoint.layers, widest, checkpoint.width))
 
     def losses(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
         """Loss of every token but the first, of prompts of one length: float32 [prompt, token]."""
@@ -311,14 +311,14 @@ class Recorder:
 
         def make(chosen: list[int], before: int) -> "Tensor":
             require_known(checkpoint, prompts.ids)
-            asked = [prompts.ids[index] for index in probes(prompts.ids)]
-            self.pool.model(checkpoint, asked)  # apart from the reading: it has errors of its own
+            requested = [prompts.ids[index] for index in probes(prompts.ids)]
+            self.pool.model(checkpoint, requested)  # apart from the reading: it has errors of its own
             say = progress()
             tensor = None
             try:
                 # Under no name: a frame that an error keeps would keep the model.
                 tensor = run(
-                    self.pool.model(checkpoint, asked), chosen, say and (lambda done, _: say(before + done, len(lengths)))
+                    self.pool.model(checkpoint, requested), chosen, say and (lambda done, _: say(before + done, len(lengths)))
                 )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):

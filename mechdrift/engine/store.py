@@ -158,13 +158,13 @@ class Store:
         finally:
             lock.release()
 
-    def _made(self, entry: Entry, number: int, part: Part, told: dict[str, str]) -> "Tensor":
+    def _made(self, entry: Entry, number: int, part: Part, details: dict[str, str]) -> "Tensor":
         tensor = part.make().contiguous()
         if tuple(tensor.shape) != part.shape:
             raise ValueError(f"a part of shape {tuple(tensor.shape)} was made; {part.shape} was announced")
         if not self.read_only:
             try:
-                _write_part(entry, number, tensor, told)
+                _write_part(entry, number, tensor, details)
             except OSError as error:
                 self._give_up(error)
         return tensor
@@ -235,18 +235,18 @@ def _header_and_size(path: Path) -> tuple[int, int]:
 
 def _digest(name: str, tensor: "Tensor", metadata: dict[str, str]) -> str:
     """sha256 of a part's numbers and of all that is said about them."""
-    told = {key: value for key, value in metadata.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps([name, list(tensor.shape), told], sort_keys=True).encode())
+    details = {key: value for key, value in metadata.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps([name, list(tensor.shape), details], sort_keys=True).encode())
     digest.update(tensor.numpy().data)
     return digest.hexdigest()
 
 
-def _write_part(entry: Entry, number: int, tensor: "Tensor", told: dict[str, str]) -> None:
+def _write_part(entry: Entry, number: int, tensor: "Tensor", details: dict[str, str]) -> None:
     """Write under a temporary name, then rename: a reader sees the whole part or none. Raises OSError."""
     from safetensors.torch import save
 
     path, temporary = entry.part(number), entry.temporary()
-    metadata = told | {"sha256": _digest(path.name, tensor, told)}
+    metadata = details | {"sha256": _digest(path.name, tensor, details)}
     try:
         with temporary.open("xb") as handle:
             handle.write(save({TENSOR: tensor}, metadata))

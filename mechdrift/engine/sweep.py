@@ -260,8 +260,8 @@ def _run(model: "PreTrainedModel", pairs: Pairs, packing: Packing, source: "Tens
             grows = isinstance(value, torch.Tensor) and value.ndim > 1 and value.shape[:2] == (1, len(tokens))
             return value[:, rows.to(value.device)] if grows else value
 
-        def hook(_module: "nn.Module", args: Any, told: dict[str, Any]) -> Any:
-            return args, {name: value if name == "hidden_states" else moved(value) for name, value in told.items()}
+        def hook(_module: "nn.Module", args: Any, summary: dict[str, Any]) -> Any:
+            return args, {name: value if name == "hidden_states" else moved(value) for name, value in summary.items()}
 
         return hook
 
@@ -282,18 +282,18 @@ def _run(model: "PreTrainedModel", pairs: Pairs, packing: Packing, source: "Tens
             position_ids=torch.tensor([places], device=device),
             use_cache=False,
         )
-    asked = [pairs.answers[pair] for pair in packing.pairs] * 2
-    asked += [pairs.answers[track.pair] for track in packing.tracks] * (len(layers) - 1)
-    asked += [pairs.answers[packing.tracks[index].pair] for index in packing.single]
-    return _asked_difference(model, last[0], asked), run
+    requested = [pairs.answers[pair] for pair in packing.pairs] * 2
+    requested += [pairs.answers[track.pair] for track in packing.tracks] * (len(layers) - 1)
+    requested += [pairs.answers[packing.tracks[index].pair] for index in packing.single]
+    return _answer_difference(model, last[0], requested), run
 
 
-def _asked_difference(model: "PreTrainedModel", states: "Tensor", asked: list[tuple[int, int]]) -> "Tensor":
+def _answer_difference(model: "PreTrainedModel", states: "Tensor", requested: list[tuple[int, int]]) -> "Tensor":
     """Logit(correct) - logit(other) of final states [row, d_model], by two rows of the head: float32 [row] on the CPU."""
     import torch
 
     head: Any = model.get_output_embeddings()
-    ids, places = torch.unique(torch.tensor(asked), return_inverse=True)
+    ids, places = torch.unique(torch.tensor(requested), return_inverse=True)
     ids = ids.to(head.weight.device)
     logits = states.float() @ head.weight[ids].float().T.to(states.device)
     if getattr(head, "bias", None) is not None:

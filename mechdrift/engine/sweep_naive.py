@@ -34,16 +34,18 @@ def sweep_naive(
     found = empty(pairs, depth)
     count = tokens = 0
     with torch.inference_mode():
-        for pair, (prompt, asked, start) in enumerate(zip(pairs.corrupt, pairs.answers, pairs.first, strict=True)):
+        for pair, (prompt, requested, start) in enumerate(zip(pairs.corrupt, pairs.answers, pairs.first, strict=True)):
             width = pairs.width(pair)
             given = record_columns(model, [pairs.clean[pair]], [start])[0] if source is None else source[pair]
-            found.clean[pair], found.corrupt[pair] = (_difference(model, [ids], asked)[0] for ids in (pairs.clean[pair], prompt))
+            found.clean[pair], found.corrupt[pair] = (
+                _difference(model, [ids], requested)[0] for ids in (pairs.clean[pair], prompt)
+            )
             places = [(layer, column) for layer in range(depth) for column in range(width)]
             step = cells or max(1, budget_bytes // (len(prompt) * bytes_per_token(model, len(prompt))))
             for at in range(0, len(places), step):
                 batch = places[at : at + step]
                 with _patched(model, batch, start, given):
-                    values = _difference(model, [prompt] * len(batch), asked)
+                    values = _difference(model, [prompt] * len(batch), requested)
                 for (layer, column), value in zip(batch, values, strict=True):
                     found.patched[pair, layer, column] = value
             count += len(places)
@@ -68,29 +70,29 @@ def check_sweep(
     fast = sweep(model, pairs)
     gaps, sizes = [], []
     with torch.inference_mode():
-        for pair, (prompt, asked, start) in enumerate(zip(pairs.corrupt, pairs.answers, pairs.first, strict=True)):
+        for pair, (prompt, requested, start) in enumerate(zip(pairs.corrupt, pairs.answers, pairs.first, strict=True)):
             width = pairs.width(pair)
             given = record_columns(model, [pairs.clean[pair]], [start])[0]
             chosen = sorted({round(share * (width - 1) / max(1, columns - 1)) for share in range(columns)})
             cells = [(layer, column) for layer in range(fast.patched.shape[1]) for column in chosen]
             with _patched(model, cells, start, given):
-                values = _difference(model, [prompt] * len(cells), asked)
+                values = _difference(model, [prompt] * len(cells), requested)
             layers, places = zip(*cells, strict=True)
             found = fast.patched[pair, list(layers), list(places)]
-            ends = torch.stack([_difference(model, [ids], asked)[0] for ids in (pairs.clean[pair], prompt)])
+            ends = torch.stack([_difference(model, [ids], requested)[0] for ids in (pairs.clean[pair], prompt)])
             gaps += [(found - values).abs().max(), (torch.stack([fast.clean[pair], fast.corrupt[pair]]) - ends).abs().max()]
             sizes += [values.abs().max(), ends.abs().max()]
     gap = float(torch.stack(gaps).max() / torch.stack(sizes).max())
     return gap if gap == gap and all(bool(each.isfinite()) for each in gaps) else float("inf")
 
 
-def _difference(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], asked: tuple[int, int]) -> "Tensor":
+def _difference(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], requested: tuple[int, int]) -> "Tensor":
     """Logit(correct) - logit(other) after prompts of one length, by whole forwards: float32 [prompt] on the CPU."""
     import torch
 
     ids = torch.tensor([list(prompt) for prompt in prompts], device=input_device(model))
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1).logits[:, -1].float()
-    return (logits[:, asked[0]] - logits[:, asked[1]]).cpu()
+    return (logits[:, requested[0]] - logits[:, requested[1]]).cpu()
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
             cells[row, :, : part.width(row)] = found.patched[row, :, : part.width(row)]
         return torch.cat([found.clean[:, None], found.corrupt[:, None], cells.flatten(1)], dim=1)
 
-    asked = Prompts([list(prompt) for prompt in pairs.corrupt], list(pairs.first), list(pairs.answers))
+    requested = Prompts([list(prompt) for prompt in pairs.corrupt], list(pairs.first), list(pairs.answers))
     more = {"clean": pairs.clean, "source": source and source.checkpoint.digests}
     shape = len(pairs.corrupt), 2 + checkpoint.layers * widest
 
@@ -99,7 +99,7 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
         part = pairs.take(chosen)
         return Work(prompts=len(chosen), tokens=block_runs(part, checkpoint.layers, source is None) // checkpoint.layers)
 
-    values = recorder.read("sweep", checkpoint, asked, run, shape, more, cut=blocks_of(checkpoint, pairs), work=takes)
+    values = recorder.read("sweep", checkpoint, requested, run, shape, more, cut=blocks_of(checkpoint, pairs), work=takes)
     cells = torch.from_numpy(values[:, 2:]).reshape(-1, checkpoint.layers, widest)
     for number in range(len(cells)):
         cells[number, :, pairs.width(number) :] = torch.nan

@@ -36,7 +36,7 @@ class Outcome:
     `error` where it did not end with verdicts."""
     fails: bool
     """Whether gated rows made the run fail: by --mechdrift-fail-on, and never for another reason."""
-    said: str
+    message: str
     """Why, in one line."""
     numbers: dict[str, float]
     """`mechdrift/LABEL/estimate`, `low`, `high` and `verdict` (NUMBERS) of every row, and `mechdrift/verdict`."""
@@ -116,10 +116,10 @@ def outcome_of(beside: Beside) -> Outcome:
         return _error(beside.step, f"{what}; see {beside.printed}", numbers)
     if verdict.verdict in NUMBERS:
         numbers["mechdrift/verdict"] = NUMBERS[verdict.verdict]
-    said = "; ".join(f"{label} {', '.join(sorted(found))}" for label, found in failing.items())
+    message = "; ".join(f"{label} {', '.join(sorted(found))}" for label, found in failing.items())
     by = tuple(sorted(set().union(*failing.values())))
     return Outcome(
-        beside.step, verdict.verdict, bool(failing), said or verdict.message or f"gates: {verdict.verdict}", numbers, by
+        beside.step, verdict.verdict, bool(failing), message or verdict.message or f"gates: {verdict.verdict}", numbers, by
     )
 
 
@@ -128,8 +128,8 @@ def gates_collected(beside: Beside) -> int:
     return int(beside.collected.read_text()) if beside.collected.exists() else 0
 
 
-def _error(step: int, said: str, numbers: dict[str, float]) -> Outcome:
-    return Outcome(step, ERROR, False, said, numbers | {"mechdrift/verdict": NUMBERS[ERROR]})
+def _error(step: int, message: str, numbers: dict[str, float]) -> Outcome:
+    return Outcome(step, ERROR, False, message, numbers | {"mechdrift/verdict": NUMBERS[ERROR]})
 
 
 def _numbers(row: StoredRow) -> dict[str, float]:

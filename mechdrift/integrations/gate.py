@@ -47,8 +47,8 @@ def gate(environment: Mapping[str, str], folder: Path) -> tuple[RunVerdict, int]
         code = NOTHING_GATED
     if code < 0:  # ended by a signal: as a shell has it
         code = 128 - code
-    told = verdict_file(run.base, run.post, began, code, verdict, believed)
-    write_whole(folder / VERDICT_FILE, (json.dumps(told, indent=1) + "\n").encode())
+    data = verdict_file(run.base, run.post, began, code, verdict, believed)
+    write_whole(folder / VERDICT_FILE, (json.dumps(data, indent=1) + "\n").encode())
     _write_reports(run.record if believed else folder / VERDICT_FILE, folder)
     return verdict, code
 

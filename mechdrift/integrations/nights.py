@@ -37,16 +37,16 @@ def keep(tonight: Path, history: Path, stamp: str, expected: Sequence[str]) -> N
 def _keep_one(left: Path | None, folder: Path, stamp: str) -> None:
     verdict = left / VERDICT_FILE if left else None
     record = left / "record.json" if left else None
-    told = json.loads(verdict.read_bytes()) if verdict and verdict.is_file() else None
-    if record and record.is_file() and (told is None or told["recorded"]):
+    data = json.loads(verdict.read_bytes()) if verdict and verdict.is_file() else None
+    if record and record.is_file() and (data is None or data["recorded"]):
         for file in record.parent.glob("record.*"):  # with what lies beside it
             shutil.copyfile(file, folder / f"{stamp}.{file.name.removeprefix('record.')}")
         return
-    if told is None:
+    if data is None:
         message = "its job left nothing" if left is None else "its job left neither a record nor a verdict"
         specs = _specs_before(folder)
-        told = verdict_file(*specs, time.time(), NOTHING_GATED, RunVerdict("error", message), recorded=False)
-    (folder / f"{stamp}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        data = verdict_file(*specs, time.time(), NOTHING_GATED, RunVerdict("error", message), recorded=False)
+    (folder / f"{stamp}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 def _specs_before(folder: Path) -> tuple[str, str]:

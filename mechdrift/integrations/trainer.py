@@ -94,10 +94,10 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
         Raises InputError, in all processes.
         """
         self.outcomes.clear()
-        said = [self._in_the_way(state.global_step) if state.is_world_process_zero else None]
-        broadcast_object_list(said)
-        if said[0]:
-            raise InputError(*said[0])
+        message = [self._in_the_way(state.global_step) if state.is_world_process_zero else None]
+        broadcast_object_list(message)
+        if message[0]:
+            raise InputError(*message[0])
         start = self._folder / "start"
         if self._base is None and state.global_step == 0:
             if state.is_world_process_zero:
@@ -129,7 +129,7 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
             mark = {name: value for name, value in asdict(outcome).items() if name != "numbers"}
             write_whole(checkpoint / MARK, (json.dumps(mark, indent=1) + "\n").encode())
             if self._policy(outcome) != "mark":
-                log.warning("mechdrift: step %d: %s", outcome.step, outcome.said)
+                log.warning("mechdrift: step %d: %s", outcome.step, outcome.message)
         self._trainer.log(dict(outcome.numbers))
         if self._policy(outcome) == "stop":
             control.should_training_stop = True
@@ -146,8 +146,8 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
             return self._policies[ERROR]
         if outcome.verdict in SAYS_NOTHING:
             return "warn"
-        asked = [self._policies[name] for name in outcome.failing if name in self._policies]
-        return max(asked, key=POLICIES.index, default="mark")
+        requested = [self._policies[name] for name in outcome.failing if name in self._policies]
+        return max(requested, key=POLICIES.index, default="mark")
 
     def _is_due(self, state: "TrainerState") -> bool:
         return not self._every or state.global_step % self._every == 0 or state.global_step >= state.max_steps
@@ -174,10 +174,10 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
             beside = Beside(run, state.global_step, self._records, self._timeout)
         try:
             while True:
-                told = [(read(beside),) if beside and beside.has_ended(POLL) else None]
-                broadcast_object_list(told)
-                if told[0] is not None:
-                    return told[0][0]
+                summary = [(read(beside),) if beside and beside.has_ended(POLL) else None]
+                broadcast_object_list(summary)
+                if summary[0] is not None:
+                    return summary[0][0]
         finally:
             if beside:
                 beside.end()

@@ -170,13 +170,13 @@ def calibration_gap(base: Gaps, post: Gaps, statements: Sequence[Statement]) -> 
     beside the entropy.
     """
     before, after = (_error(each, statements) for each in (base, post))
-    told = [
+    summary = [
         f"{name}: error {error.estimate:.4f} (calibrated: {error_by_chance(confidence_of(each)):.4f}), "
         f"confidence {confidence_of(each).mean():.3f}, right {_hits(each, statements).mean():.3f}"
         for name, each, error in (("base", base, before), ("post", post, after))
     ]
     unit = "expected calibration error, post minus base"
-    return _of_judgements("confidence.calibration_gap", after - before, unit, statements, "; ".join(told), "lower")
+    return _of_judgements("confidence.calibration_gap", after - before, unit, statements, "; ".join(summary), "lower")
 
 
 def calibration_gap_explained(
@@ -202,13 +202,13 @@ def explained(gap: Jackknifed, left: Jackknifed) -> tuple[Jackknifed, str]:
     shrunk = (gap - left).times(float(np.sign(gap.estimate)))
     evidence = gap.evidence()
     low, high = evidence.interval()
-    told = f"gap {evidence.words(4)}, without entropy neurons {left.estimate:.4f}"
+    summary = f"gap {evidence.words(4)}, without entropy neurons {left.estimate:.4f}"
     if low <= 0 <= high:
-        return shrunk, f"{told}: no gap to explain"
+        return shrunk, f"{summary}: no gap to explain"
     share = ((gap - left) / gap).evidence()
     least, most = share.interval()
     word = "as published" if most < EXPLAINED else "unlike published" if least > EXPLAINED else "neither as published nor unlike"
-    return shrunk, f"{told}; share that goes away {share.words()}: {word}"
+    return shrunk, f"{summary}; share that goes away {share.words()}: {word}"
 
 
 def _effect(read: Entropies) -> Normal:

@@ -121,7 +121,7 @@ def overlap(base: Chosen, post: Chosen, null_directions: int) -> Drift:
         raise Unmeasurable(f"the last MLP has {len(base.table)} neurons in base and {len(post.table)} in post")
     shared = [neuron for neuron in base.neurons if neuron in post.neurons]
     rank = rank_biased_overlap(base.neurons, post.neurons)
-    note = f"{_told(len(shared), base.loud)}; rank-biased overlap {rank:.3f} (p = {PERSISTENCE:g})"
+    note = f"{_summary(len(shared), base.loud)}; rank-biased overlap {rank:.3f} (p = {PERSISTENCE:g})"
     if shared:
         changes = post.ratios[shared] / base.ratios[shared]
         note += (
@@ -164,11 +164,11 @@ def overlap_by_direction(base: Chosen, post: Chosen, nearest: Float[np.ndarray, 
         for neuron, place in places.items()
     ]
     low, high = float(nearest[:, 1].min()), float(nearest[:, 1].max())
-    note = f"{_told(shared, base.loud)}; cosine with the nearest of post {low:.3f} .. {high:.3f}"
+    note = f"{_summary(shared, base.loud)}; cosine with the nearest of post {low:.3f} .. {high:.3f}"
     return _drift("confidence.overlap_by_direction", shared, note, items)
 
 
-def _told(shared: int, among: int) -> str:
+def _summary(shared: int, among: int) -> str:
     """How many are shared, and what chance would do."""
     chance = chance_of(shared, among)
     if shared >= PUBLISHED:

@@ -51,7 +51,7 @@ def accuracy(read: KnowledgeReadings) -> Drift:
         0.0,
         "accuracy, post minus base",
         read,
-        f"base {means[0]:.3f}, post {means[1]:.3f}{_told(read)}",
+        f"base {means[0]:.3f}, post {means[1]:.3f}{_pairs_note(read)}",
         items,
         site="logits @ last",
     )
@@ -150,8 +150,8 @@ def published(read: KnowledgeReadings) -> Drift:
         require_knowledge(read)
     # Every pair a row of the maps: in order, whatever it is about.
     rows = tuple(replace(pair, kind="", unit=f"{number:09d}") for number, pair in enumerate(read.pairs))
-    asked = replace(read.kept, pairs=rows, mask=np.ones(len(rows), dtype=bool))
-    base, post = (maps.of("all") for maps in read.maps_over(asked))
+    requested = replace(read.kept, pairs=rows, mask=np.ones(len(rows), dtype=bool))
+    base, post = (maps.of("all") for maps in read.maps_over(requested))
     unit_of = np.array([units[pair.sampled] for pair in read.pairs])
     knowledge = np.array([is_knowledge(name) for name in base.columns])
 
@@ -192,13 +192,13 @@ def require_knowledge(read: KnowledgeReadings) -> None:
     """Raise Unmeasurable, with n and the gap, unless base answers well enough to have something to lose."""
     evidence = share_right(read.base, read.pairs, read.form)
     if not _can_tell(evidence.n):
-        raise Unmeasurable(f"{evidence.n} units: too few to tell whether base knows, even if it answered all{_told(read)}")
+        raise Unmeasurable(f"{evidence.n} units: too few to tell whether base knows, even if it answered all{_pairs_note(read)}")
     if not evidence.interval().low > ACCURACY_MINIMUM:
         after = share_right(read.post, read.pairs, read.form)
         gained = f"gained: post answers {after.estimate:.3f}, and " if after.interval().low > ACCURACY_MINIMUM else ""
         raise Unmeasurable(
             f"{gained}base answers {evidence.words()} of the {read.form} prompts right, more than "
-            f"{ACCURACY_MINIMUM:g} needed; clean gap {read.base.gap.mean():.2f} logits; n = {evidence.n} units{_told(read)}"
+            f"{ACCURACY_MINIMUM:g} needed; clean gap {read.base.gap.mean():.2f} logits; n = {evidence.n} units{_pairs_note(read)}"
         )
 
 
@@ -207,7 +207,7 @@ def _can_tell(units: int) -> bool:
     return Proportion(units, units).interval().low > ACCURACY_MINIMUM
 
 
-def _told(read: KnowledgeReadings) -> str:
+def _pairs_note(read: KnowledgeReadings) -> str:
     """What is known of how the pairs came about, to be put behind something."""
     return f"; {read.found}" if read.found else ""
 

@@ -222,7 +222,7 @@ class Kept:
 
     mask: Bool[np.ndarray, " statement"]
     """Which they are."""
-    asked: int
+    requested: int
     """Statements asked."""
     base_wrong: int
     """How many base judges wrong."""
@@ -232,15 +232,15 @@ class Kept:
     @property
     def lost_in_post_alone(self) -> bool:
         """Whether so many fall out in post, and not in base, that the rest says little."""
-        return self.post_wrong > FALLING_OUT * self.asked >= self.base_wrong
+        return self.post_wrong > FALLING_OUT * self.requested >= self.base_wrong
 
 
 def kept_statements(base: PerStatement, post: PerStatement, statements: Sequence[Statement]) -> Kept:
     """base, post: plain P, NaN where not asked. A tie counts as wrong."""
     signs = np.where([s.label for s in statements], 1.0, -1.0)
-    asked = ~np.isnan(base)
-    right = [asked & (np.nan_to_num(model) * signs > 0) for model in (base, post)]
-    return Kept(right[0] & right[1], int(asked.sum()), *(int((asked & ~one).sum()) for one in right))
+    requested = ~np.isnan(base)
+    right = [requested & (np.nan_to_num(model) * signs > 0) for model in (base, post)]
+    return Kept(right[0] & right[1], int(requested.sum()), *(int((requested & ~one).sum()) for one in right))
 
 
 def too_few(kept: Bool[np.ndarray, " statement"], statements: Sequence[Statement]) -> bool:
@@ -264,13 +264,13 @@ def _with_error(estimate: Float[np.ndarray, " one"], left_out: Float[np.ndarray,
 
 def _ways(needed: Effects, flips: Flips) -> tuple[Flips, ...]:
     """The ways to compare. Raises Unmeasurable unless base's own direction steers base by more than a random one does, there."""
-    asked = FLIPS if flips == "both" else (flips,)
-    ways = tuple(way for way in working(needed) if way in asked)
+    requested = FLIPS if flips == "both" else (flips,)
+    ways = tuple(way for way in working(needed) if way in requested)
     if not ways:
-        effects = ", ".join(f"{needed[way].words()} {way}" for way in asked)
+        effects = ", ".join(f"{needed[way].words()} {way}" for way in requested)
         raise Unmeasurable(
             f"base's own truth direction steers base by {effects} beyond a random one, more than {EFFECT_MINIMUM:g} needed; "
-            f"n = {needed[asked[0]].n} entities"
+            f"n = {needed[requested[0]].n} entities"
         )
     return ways
 

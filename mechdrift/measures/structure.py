@@ -134,7 +134,7 @@ def gap_ratio(read: StructureReadings, kind: str) -> Drift:
         raise Unmeasurable(
             f"all {len(values)} {kind} matrices are what they were: there is no change to compare with a random one"
         )
-    gaps, nulls = (_told(read.of(number, [kind])[changed, 0]) for number in ("gap", "null_gap"))
+    gaps, nulls = (_summary(read.of(number, [kind])[changed, 0]) for number in ("gap", "null_gap"))
     published = "as published" if _spread(values[changed]).interval().high < 1 else "unlike published"
     note = f"{published}; gap {gaps}, of random changes {nulls}"
     return _drift("gap_ratio", read, values, None, "gap / gap of random changes", "neither", note)
@@ -148,7 +148,9 @@ def scale(read: StructureReadings, kind: str) -> Drift:
     """
     values, z, null = (read.of(number, [kind])[:, 0] for number in ("scale", "scale_z", "null_scale"))
     changed = ~np.isnan(z)
-    note = f"random changes {_told(null[changed], 6)}, z {_told(z[changed], 1)}" if changed.any() else "no matrix has changed"
+    note = (
+        f"random changes {_summary(null[changed], 6)}, z {_summary(z[changed], 1)}" if changed.any() else "no matrix has changed"
+    )
     return _drift("scale", read, values, 1.0, "<s_b, s_p> / <s_b, s_b>", "neither", note)
 
 
@@ -177,7 +179,7 @@ def _spread(values: PerBlock) -> Spread:
     return Spread(tuple(float(value) for value in values))
 
 
-def _told(values: PerBlock, digits: int = 4) -> str:
+def _summary(values: PerBlock, digits: int = 4) -> str:
     """Median and range in words."""
     return _spread(values).words(digits)
 
@@ -188,7 +190,7 @@ def _drift(
     """The median over blocks; those without a number are left out of it and of the curve."""
     there = {layer: float(value) for layer, value in zip(read.layers, values, strict=True) if not np.isnan(value)}
     blocks = f"{len(there)} of {read.depth}" if len(there) < read.depth else str(read.depth)
-    told = f"median and range of {blocks} blocks, nothing is sampled"
+    summary = f"median and range of {blocks} blocks, nothing is sampled"
     equal = f"; {read.equal} matrices of the model are equal bit for bit" if read.equal else ""
     return Drift(
         measure=f"structure.{name}",
@@ -200,6 +202,6 @@ def _drift(
         site_rule="median over blocks",
         data="weights",
         parameters=read.parameters,
-        note=f"{note}; {told}{equal}",
+        note=f"{note}; {summary}{equal}",
         curve=tuple(SitePoint(f"block[{layer}]", value, value, value) for layer, value in there.items()),
     )

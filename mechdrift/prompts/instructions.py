@@ -58,7 +58,7 @@ class Side:
     left_out: dict[str, int]
     """How many rows are not among them, by reason."""
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As the record has it; the digest is of the texts, in their order."""
         digest = hashlib.sha256("\n".join(text for text, _, _ in self.rows).encode()).hexdigest()
         return {

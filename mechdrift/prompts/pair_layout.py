@@ -26,7 +26,7 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """One side of a pair, before any tokenizer has seen it."""
 
     text: str
@@ -54,7 +54,7 @@ class Named(NamedTuple):
 
 def judged(
     pairs: Sequence[tuple[str, str, str, str]], examples: Sequence[Statement], seed: int, split: Split
-) -> list[tuple[Asked, Asked]]:
+) -> list[tuple[Question, Question]]:
     """Both statements of each (clean, corrupt, unit, kind) after the same examples in the same order, which the unit draws."""
     statements = [
         (Statement(clean, True, unit, kind, split), Statement(corrupt, False, unit, kind, split))
@@ -63,11 +63,11 @@ def judged(
     prompts = judgement_prompts([*examples, *(s for both in statements for s in both)], seed, split)
     answers = ANSWERS[True], ANSWERS[False]
 
-    def asked(statement: Statement) -> Asked:
+    def requested(statement: Statement) -> Question:
         prompt = prompts[statement]
-        return Asked(prompt, answers, start=len(prompt) - len(SUFFIX) - len(statement.text))
+        return Question(prompt, answers, start=len(prompt) - len(SUFFIX) - len(statement.text))
 
-    return [(asked(clean), asked(corrupt)) for clean, corrupt in statements]
+    return [(requested(clean), requested(corrupt)) for clean, corrupt in statements]
 
 
 def found_pairs(
@@ -95,10 +95,10 @@ class _Laid(NamedTuple):
     columns: tuple[str, ...]
 
 
-def lay_out(sides: Sequence[tuple[Asked, Asked]], encode: Encode, start: Start) -> list[_Laid | str]:
+def lay_out(sides: Sequence[tuple[Question, Question]], encode: Encode, start: Start) -> list[_Laid | str]:
     """Each pair's tokens, or why it has none. Prompts are encoded together with both answers, so spaces fall as they will."""
-    asked = [side for both in sides for side in both]
-    whole = [side.text + answer + side.after for side in asked for answer in side.answers]
+    requested = [side for both in sides for side in both]
+    whole = [side.text + answer + side.after for side in requested for answer in side.answers]
     ids, offsets = encode(whole) if whole else ([], [])
     laid: list[_Laid | str] = []
     for at, (clean, corrupt) in zip(range(0, len(whole), 4), sides, strict=True):
@@ -118,7 +118,7 @@ class _Read(NamedTuple):
     """The token with which the last statement begins."""
 
 
-def _prompt(side: Asked, ids: list[list[int]], offsets: list[list[tuple[int, int]]]) -> _Read | None:
+def _prompt(side: Question, ids: list[list[int]], offsets: list[list[tuple[int, int]]]) -> _Read | None:
     """The tokens that both continuations share, and the first of each that they do not; None unless those hold the answers."""
     parting = next((i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), None)
     if parting is None:

@@ -75,7 +75,7 @@ class Found:
         """Independent units among the pairs."""
         return len({pair.sampled for pair in self.pairs})
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """In one line."""
         reasons = "".join(f"; {count} dropped: {reason}" for reason, count in sorted(self.dropped.items()))
         return f"{len(self.pairs)} pairs in {self.units} units of {self.entities} entities{reasons}"
@@ -83,7 +83,7 @@ class Found:
     def require(self, units: int) -> None:
         """Raise Unmeasurable, with the counts, unless there are so many units."""
         if self.units < units:
-            raise Unmeasurable(f"{self.told()}; {units} units needed")
+            raise Unmeasurable(f"{self.summary()}; {units} units needed")
 
     def within(self, context: int | None) -> "Found":
         """Those whose prompts fit into a context of so many tokens; None: any length."""

@@ -64,8 +64,8 @@ class Openings:
 @cache
 def shipped_openings() -> Openings:
     """Those of fixtures/replies/openings.toml."""
-    told = tomllib.loads((files("mechdrift.data") / "replies" / "openings.toml").read_text(encoding="utf-8"))
-    return Openings(*(tuple(told[name]) for name in ("distinct", "shared", "not_refusal", "compliance", "answer")))
+    data = tomllib.loads((files("mechdrift.data") / "replies" / "openings.toml").read_text(encoding="utf-8"))
+    return Openings(*(tuple(data[name]) for name in ("distinct", "shared", "not_refusal", "compliance", "answer")))
 
 
 def classify(text: str, reencoded: float = 1.0, thinking: bool = False) -> Reply:

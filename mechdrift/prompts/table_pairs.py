@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-from mechdrift.prompts.pair_layout import Asked, Named, Span, found_pairs, judged, lay_out, part_at
+from mechdrift.prompts.pair_layout import Named, Question, Span, found_pairs, judged, lay_out, part_at
 from mechdrift.prompts.pairs import NEGATED, SUBJECT, Encode, Form, Found, Pairing, Start, linked
 from mechdrift.prompts.statements import (
     Fact,
@@ -64,7 +64,7 @@ def table_pairs(
             for draft, (clean, corrupt) in zip(drafts, sides, strict=True)
         ]
     else:
-        sides = [(draft.clean.asked(draft.objects), draft.corrupt.asked(draft.objects)) for draft in drafts]
+        sides = [(draft.clean.requested(draft.objects), draft.corrupt.requested(draft.objects)) for draft in drafts]
     kind = NEGATED + table.kind if negated else table.kind
     named = [Named(draft.unit, kind, (draft.clean.text, draft.corrupt.text), draft.entities) for draft in drafts]
     found = found_pairs(lay_out(sides, encode, start), named, split, len({fact.entity for fact, _ in spoken}), dropped)
@@ -98,9 +98,9 @@ class _Sentence:
         """Up to the object."""
         return self.text[: self.object.start]
 
-    def asked(self, objects: tuple[str, str]) -> Asked:
+    def requested(self, objects: tuple[str, str]) -> Question:
         """The sentence up to its object, for which there are two."""
-        return Asked(self.stem, objects, self.text[self.object.end :], self.subject)
+        return Question(self.stem, objects, self.text[self.object.end :], self.subject)
 
 
 class _Draft(NamedTuple):
@@ -115,10 +115,12 @@ class _Draft(NamedTuple):
     entities: tuple[str, str]
 
 
-def _placed(asked: Asked, sentence: _Sentence) -> Asked:
+def _placed(requested: Question, sentence: _Sentence) -> Question:
     """A judged prompt with the places of what its last statement names."""
-    subject, object_ = (Span(asked.start + span.start, asked.start + span.end) for span in (sentence.subject, sentence.object))
-    return replace(asked, subject=subject, object=object_)
+    subject, object_ = (
+        Span(requested.start + span.start, requested.start + span.end) for span in (sentence.subject, sentence.object)
+    )
+    return replace(requested, subject=subject, object=object_)
 
 
 def _is_false_of(fact: Fact, value: str) -> bool:

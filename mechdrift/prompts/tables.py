@@ -99,8 +99,8 @@ def _parquet(path: Path, what: str) -> Iterator[tuple[Place, Row]]:
         for number, row in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1):
             yield f"{path}, row {number}", row
     except (ArrowException, OSError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise InputError(f"{what} {path}: {told}", "a whole Parquet file", "fetch it again") from error
+        summary = " ".join(str(error).split())[:200]
+        raise InputError(f"{what} {path}: {summary}", "a whole Parquet file", "fetch it again") from error
 
 
 def split_spec(given: str, what: str, option: str) -> tuple[Path, str | None]:

@@ -41,7 +41,7 @@ class Texts:
     left_out: dict[str, int]
     """How many lines or rows are not among them, by reason."""
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As the record has it; the digest is of the texts, in their order."""
         digest = hashlib.sha256("\n".join(one.text for one in self.all).encode()).hexdigest()
         return {"file": self.source, "used": len(self.all), "left_out": self.left_out, "sha256": digest}
@@ -85,8 +85,8 @@ def sample(statements: Iterable[Statement], instructions: Iterable[Instruction],
         for s in statements
         if s.label and not s.negated and s.split == "test"
     }
-    asked = {i.text: Text(i.text, i.pair, "harmful" if i.harmful else "harmless") for i in instructions if i.split == "test"}
-    chosen = [source[text] for source in (facts, asked) for text in drawn(list(source), most // 2)]
+    requested = {i.text: Text(i.text, i.pair, "harmful" if i.harmful else "harmless") for i in instructions if i.split == "test"}
+    chosen = [source[text] for source in (facts, requested) for text in drawn(list(source), most // 2)]
     return Texts(tuple(chosen), "statements and instructions", {})
 
 
@@ -102,8 +102,10 @@ def _lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
-        told = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{WHAT} {path}: {told}", "a text file in UTF-8", "check your rights to it, or save it again") from error
+        summary = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{WHAT} {path}: {summary}", "a text file in UTF-8", "check your rights to it, or save it again"
+        ) from error
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     return [checked(f"{WHAT} {path}, line {number}", line, "line") for number, line in numbered]
 

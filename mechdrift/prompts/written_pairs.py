@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechdrift.errors import InputError
-from mechdrift.prompts.pair_layout import Asked, Named, found_pairs, judged, lay_out
+from mechdrift.prompts.pair_layout import Named, Question, found_pairs, judged, lay_out
 from mechdrift.prompts.pairs import Encode, Form, Found, Start, components
 from mechdrift.prompts.statements import (
     Split,
@@ -136,10 +136,11 @@ def written_pairs(
         if pair.answers is None and pair.split == "fit"
         for text, label in ((pair.clean, True), (pair.corrupt, False))
     ]
-    unasked = [(pair.clean, pair.corrupt, pair.entity, pair.kind) for pair in chosen if pair.answers is None]
-    prompts = iter(judged(unasked, examples, seed, split))
+    not_requested = [(pair.clean, pair.corrupt, pair.entity, pair.kind) for pair in chosen if pair.answers is None]
+    prompts = iter(judged(not_requested, examples, seed, split))
     sides = [
-        (Asked(pair.clean, pair.answers), Asked(pair.corrupt, pair.answers)) if pair.answers else next(prompts) for pair in chosen
+        (Question(pair.clean, pair.answers), Question(pair.corrupt, pair.answers)) if pair.answers else next(prompts)
+        for pair in chosen
     ]
     named = [Named(pair.entity, pair.kind, (pair.clean, pair.corrupt), (pair.entity,)) for pair in chosen]
     return found_pairs(lay_out(sides, encode, start), named, split, len(chosen), Counter())

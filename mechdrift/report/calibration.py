@@ -11,7 +11,7 @@ HEADS = ("row", "role", "null runs", "n", "floor supports", "worst end", "was", 
 ALARMS = ("not held in", "with the limits as they were", "with the new limits")
 
 
-def limits_told(new: Sequence[Calibrated]) -> Iterator[str]:
+def limits_table(new: Sequence[Calibrated]) -> Iterator[str]:
     """A line a limit: estimates of the null runs, and what makes the limit as wide as it is."""
     lines = aligned([HEADS, *(_cells(one) for one in new)])
     yield from (printable("".join(line).rstrip()) for line in lines)
@@ -34,7 +34,7 @@ def _cells(one: Calibrated) -> tuple[str, ...]:
     )
 
 
-def alarms_told(before: Alarms, anew: Alarms | None) -> Iterator[str]:
+def alarms_table(before: Alarms, anew: Alarms | None) -> Iterator[str]:
     """A line a row that was not held in some null run, and one for whole runs."""
     rows = sorted(before.by_row.keys() | (anew.by_row.keys() if anew else set()))
     counted = [alarms for alarms in (before, anew) if alarms]

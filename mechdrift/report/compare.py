@@ -16,8 +16,8 @@ def compared(first: Saved, second: Saved) -> Iterator[str]:
     """Lines: what differs in how A and B came about, rows by key, rows of one alone."""
     for name, one in (("A", first), ("B", second)):
         yield printable(f"{name}: {one.path}, schema {one.schema}, {len(one.rows)} rows")
-    for told in _differences(first, second):
-        yield printable(f"differs: {told}")
+    for summary in _differences(first, second):
+        yield printable(f"differs: {summary}")
     was, now = ({(key_of(row), *row.between): row for row in one.rows} for one in (first, second))
     both = sorted(was.keys() & now.keys(), key=lambda key: now[key].label)
     lines = [HEADS, *(_cells(was[key], now[key]) for key in both)]
@@ -40,11 +40,11 @@ def _differences(first: Saved, second: Saved) -> list[str]:
 def _cells(was: SavedRow, now: SavedRow) -> tuple[str, ...]:
     """A row of the table, in the order of HEADS."""
     verdict = now.verdict if was.verdict == now.verdict else f"{was.verdict} -> {now.verdict}"
-    why, told = "", "-"
+    why, summary = "", "-"
     if not was.has_number or not now.has_number:
         why = "" if not was.has_number and not now.has_number else "a number in one alone"
     elif not (why := incomparable(was, now)):
         found = difference(was, now)
         low, high = found.evidence.interval()
-        told = moved(found.evidence.estimate, low, high, found.how)
-    return now.label, interval(was), interval(now), told, verdict, why
+        summary = moved(found.evidence.estimate, low, high, found.how)
+    return now.label, interval(was), interval(now), summary, verdict, why

@@ -25,17 +25,17 @@ class Track:
     left_out: tuple[str, ...]
     """Why numbers of some runs are not shown."""
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """When it crossed its limit, in a sentence."""
         if self.drifted is not None:
-            said = f"drifted first in {self.points[self.drifted].name}"
+            message = f"drifted first in {self.points[self.drifted].name}"
         elif self.row.limit:
-            said = "drifted in no run"
+            message = "drifted in no run"
         else:
             return "has no limit"
         if self.beyond is not None and self.beyond != self.drifted:
-            said += f"; its estimate was first beyond the limit in {self.points[self.beyond].name}"
-        return said
+            message += f"; its estimate was first beyond the limit in {self.points[self.beyond].name}"
+        return message
 
     def picture(self) -> Picture | None:
         """The row over runs, with the first that crossed marked."""

@@ -102,8 +102,8 @@ def _environment() -> "Environment":
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=lambda value: visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )  # fmt: skip
-    told = (arms, interval, limit, number, visible, waiver, was, pictures.strip, outcome.sentence, outcome.started, outcome.ended)
-    environment.globals |= {each.__name__: each for each in (*told, outcome.compared, outcome.config_changes, folded, _settings)}
+    data = (arms, interval, limit, number, visible, waiver, was, pictures.strip, outcome.sentence, outcome.started, outcome.ended)
+    environment.globals |= {each.__name__: each for each in (*data, outcome.compared, outcome.config_changes, folded, _settings)}
     return environment
 
 
@@ -116,8 +116,8 @@ def folded(label: str) -> "Markup":
 
 def _settings(part: object) -> list[tuple[str, str]]:
     """Names and values of a part of a record, in one line each."""
-    told = msgspec.to_builtins(part).items()
-    return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in told]
+    data = msgspec.to_builtins(part).items()
+    return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in data]
 
 
 def _over_time(found: Sequence[Track], room: Room) -> list[tuple[Track, list[Picture]]]:
@@ -131,7 +131,7 @@ def _families(whole: Whole, room: Room) -> list[tuple[str, list[Finding]]]:
     for row in sorted(whole.rows, key=lambda row: row.label):
         families.setdefault(row.finding.partition(".")[0], {}).setdefault(row.finding, []).append(row)
     seen: list[tuple[Map, ...]] = []
-    told = []
+    data = []
     for family, by_name in families.items():
         findings = [
             Finding(name, rows[0].claim, rows[0].source, tuple(rows), tuple(room.kept(_pictures(whole, rows, seen))))
@@ -139,8 +139,8 @@ def _families(whole: Whole, room: Room) -> list[tuple[str, list[Finding]]]:
         ]
         if of_all := room.kept(_of(whole, family)):
             findings.insert(0, Finding(family, "", "", (), tuple(of_all)))
-        told.append((family, findings))
-    return told
+        data.append((family, findings))
+    return data
 
 
 def _of(whole: Whole, family: str) -> list[Picture | None]:

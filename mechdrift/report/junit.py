@@ -40,7 +40,7 @@ def junit(shown: View) -> str:
 def _case(whole: Whole, row: StoredRow) -> Any:
     from junit_xml import TestCase
 
-    text = "\n".join(map(visible, _told(row)))
+    text = "\n".join(map(visible, _summary(row)))
     case = TestCase(visible(row.label), classname=visible(f"mechdrift.{row.finding}"), stdout=text)
     message = visible(f"{row.verdict}: {row.reason}")
     why = why_it_fails(whole, row)
@@ -66,7 +66,7 @@ def _of_the_run(whole: Whole) -> Iterator[Any]:
     yield case
 
 
-def _told(row: StoredRow) -> list[str]:
+def _summary(row: StoredRow) -> list[str]:
     """A row in lines."""
     lines = [row.claim, sentence(row)]
     lines += [f"site {row.site}; n = {row.n}"] if row.estimate is not None else []

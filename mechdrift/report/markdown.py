@@ -39,8 +39,8 @@ def _pairs(shown: View) -> Iterator[str]:
 def _over_time(records: Sequence[Whole]) -> Iterator[str]:
     if len(records) > 1:
         crossed = [track for track in tracks(records) if track.drifted is not None or track.beyond is not None]
-        told = [f"{track.row.label} ({track.row.role}) {track.told()}" for track in crossed]
-        yield from _list(f"Over {len(records)} runs", told or ["no row crossed its limit"])
+        summary = [f"{track.row.label} ({track.row.role}) {track.summary()}" for track in crossed]
+        yield from _list(f"Over {len(records)} runs", summary or ["no row crossed its limit"])
 
 
 def _lines(whole: Whole) -> Iterator[str]:

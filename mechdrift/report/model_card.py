@@ -37,13 +37,13 @@ def _result(row: StoredRow) -> Any:
     from huggingface_hub import EvalResult
 
     data = visible(row.key.data or "-")
-    told = f"{row.claim} ({row.unit}{f', limit {limit(row)}' if row.limit else ''})"
+    summary = f"{row.claim} ({row.unit}{f', limit {limit(row)}' if row.limit else ''})"
     return EvalResult(
         task_type=TASK,
         dataset_type=data,
         dataset_name=data,
         metric_type=visible(row.label),
-        metric_name=visible(told),
+        metric_name=visible(summary),
         metric_value=row.estimate,
         metric_args={"interval": f"[{number(row.low)}, {number(row.high)}]", "n": row.n},
     )

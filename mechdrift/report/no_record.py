@@ -27,13 +27,13 @@ def verdict_file(base: str, post: str, started: float, code: int, verdict: RunVe
 def read_hole(path: Path) -> Whole | None:
     """A record without rows in the place of one that is missing; None for a file that is no such `verdict.json`."""
     try:
-        told: Any = json.loads(path.read_bytes())
+        data: Any = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(told, dict) or told.get("recorded") is not False:
+    if not isinstance(data, dict) or data.get("recorded") is not False:
         return None
     types = {"message": str, "exit_code": int, "base": str, "post": str, "started": int | float}
-    return hole(path, **told) if all(isinstance(told.get(name), kind) for name, kind in types.items()) else None
+    return hole(path, **data) if all(isinstance(data.get(name), kind) for name, kind in types.items()) else None
 
 
 def hole(

@@ -44,17 +44,17 @@ def differences(was: Origin, now: Origin, names: tuple[str, str] = ("there", "he
         first, second = (origin["inputs"][side]["digests"] for origin in (was, now))
         other = [name for name in sorted(first.keys() | second.keys()) if first.get(name) != second.get(name)]
         if other and side != but:
-            told = [f"{str(of.get(other[0]))[:12]} {where}" for of, where in ((first, there), (second, here))]
-            lines.append(f"another {side}, by its {', '.join(other)}: {other[0]} {', '.join(told)}")
+            summary = [f"{str(of.get(other[0]))[:12]} {where}" for of, where in ((first, there), (second, here))]
+            lines.append(f"another {side}, by its {', '.join(other)}: {other[0]} {', '.join(summary)}")
     for part in ("settings", "environment"):
         first, second = was[part], now[part]
         for name in sorted(first.keys() & second.keys()):
             if first[name] != second[name]:
-                lines.append(f"{name} {_told(first[name])} {there}, {_told(second[name])} {here}")
+                lines.append(f"{name} {_summary(first[name])} {there}, {_summary(second[name])} {here}")
     return lines
 
 
-def _told(value: Any) -> str:
+def _summary(value: Any) -> str:
     """A setting in a few words: of what has a digest, which."""
     if isinstance(value, dict) and "sha256" in value:
         return f"{value.get('file', value.get('spec'))} (sha256 {value['sha256'][:12]})"

@@ -57,8 +57,8 @@ def strip(row: JudgedRow) -> "Markup | None":
     ends = [row.estimate, row.low, row.high, row.null, *bounds(row)]
     if row.estimate is None or (across := scale(ends, 2, STRIP - 2)) is None:
         return None
-    told = f"{interval(row)}; limit {limit(row)}; no change {number(row.null)}"
-    drawing = Drawing(STRIP, 20, f"Interval of {row.label}", told)
+    summary = f"{interval(row)}; limit {limit(row)}; no change {number(row.null)}"
+    drawing = Drawing(STRIP, 20, f"Interval of {row.label}", summary)
     if row.limit:
         low, high = row.limit.at_least, row.limit.at_most
         start, end = across(across.low if low is None else low), across(across.high if high is None else high)

@@ -111,16 +111,16 @@ def names_of(items: "Sequence[Item]") -> str:
 
 def to_json(record: Record) -> dict[str, Any]:
     """What the JSON of a record says: items are counted, and maps have no values."""
-    told: dict[str, Any] = msgspec.to_builtins(record)
-    for row in told["rows"]:
+    data: dict[str, Any] = msgspec.to_builtins(record)
+    for row in data["rows"]:
         row["items"] = len(row["items"])
         row["maps"] = [{"name": each["name"], "columns": list(each["columns"])} for each in row["maps"]]
-    return told
+    return data
 
 
-def write_json(path: Path, told: dict[str, Any], sort_keys: bool = False) -> None:
+def write_json(path: Path, data: dict[str, Any], sort_keys: bool = False) -> None:
     """Write JSON that reads well in a diff, whole or not at all. Raises OSError."""
-    text = json.dumps(told, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(data, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
     write_whole(path, (text + "\n").encode())
 
 

@@ -107,14 +107,14 @@ def _require_origin(origin: Any) -> None:
         origin[part].keys()
 
 
-def _saved_row(told: Any, origins: Collection[str]) -> tuple[SavedRow, int]:
+def _saved_row(data: Any, origins: Collection[str]) -> tuple[SavedRow, int]:
     """What a comparison needs of a row, and how many items lie beside it. Raises ValueError."""
-    label = told.get("label")
-    items = told.get("items")
+    label = data.get("label")
+    items = data.get("items")
     if not isinstance(items, int):
         raise ValueError(f"row {label!r}: items {items!r}")
     try:
-        row = msgspec.convert({name: told[name] for name in KEPT if name in told} | {"items": []}, SavedRow)
+        row = msgspec.convert({name: data[name] for name in KEPT if name in data} | {"items": []}, SavedRow)
     except msgspec.ValidationError as error:
         raise ValueError(f"row {label!r}: {error}") from error
     require_evidence(row)
@@ -198,12 +198,12 @@ def _write_baseline(path: Path, record: Record, kept: Saved | None) -> int:
             tensors[f"{label}/contribution"] = np.array([item.contribution for item in row.items])
             names[label] = names_of(row.items)
     write_items(path, tensors, names)
-    told = {
+    data = {
         "schema": SCHEMA,
         "origins": {each: origins[each] for each in sorted(used)},
         "rows": [_to_json(row) for _, row in sorted(rows.items())],
     }
-    write_json(path, told, sort_keys=True)
+    write_json(path, data, sort_keys=True)
     return len(ran)
 
 
@@ -214,8 +214,8 @@ def _kept(row: Row, origin: str) -> SavedRow:
 
 def _to_json(row: SavedRow) -> dict[str, Any]:
     """A row as a baseline has it: all are of base and post."""
-    told: dict[str, Any] = msgspec.to_builtins(row)
-    del told["between"]
-    numbers = {name: None if told[name] is None else rounded(told[name]) for name in ("estimate", "low", "high", "null")}
+    data: dict[str, Any] = msgspec.to_builtins(row)
+    del data["between"]
+    numbers = {name: None if data[name] is None else rounded(data[name]) for name in ("estimate", "low", "high", "null")}
     assert row.evidence
-    return told | numbers | {"evidence": {"kind": row.evidence["kind"]}, "items": len(row.items)}
+    return data | numbers | {"evidence": {"kind": row.evidence["kind"]}, "items": len(row.items)}

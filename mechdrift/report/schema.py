@@ -26,8 +26,8 @@ def schema() -> dict[str, Any]:
 
 def published() -> dict[str, Any]:
     """What lies beside this module."""
-    told: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    return told
+    data: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    return data
 
 
 if __name__ == "__main__":

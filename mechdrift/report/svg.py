@@ -87,11 +87,11 @@ class Drawing:
 
     def shape(self, tag: str, kind: str, **numbers: float | str) -> ElementTree.Element:
         """A shape of a class; numbers are its attributes, `_` for `-`."""
-        told = {
+        summary = {
             name.replace("_", "-"): f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
             for name, value in numbers.items()
         }
-        return ElementTree.SubElement(self.root, tag, {"class": kind} | told)
+        return ElementTree.SubElement(self.root, tag, {"class": kind} | summary)
 
     def line(self, kind: str, x1: float, y1: float, x2: float, y2: float) -> None:
         """A line."""

@@ -113,7 +113,7 @@ def summary(rows: Sequence[JudgedRow]) -> str:
     gates = [row.verdict for row in rows if row.role == "gate"]
     counts = [f"{gates.count(verdict)} {verdict}" for verdict in COLOURS if verdict in gates]
     against = [row.baseline.status for row in rows if row.role == "gate" and row.baseline]
-    counts += [f"{against.count(status)} {told}" for status, told in AGAINST.items() if status in against]
+    counts += [f"{against.count(status)} {words}" for status, words in AGAINST.items() if status in against]
     return f"{len(gates)} gated rows: {', '.join(counts)}" if gates else "no gated rows"
 
 

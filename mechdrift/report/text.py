@@ -28,8 +28,8 @@ def visible(text: str) -> str:
 def described(checkpoint: "Checkpoint") -> str:
     """One checkpoint, as it was taken."""
     size = f"{checkpoint.layers} blocks x {checkpoint.width}, {checkpoint.parameters / 1e6:,.1f}M weights"
-    told = {"hub": f"hub commit {checkpoint.commit}, ", "folder": "a folder, ", "file": "a file, ", "adapter": "adapted, "}
-    taken = told.get(checkpoint.source, "")
+    summary = {"hub": f"hub commit {checkpoint.commit}, ", "folder": "a folder, ", "file": "a file, ", "adapter": "adapted, "}
+    taken = summary.get(checkpoint.source, "")
     rounded = f", {checkpoint.quantised}" if checkpoint.quantised else ""
     return printable(f"{checkpoint.spec} ({taken}{checkpoint.model_type}{rounded}, {size}, {checkpoint.short})")
 

@@ -156,8 +156,8 @@ def _matrices(path: Path, rows: list[StoredRow], missing: list[str]) -> dict[tup
     from safetensors import SafetensorError, safe_open
 
     found = {}
-    asked = {tuple(row.between) for row in rows if row.finding.startswith("structure.") and row.estimate is not None}
-    for between in sorted(asked):
+    requested = {tuple(row.between) for row in rows if row.finding.startswith("structure.") and row.estimate is not None}
+    for between in sorted(requested):
         try:
             with safe_open(structure_path(path, list(between)), "np") as file:
                 kinds = tuple((file.metadata() or {})["kinds"].split(","))

@@ -40,19 +40,19 @@ def _by_time(records: Sequence[Whole]) -> list[Whole]:
     return sorted(records, key=lambda whole: steps[id(whole)] or 0)
 
 
-def write_reports(shown: View, asked: Mapping[str, Path]) -> Iterator[str]:
+def write_reports(shown: View, requested: Mapping[str, Path]) -> Iterator[str]:
     """Write each form into its file, whole or not at all; yields what was written. Raises InputError."""
     forms = " or ".join(f"--{form}" for form in WRITERS)
-    if not asked:
+    if not requested:
         raise InputError("no report is asked for", forms, "say where it goes, as --html report.html")
     taken = {path.resolve() for whole in shown.records for path in (whole.path, *beside(whole))}
-    for form, path in asked.items():
+    for form, path in requested.items():
         if path.resolve() in taken:
             raise InputError(f"--{form} {path}", "a file that is no record and no other report", "choose another name")
         taken.add(path.resolve())
     for whole in shown.records:
         yield from (printable(f"{whole.path}: not shown: {missing}") for missing in whole.missing)
-    for form, path in asked.items():
+    for form, path in requested.items():
         text = WRITERS[form][0](shown)
         try:
             write_whole(path, text.encode())

@@ -39,13 +39,13 @@ def _require_no_chain(get: Callable[[str], Any], stages: list[tuple[str, str]]) 
             )
 
 
-def _require_lineage(asked: bool, estimator: str | None, stages: list[str], logs: list[tuple[str, str]]) -> None:
+def _require_lineage(requested: bool, estimator: str | None, stages: list[str], logs: list[tuple[str, str]]) -> None:
     """Raise UsageError for what does not go together."""
-    if asked and not stages:
+    if requested and not stages:
         raise pytest.UsageError(
             "mechdrift: --mechdrift-lineage without --stage; expected checkpoints between base and post; add --stage NAME=SPEC"
         )
-    if (estimator or logs) and not asked:
+    if (estimator or logs) and not requested:
         given = "--mechdrift-lineage-by" if estimator else "--stage-log"
         raise pytest.UsageError(f"mechdrift: {given} without --mechdrift-lineage; expected both; add --mechdrift-lineage")
     if estimator not in (None, ESTIMATORS[0]) and not logs:

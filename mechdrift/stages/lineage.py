@@ -66,8 +66,8 @@ def points_without(
             if how.estimator == TASK_VECTOR:
                 path = without_stage(points[before], points[stage], points[post], folder)
             else:
-                path, said = _replayed(points, [BASE, *stages, post], stages.index(stage), how)
-                notes += said
+                path, message = _replayed(points, [BASE, *stages, post], stages.index(stage), how)
+                notes += message
             made[name] = replace(resolve(str(path)), spec=f"{post} without {stage}")
         except InputError as error:
             absent[name] = f"{post} without {stage} cannot be had: {error}"
@@ -172,5 +172,5 @@ def _sentence(row: Row, parts: Sequence[StagePart]) -> str:
     largest = max(sizes.values(), default=0.0)
     unknown = [part.stage for part in parts if part.difference is None]
     names = " and ".join(stage for stage in sorted(sizes, key=lambda stage: -sizes[stage]) if sizes[stage] >= NOTABLE * largest)
-    said = f"{row.label} moved in {names}" if names else f"{row.label} moved in no {'other ' if unknown else ''}stage alone"
-    return f"{said}; not told for {' and '.join(unknown)}" if unknown else said
+    message = f"{row.label} moved in {names}" if names else f"{row.label} moved in no {'other ' if unknown else ''}stage alone"
+    return f"{message}; not told for {' and '.join(unknown)}" if unknown else message

@@ -66,7 +66,7 @@ class LogWriter:
                 "loss_settings": dict(loss_settings or {}),
                 "clip": clip,
                 "processes": processes,
-                "optimizer": self._told(),
+                "optimizer": self._to_dict(),
                 "begin": {"weights": weights_digest(model.named_parameters()), "resumed": bool(kept)},
                 "end": None,
             }
@@ -115,8 +115,8 @@ class LogWriter:
             self._save(self._state(), END)
             steps = self._number - self._before
             self._header["end"] = {"weights": weights_digest(self._model.named_parameters()), "steps": steps}
-            self._header["optimizer"] = self._told() | {
-                "beyond": sorted({*self._told()["beyond"], *self._header["optimizer"]["beyond"]})
+            self._header["optimizer"] = self._to_dict() | {
+                "beyond": sorted({*self._to_dict()["beyond"], *self._header["optimizer"]["beyond"]})
             }
             self._write_header()
 
@@ -124,7 +124,7 @@ class LogWriter:
         """Of parameters, by identity."""
         return {id(weight): name for name, weight in self._model.named_parameters()}
 
-    def _told(self) -> dict[str, Any]:
+    def _to_dict(self) -> dict[str, Any]:
         """The optimizer as data; `beyond`: what it does that a plain one does not."""
         names, groups = self._names(), self._optimizer.param_groups
         settings = [{key: group[key] for key in ("lr", "betas", "eps", "momentum") if key in group} for group in groups]

@@ -51,19 +51,19 @@ def dpo(
     import torch
 
     inputs = {name: value for name, value in batch.items() if name not in OF_PAIRS}
-    each, asked = completion_logps(forward(**inputs), batch["input_ids"], batch["completion_mask"])
+    each, requested = completion_logps(forward(**inputs), batch["input_ids"], batch["completion_mask"])
     chosen, rejected = each.sum(1).chunk(2)
     gain = (chosen - batch["ref_chosen_logps"]) - (rejected - batch["ref_rejected_logps"])
     preferred = -torch.nn.functional.logsigmoid(beta * gain).mean()
-    told = -each.chunk(2)[0].sum() / asked.chunk(2)[0].sum()
-    return sigmoid * preferred + sft * told
+    summary = -each.chunk(2)[0].sum() / requested.chunk(2)[0].sum()
+    return sigmoid * preferred + sft * summary
 
 
 def completion_logps(logits: "Tensor", ids: "Tensor", mask: "Tensor") -> "tuple[Tensor, Tensor]":
     """Log probability of every token of completions, given those before it, 0 of others; and which they are; [row, token - 1]."""
-    asked = mask[:, 1:].to(logits.dtype)
+    requested = mask[:, 1:].to(logits.dtype)
     each = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
-    return each * asked, asked
+    return each * requested, requested
 
 
 LOSSES: dict[str, StageLoss] = {CAUSAL_LM: causal_lm, DPO: dpo}

@@ -124,15 +124,15 @@ def left_of(
     for number, after in enumerate(later):
         log, end = _log_of(after), replayer.parameters(after.after)
         _require_its(log, after, start, end)
-        loss, told = replayer.loss(log), progress(f"{estimator}: {stage.name} through {after.name}")
+        loss, summary = replayer.loss(log), progress(f"{estimator}: {stage.name} through {after.name}")
         state, displacement = _began(log, start, displacement, after.name)
         if estimator == STAGE_EMBEDDING:
             if number == 0:
                 notes.append(_trusted(stage.name, after.name, log, loss, state, displacement))
-            ended, displacement = last(carried(log.optimizer, loss, state, displacement, _steps(log, told), log.clip))
+            ended, displacement = last(carried(log.optimizer, loss, state, displacement, _steps(log, summary), log.clip))
         else:
-            ended = trained(log.optimizer, loss, state, _steps(log, told), log.clip)
-            without = trained(log.optimizer, loss, difference(state, displacement), _steps(log, told), log.clip)
+            ended = trained(log.optimizer, loss, state, _steps(log, summary), log.clip)
+            without = trained(log.optimizer, loss, difference(state, displacement), _steps(log, summary), log.clip)
             displacement = difference(ended, without)
         notes.append(_retold(after, start, end, ended["parameters"]))
         start = end
@@ -208,26 +208,26 @@ def _trusted(
 ) -> str:
     """How wrong the tangent is on the first steps, in words. Raises InputError where that is too much."""
     gap = first_order_gap(log.optimizer, loss, state, displacement, _steps(log, None, FIRST_STEPS), log.clip)
-    told = f"the embedding of {name} is wrong by {gap:.2f} of itself after {FIRST_STEPS} steps of {later}"
+    summary = f"the embedding of {name} is wrong by {gap:.2f} of itself after {FIRST_STEPS} steps of {later}"
     if not gap <= FIRST_ORDER_GAP_AT_MOST:
         raise InputError(
-            told,
+            summary,
             f"at most {FIRST_ORDER_GAP_AT_MOST:g}: steps this large are beyond first order",
             f"use --mechdrift-lineage-by {RERUN}",
         )
-    return told
+    return summary
 
 
 def _retold(stage: Stage, start: Tensors, end: Tensors, replayed: Tensors) -> str:
     """How far the replayed steps end from the checkpoint, in words. Raises InputError where that is too far."""
     change, missed = (_norm({name: value - other[name] for name, value in end.items()}) for other in (start, replayed))
     gap = missed / change if change else 0.0
-    told = f"{stage.name}, replayed, ends {gap:.1%} of its change away from its checkpoint"
+    summary = f"{stage.name}, replayed, ends {gap:.1%} of its change away from its checkpoint"
     rounded = math.hypot(rounding(stage.before), rounding(stage.after)) * _norm(end)
     allowed = REPLAY_GAP_AT_MOST + rounded / max(change, 1e-30)
     if not gap <= allowed:
-        raise InputError(told, f"at most {allowed:.1%}: the log does not say all that training did", BY_TASK_VECTOR)
-    return told
+        raise InputError(summary, f"at most {allowed:.1%}: the log does not say all that training did", BY_TASK_VECTOR)
+    return summary
 
 
 def _norm(parameters: Tensors) -> float:

@@ -63,8 +63,16 @@ class TrainingLog:
     @property
     def digest(self) -> str:
         """Of all that a replay goes by."""
-        told = [self.loss, self.loss_settings, repr(self.optimizer), self.clip, self.before, self.resumed, *map(repr, self.steps)]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        settings = [
+            self.loss,
+            self.loss_settings,
+            repr(self.optimizer),
+            self.clip,
+            self.before,
+            self.resumed,
+            *map(repr, self.steps),
+        ]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -195,16 +203,20 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{path}: a line that is no JSON: {error}", "a step a line", AGAIN) from error
 
 
-def _optimizer(folder: Path, told: dict[str, Any]) -> Optimizer:
+def _optimizer(folder: Path, settings: dict[str, Any]) -> Optimizer:
     """Raises InputError for one whose step has no tangent here."""
-    beyond = [told["name"]] if told["name"] not in KNOWN else [f"{told['name']} with {each}" for each in told["beyond"]]
+    beyond = (
+        [settings["name"]]
+        if settings["name"] not in KNOWN
+        else [f"{settings['name']} with {each}" for each in settings["beyond"]]
+    )
     if beyond:
         raise InputError(
             f"{folder}: the optimizer is {', '.join(beyond)}",
             f"{' or '.join(KNOWN)}, plain",
             "use --mechdrift-lineage-by task-vector",
         )
-    decay = {name: float(group["weight_decay"]) for group in told["groups"] for name in group["parameters"]}
-    if told["name"] == "SGD":
-        return SGD(momentum=told["momentum"], weight_decay=decay)
-    return AdamW(betas=(told["betas"][0], told["betas"][1]), eps=told["eps"], weight_decay=decay)
+    decay = {name: float(group["weight_decay"]) for group in settings["groups"] for name in group["parameters"]}
+    if settings["name"] == "SGD":
+        return SGD(momentum=settings["momentum"], weight_decay=decay)
+    return AdamW(betas=(settings["betas"][0], settings["betas"][1]), eps=settings["eps"], weight_decay=decay)

@@ -97,9 +97,9 @@ def require_same(*points: Checkpoint) -> None:
         found.append({tensor.name: tensor.shape for path in files for tensor in tensors(path)})
     for point, have in zip(points[:-1], found[:-1], strict=True):
         if differ := sorted(name for name in have | found[-1] if have.get(name) != found[-1].get(name)):
-            told = [str(list(each[differ[0]])) if differ[0] in each else "absent" for each in (have, found[-1])]
+            summary = [str(list(each[differ[0]])) if differ[0] in each else "absent" for each in (have, found[-1])]
             raise InputError(
-                f"{differ[0]} is {told[0]} in {point.spec}, {told[1]} in {points[-1].spec}", "one architecture", INSTEAD
+                f"{differ[0]} is {summary[0]} in {point.spec}, {summary[1]} in {points[-1].spec}", "one architecture", INSTEAD
             )
 
 

@@ -10,27 +10,27 @@ from mechdrift.verdict.limits import Profile
 from mechdrift.verdict.row import JudgedRow, Sibling
 
 
-def evidence_told(drift: Drift) -> dict[str, Any]:
+def evidence_data(drift: Drift) -> dict[str, Any]:
     """A drift's evidence as a record has it; what is no number stays one that is none."""
-    return _told(drift.evidence)
+    return _to_dict(drift.evidence)
 
 
-def _told(evidence: Evidence) -> dict[str, Any]:
+def _to_dict(evidence: Evidence) -> dict[str, Any]:
     """Its kind and its fields, of which some may be evidence themselves."""
     values = {field.name: getattr(evidence, field.name) for field in fields(evidence)}  # type: ignore[arg-type]
     return {"kind": evidence.kind} | {
-        name: _told(value) if isinstance(value, Evidence) else value for name, value in values.items()
+        name: _to_dict(value) if isinstance(value, Evidence) else value for name, value in values.items()
     }
 
 
-def sibling_told(drift: Drift) -> Sibling | None:
+def sibling_of(drift: Drift) -> Sibling | None:
     """The absolute row of a drift whose post has too little left to compare, or lost so many items; None elsewhere."""
     sibling = drift.sibling if drift.post_lacks or drift.fewer_left else None
     if sibling is None:
         return None
     return Sibling(
         measure=sibling.measure,
-        evidence=_told(sibling.evidence),
+        evidence=_to_dict(sibling.evidence),
         null=sibling.null,
         unit=sibling.unit,
         better=sibling.better,
@@ -57,8 +57,10 @@ def drift_of(row: JudgedRow) -> Drift:
     )
 
 
-def _sibling(told: Sibling) -> Drift:
-    return Drift(told.measure, evidence_of(told.evidence), told.null, told.unit, told.better, site="", site_rule="", data="")
+def _sibling(stored: Sibling) -> Drift:
+    return Drift(
+        stored.measure, evidence_of(stored.evidence), stored.null, stored.unit, stored.better, site="", site_rule="", data=""
+    )
 
 
 def judged_again(row: JudgedRow, profile: Profile) -> Decision:

@@ -172,8 +172,8 @@ class Baseline:
         return next((was for was in self.rows if was.label == row_of(row.label)), None)
 
 
-def _same_question(asked: Key, stored: Key) -> bool:
-    return asked.measure == stored.measure and asked.parameters.items() <= stored.parameters.items()
+def _same_question(requested: Key, stored: Key) -> bool:
+    return requested.measure == stored.measure and requested.parameters.items() <= stored.parameters.items()
 
 
 def incomparable(was: ComparedRow, now: ComparedRow) -> str:

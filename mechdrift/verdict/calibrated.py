@@ -82,8 +82,8 @@ def calibrated(
             named = label if label in profile.rules else finding_of(label)
             if not only or {named, finding_of(named), named.partition(".")[0]} & set(only):
                 found.setdefault(named, []).append(row)
-    told = provenance or f"calibrated: {len(runs)} null runs"
-    each = (_of_row(label, rows, profile, margin, told) for label, rows in sorted(found.items()))
+    summary = provenance or f"calibrated: {len(runs)} null runs"
+    each = (_of_row(label, rows, profile, margin, summary) for label, rows in sorted(found.items()))
     return [one for one in each if one is not None]
 
 

@@ -44,10 +44,10 @@ def decide(drift: Drift, profile: Profile, rule: Rule | None = None) -> Decision
             return Decision("undecided", "post has too little left to compare, and no absolute row says whether that is a loss")
         absolute = decide(drift.sibling, profile)
         verdict: Verdict = "drifted" if absolute.verdict == "drifted" else "undecided"
-        told = f"{drift.sibling.measure}, which tells a loss, is {absolute.verdict}: {absolute.reason}"
+        summary = f"{drift.sibling.measure}, which tells a loss, is {absolute.verdict}: {absolute.reason}"
         return Decision(
             verdict,
-            f"post has too little left to compare; {told}",
+            f"post has too little left to compare; {summary}",
             absolute.p_value,
             None if verdict == "drifted" else absolute.needed_n,
         )

@@ -41,10 +41,10 @@ def load_profile(name: str, project: Path | None = None) -> Profile:
     own = _own(project)
     rules, waivers, both = _read(name, own, ())
     _require_known(name, [*rules, *waivers])
-    asked = {finding.name: finding.rows for finding in registered().values()}
-    gated = sum(asked[finding] for finding, rule in rules.items() if finding in asked and rule.role == "gate")
+    requested = {finding.name: finding.rows for finding in registered().values()}
+    gated = sum(requested[finding] for finding, rule in rules.items() if finding in requested and rule.role == "gate")
     for label, rule in rules.items():  # a row that is not as its finding
-        if label not in asked:
+        if label not in requested:
             usual = rules.get(finding_of(label), NO_RULE).role
             gated += (rule.role == "gate") - (usual == "gate")
     return Profile(name, rules, gated, waivers, both)
@@ -55,25 +55,25 @@ def _read(name: str, own: dict[str, Any], seen: tuple[str, ...]) -> tuple[dict[s
     where = f"profile {name}"
     if name in seen:
         raise InputError(f"{where}: extends itself ({' -> '.join((*seen, name))})", "an end", "mend the profile")
-    told = _table(name, own)
-    if unknown := sorted(told.keys() - KEYS):
+    table = _table(name, own)
+    if unknown := sorted(table.keys() - KEYS):
         raise InputError(f"{where}: key {unknown[0]!r}", f"only {', '.join(sorted(KEYS))}", "mend the profile")
     rules: dict[str, Rule] = {}
     waivers: dict[str, Waiver] = {}
     both = False
-    if "extends" in told:
-        rules, waivers, both = _read(str(told["extends"]), own, (*seen, name))
-    both = told.get(BOTH, both)
+    if "extends" in table:
+        rules, waivers, both = _read(str(table["extends"]), own, (*seen, name))
+    both = table.get(BOTH, both)
     if not isinstance(both, bool):
         raise InputError(f"{where}: {BOTH} {both!r}", "true or false", "mend the profile")
-    rows, given = (_named(where, told, kind) for kind in ("rows", "waivers"))
+    rows, given = (_named(where, table, kind) for kind in ("rows", "waivers"))
     for label, row in rows.items():
         usual = rules.get(label) or rules.get(finding_of(label)) or NO_RULE
         rules[label] = parse_rule(f"{where}, rows.{label!r}", row, usual)
     for label, waiver in given.items():
         waivers[label] = parse_waiver(f"{where}, waivers.{label!r}", waiver)
-    if "role" in told:
-        role: Role = parse_rule(f"{where}, of all its rows", {"role": told["role"]}).role
+    if "role" in table:
+        role: Role = parse_rule(f"{where}, of all its rows", {"role": table["role"]}).role
         rules = {label: replace(rule, role=role) for label, rule in rules.items()}
     return rules, waivers, both
 
@@ -81,10 +81,10 @@ def _read(name: str, own: dict[str, Any], seen: tuple[str, ...]) -> tuple[dict[s
 def _table(name: str, own: dict[str, Any]) -> dict[str, Any]:
     """What a profile's text says."""
     if name in own:
-        told = own[name]
-        if not isinstance(told, dict):
-            raise InputError(f"profile {name}: {told!r} in {PYPROJECT}", "a table", "mend it")
-        return dict(told)
+        table = own[name]
+        if not isinstance(table, dict):
+            raise InputError(f"profile {name}: {table!r} in {PYPROJECT}", "a table", "mend it")
+        return dict(table)
     if name.endswith(".toml"):
         if not Path(name).is_file():
             raise InputError(f"profile {name}: no such file", "a TOML file", "check --mechdrift-profile")
@@ -100,18 +100,18 @@ def _own(project: Path | None) -> dict[str, Any]:
     path = project / PYPROJECT if project else None
     if path is None or not path.is_file():
         return {}
-    told: Any = parse_toml(PYPROJECT, path.read_bytes())
+    table: Any = parse_toml(PYPROJECT, path.read_bytes())
     for name in ("tool", "mechdrift", "profiles"):
-        told = told.get(name, {}) if isinstance(told, dict) else {}
-    if not isinstance(told, dict):
-        raise InputError(f"{PYPROJECT}, tool.mechdrift.profiles: {told!r}", "a table a profile", "mend it")
-    if taken := sorted(told.keys() & set(profile_names())):
+        table = table.get(name, {}) if isinstance(table, dict) else {}
+    if not isinstance(table, dict):
+        raise InputError(f"{PYPROJECT}, tool.mechdrift.profiles: {table!r}", "a table a profile", "mend it")
+    if taken := sorted(table.keys() & set(profile_names())):
         raise InputError(
             f"{PYPROJECT}, tool.mechdrift.profiles.{taken[0]}: a shipped profile has that name",
             "a name of its own",
             f'rename it, and write extends = "{taken[0]}"',
         )
-    return told
+    return table
 
 
 def parse_toml(what: str, raw: bytes) -> dict[str, Any]:
@@ -122,9 +122,9 @@ def parse_toml(what: str, raw: bytes) -> dict[str, Any]:
         raise InputError(f"{what}: {type(error).__name__}: {error}", "TOML", "mend the file") from error
 
 
-def _named(where: str, told: dict[str, Any], kind: str) -> dict[str, Any]:
+def _named(where: str, table: dict[str, Any], kind: str) -> dict[str, Any]:
     """Its tables of one kind, by row."""
-    found = told.get(kind, {})
+    found = table.get(kind, {})
     if not isinstance(found, dict):
         raise InputError(f"{where}, {kind}: {found!r}", f"a table [{kind}.FINDING] a row", "mend the profile")
     return found

@@ -24,7 +24,7 @@ class Waiver:
         """Whether that day is over."""
         return today > self.expires
 
-    def told(self, today: date) -> dict[str, Any]:
+    def to_dict(self, today: date) -> dict[str, Any]:
         """As a row has it."""
         return {
             "owner": self.owner,

@@ -28,7 +28,7 @@ from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import Statement, shipped_statements
 from mechdrift.suites.knowledge import known_kinds
-from mechdrift.suites.knowledge_pairs import Asking
+from mechdrift.suites.knowledge_pairs import PairRequest
 from mechdrift.suites.refusal_direction import SIDES, Fitted, Site, arms_of, fit, openers_of
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.profiles import load_profile
@@ -199,7 +199,7 @@ def test_log_odds_of_what_is_nearly_certain(short_of_one: str) -> None:
 def test_what_base_knows_in_cloze_form(recorder: Recorder, points: tuple[Checkpoint, Checkpoint]) -> None:
     """A pair is known where the right object gains on the other from the corrupt to the clean prompt, whichever is likelier."""
     base = resolve("organism:drift-knowledge-forgotten@1")  # prefers the right object by a hair, and mostly another to both
-    asking = Asking.of(Pair(base, points[1]), "cloze", 0, (), HandSet())
+    asking = PairRequest.of(Pair(base, points[1]), "cloze", 0, (), HandSet())
     model = recorder.pool.model(base, [[1, 2, 3]])
     known: list[str] = []
     by_preference: list[str] = []

@@ -11,7 +11,7 @@ from tiny import tiny_model, write_tiny
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.batched import acting
-from mechdrift.engine.generate.vllm_generator import told
+from mechdrift.engine.generate.vllm_generator import arm_request
 from mechdrift.engine.generate.vllm_model import intervene
 
 IDS = torch.tensor([[0, 5, 9, 200, 31, 77]])
@@ -40,7 +40,7 @@ def test_arms_are_put_on_one_after_the_other(tmp_path: Path, family: str, how: s
             expected[arm.name] = logits(model)
         assert (expected[arm.name] - plain).abs().max() > 0.1
     for arm, form in ((ablated, how), (ADDED, "hooks"), (ablated, how), (PLAIN, "")):
-        assert intervene(model, told(checkpoint, arm, hooks=True)) == form
+        assert intervene(model, arm_request(checkpoint, arm, hooks=True)) == form
         torch.testing.assert_close(logits(model), expected.get(arm.name, plain), rtol=0, atol=1e-5 * float(plain.abs().max()))
     assert torch.equal(logits(model), plain)
     after = model.state_dict()
@@ -54,8 +54,8 @@ def test_packed_weights_are_left_to_hooks_and_without_hooks_to_nobody(tmp_path: 
     model, checkpoint = tiny_model(), resolve(str(write_tiny(tmp_path)))
     ablated = Arm("ablated", Ablated(R))
     model.model.layers[0].mlp.down_proj.weight = torch.nn.Parameter(torch.empty(0))
-    assert intervene(model, told(checkpoint, ablated, hooks=True)) == "hooks"
+    assert intervene(model, arm_request(checkpoint, ablated, hooks=True)) == "hooks"
     with pytest.raises(RuntimeError, match="packed"):
-        intervene(model, told(checkpoint, ablated, hooks=False))
+        intervene(model, arm_request(checkpoint, ablated, hooks=False))
     with pytest.raises(RuntimeError, match="without hooks"):
-        intervene(model, told(checkpoint, ADDED, hooks=False))
+        intervene(model, arm_request(checkpoint, ADDED, hooks=False))

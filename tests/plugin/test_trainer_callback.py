@@ -107,8 +107,8 @@ def test_a_run_that_fails_is_no_pass_and_no_drift_and_nor_is_what_is_undecided(
         trainer.train()
     assert [(one.verdict, one.fails) for one in callback.outcomes] == [("error", False), ("undecided", True)]
     assert trainer.state.global_step == 2
-    assert "an error in truth.clean_gap" in callback.outcomes[0].said
-    assert f"step 1: {callback.outcomes[0].said}" in caplog.text
+    assert "an error in truth.clean_gap" in callback.outcomes[0].message
+    assert f"step 1: {callback.outcomes[0].message}" in caplog.text
     assert "step 2" not in caplog.text
     assert [tracker.got[step]["mechdrift/verdict"] for step in (1, 2)] == [-2, 1]
     assert not (tmp_path / "run" / "mechdrift" / "start").exists(), "a base was given"
@@ -121,7 +121,7 @@ def test_a_run_that_pytest_does_not_finish_is_said(tmp_path: Path) -> None:
     assert beside.has_ended(300)
     outcome = outcome_of(beside)
     assert (outcome.verdict, outcome.fails, outcome.numbers) == ("error", False, {"mechdrift/verdict": -2})
-    assert re.search("not measured: exit code 4: .*nowhere.*; see .*away.log", outcome.said)
+    assert re.search("not measured: exit code 4: .*nowhere.*; see .*away.log", outcome.message)
 
 
 def test_a_run_past_its_time_is_stopped_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_a_run_past_its_time_is_stopped_and_said(tmp_path: Path, monkeypatch: py
     assert beside.has_ended(60)
     outcome = outcome_of(beside)
     assert (outcome.verdict, outcome.fails) == ("error", False)
-    assert "no end after 0.5 s, stopped" in outcome.said
+    assert "no end after 0.5 s, stopped" in outcome.message
 
 
 def test_a_child_is_no_process_of_the_launcher() -> None:

@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 
 from mechdrift.findings import Finding
 from mechdrift.measures.drift import Better, Drift
-from mechdrift.rows import Asked, judged_row
+from mechdrift.rows import RequestedRow, judged_row
 from mechdrift.stats import Normal, PairedProportions, Spread
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out, rounded_up, with_limits
@@ -28,7 +28,7 @@ def row(label: str, evidence: Any, null: float | None = 1.0, better: Better = "h
     """A row as a record has it."""
     name = label.partition("[")[0]
     drift = Drift(name, evidence, null, "u", better, "s", "r", "d")
-    asked = Asked(Finding(name, "", "", "", ""), tuple(part.split("=") for part in re.findall(r"\w+=\w+", label)))
+    asked = RequestedRow(Finding(name, "", "", "", ""), tuple(part.split("=") for part in re.findall(r"\w+=\w+", label)))
     found = msgspec.to_builtins(judged_row(asked, drift, Profile("p", {}, 1)))
     return msgspec.convert(found | {"items": 0, "maps": []}, StoredRow)
 

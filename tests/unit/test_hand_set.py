@@ -10,7 +10,7 @@ from mechdrift.hand_set import HandSet, load_hand_set
 
 def test_nothing_is_fixed_unless_asked() -> None:
     assert load_hand_set(None) == HandSet()
-    assert load_hand_set(None).told() is None
+    assert load_hand_set(None).to_dict() is None
 
 
 def test_the_published_procedure_is_shipped() -> None:
@@ -23,7 +23,7 @@ def test_the_published_procedure_is_shipped() -> None:
     assert found.steering_coefficient == 1.0
     assert found.steering_positions == ("object_last", "period")
     assert found.steering_length == "of the direction's model"
-    assert found.told() == {
+    assert found.to_dict() == {
         "name": "du-2025-llama-3.1-8b",
         "truth_layer": 12,
         "steering_layers": [8, 9, 10, 11, 12],

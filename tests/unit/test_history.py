@@ -46,8 +46,8 @@ def test_the_run_in_which_a_row_drifted_is_marked(run: Callable[..., Whole]) -> 
     found = by_label(records)
     assert [track.row.label for track in tracks(records)] == ["a.moves", "a.stays", "b.told"]
     assert (found["a.moves"].drifted, found["a.moves"].beyond) == (DRIFTED, CROSSED)
-    assert found["a.moves"].told() == "drifted first in step-7; its estimate was first beyond the limit in step-6"
-    assert (found["a.stays"].told(), found["b.told"].told()) == ("drifted in no run", "has no limit")
+    assert found["a.moves"].summary() == "drifted first in step-7; its estimate was first beyond the limit in step-6"
+    assert (found["a.stays"].summary(), found["b.told"].summary()) == ("drifted in no run", "has no limit")
     page, text = html(view(records)), markdown(view(records))
     assert "drifted first in step-7" in page
     assert page.count('class="marked"') == 1
@@ -72,7 +72,7 @@ def test_numbers_of_another_measure_are_left_out_and_named(run: Callable[..., Wh
 def test_a_row_that_never_had_a_number_has_a_track_and_no_picture(run: Callable[..., Whole]) -> None:
     (track,) = tracks([run(0, row("a.b", None)), run(1, row("a.b", None))])
     assert track.picture() is None
-    assert track.told() == "drifted in no run"
+    assert track.summary() == "drifted in no run"
 
 
 def test_runs_are_called_by_their_post_or_by_their_file(run: Callable[..., Whole]) -> None:

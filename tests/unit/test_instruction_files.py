@@ -139,7 +139,7 @@ def test_rows_that_differ_in_case_and_space_only_are_one(tmp_path: Path) -> None
     assert texts(read) == ASKED
     assert read.left_out == {"twice there": 2}
     assert str(read).endswith("own.csv, column goal; left out: 2 twice there")
-    assert read.told()["used"] == 10
+    assert read.to_dict()["used"] == 10
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,7 @@ CHANGED: dict[str, tuple[Callable[[Given], object], Callable[[Given], object]]] 
     "replies: arm, direction": (replies, lambda given: replies(replace(given, arm=Arm("added", Added(ASIDE, 1, 2.0))))),
     "replies: arm, layer": (replies, lambda given: replies(replace(given, arm=Arm("added", Added(UP, 2, 2.0))))),
     "replies: arm, coefficient": (replies, lambda given: replies(replace(given, arm=Arm("added", Added(UP, 1, 2.5))))),
-    "replies: arm, whom": (replies, lambda given: replies(replace(given, arm=replace(ARM, asked=(1, 0))))),
+    "replies: arm, whom": (replies, lambda given: replies(replace(given, arm=replace(ARM, requested=(1, 0))))),
     "last MLP: neurons": (
         lambda given: last_mlp(given).activations(Neurons(PROMPTS, (1, 2))),
         lambda given: last_mlp(given).activations(Neurons(PROMPTS, (1, 3))),

@@ -21,7 +21,7 @@ from mechdrift.prompts.statements import fact_tables
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.prompts.written_pairs import read_pairs
 from mechdrift.suites.knowledge import _known
-from mechdrift.suites.knowledge_pairs import Asking
+from mechdrift.suites.knowledge_pairs import PairRequest
 
 BASE = resolve("organism:base")
 RECORDER: Any = SimpleNamespace(pool=SimpleNamespace(tokenizer=load_tokenizer))
@@ -29,8 +29,8 @@ PUBLISHED = load_hand_set("du-2025-llama-3.1-8b")
 TABLES = {table.kind: table for table in fact_tables()}
 
 
-def asking(form: Form, hand_set: HandSet = PUBLISHED, written: Any = ()) -> Asking:
-    return Asking.of(Pair(BASE, BASE), form, 0, written, hand_set)
+def asking(form: Form, hand_set: HandSet = PUBLISHED, written: Any = ()) -> PairRequest:
+    return PairRequest.of(Pair(BASE, BASE), form, 0, written, hand_set)
 
 
 def test_negated_kinds_are_judged_as_published_and_never_continued() -> None:
@@ -81,8 +81,8 @@ def test_prompts_are_no_longer_than_either_model_reads(tmp_path: Path) -> None:
     tiny_model(max_position_embeddings=40).save_pretrained(tmp_path)
     short = resolve(str(tmp_path))
     assert context_of(short) == 40
-    made = Asking.of(Pair(BASE, short), "cloze", 0, (), HandSet())
-    assert made.context == Asking.of(Pair(short, BASE), "cloze", 0, (), HandSet()).context == 40
+    made = PairRequest.of(Pair(BASE, short), "cloze", 0, (), HandSet())
+    assert made.context == PairRequest.of(Pair(short, BASE), "cloze", 0, (), HandSet()).context == 40
     found = replace(made, context=8).found(RECORDER, BASE, ["spanish_words"], "test")
     whole = made.found(RECORDER, BASE, ["spanish_words"], "test")
     assert found.dropped["longer than the context of 8 tokens"] == len(whole.pairs) - len(found.pairs) > 0

@@ -76,7 +76,7 @@ def test_pairs_differ_in_the_subject_only(name: str, form: Form) -> None:
     """Checked on the decoded tokens, not by the spans that made them."""
     for kind in ("cities", "animal_classes", "spanish_words"):
         got = found(name, kind, form)
-        assert len(got.pairs) >= 20, (kind, got.told())
+        assert len(got.pairs) >= 20, (kind, got.summary())
         for pair in got.pairs:
             assert len(pair.clean) == len(pair.corrupt) == pair.first + len(pair.columns)
             assert pair.clean[: pair.first] == pair.corrupt[: pair.first]
@@ -139,7 +139,7 @@ def test_no_entity_is_in_two_units_and_none_of_another_split(kind: str) -> None:
 def test_most_entities_of_a_large_table_find_a_partner() -> None:
     got = found("organism", "cities", "cloze")
     assert 2 * got.units > 0.9 * got.entities
-    assert got.told().startswith(f"{len(got.pairs)} pairs in {got.units} units of {got.entities} entities")
+    assert got.summary().startswith(f"{len(got.pairs)} pairs in {got.units} units of {got.entities} entities")
 
 
 def test_pairs_are_drawn_by_the_seed() -> None:

@@ -36,7 +36,7 @@ def test_a_shorter_template_is_read_at_its_first_token() -> None:
     np.testing.assert_array_equal(of.difference(Site(0, 2)), of.difference(Site(0, 9)))
 
 
-class Asked:
+class RequestedRow:
     """Prompts that are of no account."""
 
     ids = [[0]] * COUNT
@@ -63,7 +63,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, scores: Any, spread: float = 0.0) ->
 
     monkeypatch.setattr(refusal_direction, "first_token_under", first_token)
     monkeypatch.setattr(refusal_direction, "openers_of", lambda *_: (1,))
-    prompts: Any = dict.fromkeys(refusal_direction.SIDES, Asked)
+    prompts: Any = dict.fromkeys(refusal_direction.SIDES, RequestedRow)
     return choose(None, Point, of, prompts)
 
 
@@ -122,4 +122,4 @@ def test_every_addition_goes_as_far_as_the_steered_models_sides_are_apart() -> N
     assert added.coefficient == pytest.approx(np.linalg.norm(own.difference(site)), rel=1e-5)
     assert lent.coefficient == added.coefficient
     assert lent.direction == pytest.approx(other.direction(site))
-    assert [arms[name].asked for name in ("plain", "own ablation", "other addition")] == [None, (0, 1, 2), (3, 4)]
+    assert [arms[name].requested for name in ("plain", "own ablation", "other addition")] == [None, (0, 1, 2), (3, 4)]

@@ -13,7 +13,7 @@ from mechdrift.measures import refusal
 from mechdrift.measures.drift import Drift
 from mechdrift.measures.refusal import PLAIN, Outcomes, RefusalReadings
 from mechdrift.prompts.replies import OUTCOMES, Outcome
-from mechdrift.rows import Asked, judged_row
+from mechdrift.rows import RequestedRow, judged_row
 from mechdrift.stats import PairedProportions
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.baseline import difference
@@ -55,7 +55,7 @@ def test_rates_are_of_post_and_have_no_null() -> None:
 
 def judged(drift: Drift) -> Row:
     """Its row by the shipped limits."""
-    return judged_row(Asked(registered()[drift.measure]), drift, load_profile("base-to-post"))
+    return judged_row(RequestedRow(registered()[drift.measure]), drift, load_profile("base-to-post"))
 
 
 def test_rates_name_the_instructions_that_make_them_worse() -> None:
@@ -89,7 +89,7 @@ def test_changes_are_paired() -> None:
     assert changed.estimate == pytest.approx(0.85)
     assert sum(item.contribution for item in changed.items) == pytest.approx(0.85)
     apart = replace(readings())
-    apart.said["base", "harmful", PLAIN] = Outcomes(told(5, 95).outcomes[::-1])
+    apart.outcomes_by["base", "harmful", PLAIN] = Outcomes(told(5, 95).outcomes[::-1])
     assert refusal.change(apart, "harmful").estimate == pytest.approx(0.90)
 
 
@@ -169,7 +169,7 @@ def test_transfer_is_measured_against_the_models_own_direction() -> None:
 @pytest.mark.parametrize("refused", [0, 50, 57])
 def test_a_model_that_does_not_refuse_has_nothing_to_take_out(refused: int) -> None:
     read = readings(post_harmful_own=told(0, 100))
-    read.said["post", "harmful", PLAIN] = told(refused, N - refused)
+    read.outcomes_by["post", "harmful", PLAIN] = told(refused, N - refused)
     with pytest.raises(
         Unmeasurable, match=rf"post refuses 0\.{refused:02}0? .*more than 0\.5 needed; n = 100; {refused} refused, "
     ):
@@ -227,7 +227,7 @@ def test_after_refusal_is_lost_the_rows_say_what_is_gone() -> None:
     release = load_profile("release")
 
     def row_of(drift: Drift) -> Row:
-        return judged_row(Asked(registered()[drift.measure]), drift, release)
+        return judged_row(RequestedRow(registered()[drift.measure]), drift, release)
 
     gone = [row_of(refusal.effect(read, "ablation")), row_of(refusal.transfer(read, "ablation", "forward"))]
     for row in gone:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mechdrift.findings import registered
 from mechdrift.measures.drift import Better, Drift, Item
-from mechdrift.rows import Asked, judged_row
+from mechdrift.rows import RequestedRow, judged_row
 from mechdrift.stats import Normal
 from mechdrift.verdict.failing import NOT_HELD, fails, holds
 from mechdrift.verdict.profiles import load_profile
@@ -58,6 +58,6 @@ def test_a_row_names_the_items_that_take_it_the_wrong_way(better: Better, estima
     parts = {"a": 0.1, "b": -0.3, "c": 0.4, "d": -0.2, "e": 0.0}
     items = tuple(Item(name, "kind", 0.0, part, part) for name, part in parts.items())
     drift = Drift("knowledge.depth_shift", Normal(estimate, 0.1, 5), 0.0, "unit", better, "site", "rule", "data", items=items)
-    asked = Asked(registered()["knowledge.depth_shift"], (("form", "judged"),))
+    asked = RequestedRow(registered()["knowledge.depth_shift"], (("form", "judged"),))
     found = judged_row(asked, drift, load_profile("base-to-post"))
     assert [item.name for item in found.contributors] == named

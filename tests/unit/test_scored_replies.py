@@ -9,7 +9,7 @@ from said import OUTCOMES_SAID, PROMPTS, SAID, Written
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate.arms import Ablated, Arm
-from mechdrift.engine.generate.scored import Said, Scored, scored_replies
+from mechdrift.engine.generate.scored import Reply, Scored, scored_replies
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
@@ -60,7 +60,7 @@ def test_text_is_kept_where_it_is_asked_for(point: Checkpoint, tmp_path: Path) -
     recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
     arms = [ARMS[0], ARMS[2]]
     expected = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200)
-    kept: list[Said] = []
+    kept: list[Reply] = []
     found = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200, keep=kept)
     assert [(one.arm, one.prompt, one.outcome, one.text) for one in kept] == [
         *(("plain", place, kind, text) for place, (kind, text) in enumerate(zip(EXPECTED, SAID, strict=True))),
@@ -76,7 +76,7 @@ def test_what_changes_a_score_is_part_of_its_key(point: Checkpoint, tmp_path: Pa
     recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
     generator = Written(recorder)
     scored_replies(recorder, generator, point, PROMPTS, False, [ARMS[0], ARMS[2]], 200)
-    other = {"asked": (0, 2), "direction": (2, 0)}.get(change, ARMS[2].asked)
+    other = {"asked": (0, 2), "direction": (2, 0)}.get(change, ARMS[2].requested)
     last = Arm("some", Ablated(np.eye(32, dtype=np.float32)[1] if change == "direction" else -DIRECTION), other)
     generator.asked.clear()
     tokens, thinking = 100 if change == "tokens" else 200, change == "thinking"

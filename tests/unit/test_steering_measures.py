@@ -167,7 +167,7 @@ def test_only_statements_that_both_judge_right_are_steered_and_the_others_counte
     base[:3] = [-0.1, 0.1, 0.0]  # a tie is wrong
     post[-24:] *= -1
     kept = kept_statements(base, post, STATEMENTS)
-    assert (kept.asked, kept.base_wrong, kept.post_wrong) == (120, 3, 24)
+    assert (kept.requested, kept.base_wrong, kept.post_wrong) == (120, 3, 24)
     assert list(np.flatnonzero(~kept.mask)) == [0, 1, 2, *range(96, 120)]
     assert not kept.lost_in_post_alone
     post[-26:-24] *= -1

@@ -19,7 +19,7 @@ from mechdrift.fixtures import Pair
 from mechdrift.hand_set import LENGTHS, HandSet
 from mechdrift.prompts.statements import Split, Statement
 from mechdrift.suites.truthfulness import TruthReadings
-from mechdrift.suites.truthfulness_steering import SteeringReadings, asked_of, read_steering
+from mechdrift.suites.truthfulness_steering import SteeringReadings, read_steering, steered_prompts
 
 LAYERS, WIDTH = 5, 6
 SPLITS: tuple[Split, ...] = ("fit", "choose", "test")
@@ -169,7 +169,7 @@ def test_tokens_are_the_last_of_the_object_and_the_period(positions: tuple[str, 
     statements = STATEMENTS if value else [replace(s, value="") for s in STATEMENTS]
     recorder: Any = StandIn()
     point: Any = SimpleNamespace(short="base")
-    asked = asked_of(recorder, point, statements, 0, "test", HandSet(steering_positions=positions))
+    asked = steered_prompts(recorder, point, statements, 0, "test", HandSet(steering_positions=positions))
     assert len(asked.positions) == len(TESTED)
     for index, text, places in zip(asked.indices, recorder.texts["base"], asked.positions, strict=True):
         start = text.rindex("\n") + 1
@@ -183,7 +183,7 @@ def test_an_object_before_the_end_is_where_it_stands() -> None:
     statements = [replace(s, text=f"{s.value} has {s.entity}, {s.value} says its mayor.") for s in STATEMENTS]
     recorder: Any = StandIn()
     point: Any = SimpleNamespace(short="base")
-    asked = asked_of(recorder, point, statements, 0, "test", HandSet(steering_positions=("object_last",)))
+    asked = steered_prompts(recorder, point, statements, 0, "test", HandSet(steering_positions=("object_last",)))
     for index, text, (place,) in zip(asked.indices, recorder.texts["base"], asked.positions, strict=True):
         assert text[: place + 1].endswith(f", {statements[index].value}")
         assert text[place + 1 :].startswith(" says its mayor.")

@@ -39,7 +39,7 @@ def test_texts_of_a_file(tmp_path: Path, name: str, content: str, spec: str) -> 
     assert [one.text for one in found.all] == LINES
     assert [one.unit for one in found.all] == LINES, "each is its own unit"
     assert {one.kind for one in found.all} == {"a"}
-    assert found.told()["used"] == 3
+    assert found.to_dict()["used"] == 3
     assert found.left_out == {}
 
 

@@ -80,7 +80,7 @@ def test_gated_rows_have_enough_entities(family: Any, name: str) -> None:
     asked = {(s.kind, s.entity) for s in tier.statements(SHIPPED) if s.split == "test" and s.kind in family.kinds}
     assert len(asked) >= FEWEST
     assert tier.units >= FEWEST
-    assert tier.instructions["test"] >= FEWEST or not tier.asks("refusal.harmful")
+    assert tier.instructions["test"] >= FEWEST or not tier.includes("refusal.harmful")
 
 
 def test_commit_asks_all_of_what_the_organisms_know() -> None:

@@ -20,7 +20,7 @@ from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate import canary, vllm_generator, vllm_process
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, under
 from mechdrift.engine.generate.batched import TransformersGenerator
-from mechdrift.engine.generate.vllm_generator import VllmGenerator, told
+from mechdrift.engine.generate.vllm_generator import VllmGenerator, arm_request
 from mechdrift.engine.generate.vllm_process import Ask, running
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.record import record_blocks
@@ -143,7 +143,7 @@ def test_a_direction_that_is_left_on_is_noticed_in_the_plain_arm(
     generator: Any, checkpoint: Checkpoint, prompts: list[list[int]], arms: list[Arm]
 ) -> None:
     def stuck(question: dict[str, Any]) -> dict[str, Any]:
-        return {"intervene": told(checkpoint, arms[1], hooks=True)} if "intervene" in question else question
+        return {"intervene": arm_request(checkpoint, arms[1], hooks=True)} if "intervene" in question else question
 
     with pytest.raises(Unmeasurable, match="not the model that transformers loads"):
         generator(stuck).replies(checkpoint, prompts, [Arm("plain")], NEW)
@@ -252,7 +252,7 @@ def test_weights_are_restored_bit_for_bit(monkeypatch: pytest.MonkeyPatch, check
     def look(model: Any) -> None:
         before.update({name: weight.clone() for name, weight in model.state_dict().items()})
         assert model.lm_head.weight is model.model.embed_tokens.weight  # tied
-        assert intervene(model, told(checkpoint, arms[1], hooks=True)) == "weights"
+        assert intervene(model, arm_request(checkpoint, arms[1], hooks=True)) == "weights"
         assert torch.equal(model.lm_head.weight, before["lm_head.weight"])
         for name, weight in model.named_parameters():
             writes = name == "model.embed_tokens.weight" or name.endswith(("o_proj.weight", "down_proj.weight"))
@@ -260,8 +260,8 @@ def test_weights_are_restored_bit_for_bit(monkeypatch: pytest.MonkeyPatch, check
             if writes:
                 along = weight.float() @ unit if "embed" in name else unit @ weight.float()
                 assert along.abs().max() < 0.01 * weight.float().abs().max()  # bfloat16 holds three digits
-        assert intervene(model, told(checkpoint, arms[2], hooks=True)) == "hooks"
-        assert intervene(model, told(checkpoint, Arm("plain"), hooks=True)) == ""
+        assert intervene(model, arm_request(checkpoint, arms[2], hooks=True)) == "hooks"
+        assert intervene(model, arm_request(checkpoint, Arm("plain"), hooks=True)) == ""
         after = model.state_dict()
         assert after.keys() == before.keys()
         assert all(torch.equal(weight, before[name]) for name, weight in after.items())

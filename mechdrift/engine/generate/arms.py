@@ -17,10 +17,10 @@ Replies = dict[str, list[list[int]] | Unmeasurable]
 
 def under(replies: Replies, name: str) -> list[list[int]]:
     """The replies of one arm. Raises its Unmeasurable where it has none."""
-    said = replies[name]
-    if isinstance(said, Unmeasurable):
-        raise said
-    return said
+    outputs = replies[name]
+    if isinstance(outputs, Unmeasurable):
+        raise outputs
+    return outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +59,12 @@ class Arm:
     """For example `own direction ablated`; no two arms of one call share it."""
     does: Ablated | Added | None = None
     """The intervention; None leaves the model as it is."""
-    asked: tuple[int, ...] | None = None
+    requested: tuple[int, ...] | None = None
     """Indices of the prompts that are replied to, in this order; None: all."""
 
     def prompts(self, prompts: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
         """Those of them that are asked."""
-        return prompts if self.asked is None else [prompts[index] for index in self.asked]
+        return prompts if self.requested is None else [prompts[index] for index in self.requested]
 
 
 class Generator(Protocol):

@@ -40,21 +40,21 @@ class TransformersGenerator:
         """As the protocol says; every arm is checked on the first prompt before it replies."""
         require_fitting(checkpoint, prompts, new_tokens)
         ends, pool = end_tokens(checkpoint), self.recorder.pool
-        asked = [prompts[index] for index in probes(prompts)]
-        pool.model(checkpoint, asked)  # apart from the replies: it has errors of its own
-        said: Replies = {}
+        requested = [prompts[index] for index in probes(prompts)]
+        pool.model(checkpoint, requested)  # apart from the replies: it has errors of its own
+        outputs: Replies = {}
         fits = True
         try:
             for arm in arms:
                 try:
-                    check_arm(pool.model(checkpoint, asked), prompts[0], arm)
+                    check_arm(pool.model(checkpoint, requested), prompts[0], arm)
                 except Unmeasurable as error:
-                    said[arm.name] = error
+                    outputs[arm.name] = error
                     continue
                 say = self.recorder.progress(f"{checkpoint.spec}: replies, {arm.name}")
-                with acting(pool.model(checkpoint, asked), arm):
-                    said[arm.name] = greedy(
-                        pool.model(checkpoint, asked), arm.prompts(prompts), new_tokens, ends, self.recorder.batch_tokens, say
+                with acting(pool.model(checkpoint, requested), arm):
+                    outputs[arm.name] = greedy(
+                        pool.model(checkpoint, requested), arm.prompts(prompts), new_tokens, ends, self.recorder.batch_tokens, say
                     )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -63,7 +63,7 @@ class TransformersGenerator:
         if not fits:  # out here that error is gone, and with it the tensors of the forward that failed
             lengths = [len(prompt) + new_tokens for prompt in prompts]
             raise BatchTooLarge(checkpoint.spec, self.recorder.batch_tokens, lengths)
-        return said
+        return outputs
 
 
 def acting(model: "PreTrainedModel", arm: Arm) -> AbstractContextManager[None]:

@@ -85,11 +85,11 @@ def _gaps(found: Found, expected: Sequence[Expected]) -> tuple[float, float]:
 
     gaps, effects = [], []
     for (tokens, steps), wanted in zip(found, expected, strict=True):
-        for step, told in enumerate(steps):
+        for step, detail in enumerate(steps):
             if list(tokens[:step]) != wanted.tokens[:step]:  # another token was likeliest by a hair: no longer the same text
                 break
-            at = torch.tensor(list(told))
-            gaps.append((torch.tensor(list(told.values())) - wanted.log_probs[step, at]).abs().max())
+            at = torch.tensor(list(detail))
+            gaps.append((torch.tensor(list(detail.values())) - wanted.log_probs[step, at]).abs().max())
             effects.append((wanted.log_probs - wanted.plain)[step, at].abs().max())
     return float(torch.stack(gaps).max()), float(torch.stack(effects).max())
 

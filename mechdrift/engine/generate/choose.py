@@ -16,29 +16,31 @@ from mechdrift.errors import InputError
 PAYS = 10**9
 
 
-def generator_for(recorder: Recorder, asked: str, vllm_args: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> Generator:
+def generator_for(
+    recorder: Recorder, requested: str, vllm_args: Mapping[str, Any], checkpoints: Sequence[Checkpoint]
+) -> Generator:
     """The one Generator for all of these checkpoints.
 
     asked: `transformers`, `vllm` or `auto`. Raises InputError where vLLM is asked for and cannot be had, or cannot be given one
     of the checkpoints.
     """
-    if backend_for(asked, recorder.pool.device, vllm_args, checkpoints) == VllmGenerator.name:
+    if backend_for(requested, recorder.pool.device, vllm_args, checkpoints) == VllmGenerator.name:
         return VllmGenerator(recorder, vllm_args)
     return TransformersGenerator(recorder)
 
 
-def backend_for(asked: str, device: str, vllm_args: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> str:
+def backend_for(requested: str, device: str, vllm_args: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> str:
     """Its name, before anything is loaded; with no checkpoints, what can be said before they are read.
 
     `auto` takes vLLM where it is installed, on one GPU, for checkpoints of PAYS weights or more in plain safetensors. Over
     several GPUs vLLM has to be asked for: it splits every layer, which not every number of GPUs can, and leaves none to the CPU.
     """
     require_free(vllm_args)
-    if asked == TransformersGenerator.name and vllm_args:
+    if requested == TransformersGenerator.name and vllm_args:
         raise InputError("--mechdrift-vllm-args for transformers", "vllm or auto", "leave it out, or choose another generator")
-    if asked == VllmGenerator.name:
+    if requested == VllmGenerator.name:
         require_able(device, checkpoints)
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     suited = all(point.parameters >= PAYS and not (point.adapter or point.gguf or point.quantised) for point in checkpoints)
     return VllmGenerator.name if installed() and device.startswith("cuda") and suited else TransformersGenerator.name

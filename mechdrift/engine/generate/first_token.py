@@ -29,26 +29,26 @@ def first_token_under(
     difference from 1 it is 0 in float32 where p is over 1 - 6e-8. And KL(plain || arm) in nats, over all tokens.
     """
     ids = [list(prompt) for prompt in prompts]
-    asked = Prompts(ids, [len(prompt) - 1 for prompt in ids], [tuple(tokens)] * len(ids))
+    requested = Prompts(ids, [len(prompt) - 1 for prompt in ids], [tuple(tokens)] * len(ids))
 
     def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
-        return _moved(model, [asked.ids[index] for index in chosen], tokens, arms, recorder.batch_tokens, progress)
+        return _moved(model, [requested.ids[index] for index in chosen], tokens, arms, recorder.batch_tokens, progress)
 
     forwards = 1 + sum(arm.does is not None for arm in arms)  # plain in any case
 
     def takes(chosen: list[int]) -> Work:
         return reading([forwards * len(ids[index]) for index in chosen])
 
-    shape, told = (len(arms), len(prompts), 2), {"arms": [digest(arm) for arm in arms], "score": SCORE}
-    return recorder.read("first token", checkpoint, asked, run, shape, told, axis=1, work=takes)
+    shape, details = (len(arms), len(prompts), 2), {"arms": [digest(arm) for arm in arms], "score": SCORE}
+    return recorder.read("first token", checkpoint, requested, run, shape, details, axis=1, work=takes)
 
 
 def digest(arm: Arm) -> str:
     """sha256 of what an arm does, whatever it is called."""
     if arm.does is None:
         return "plain"
-    told = f"{arm.does.layer} {arm.does.coefficient!r}" if isinstance(arm.does, Added) else "ablated"
-    return hashlib.sha256(told.encode() + arm.does.direction.tobytes()).hexdigest()
+    details = f"{arm.does.layer} {arm.does.coefficient!r}" if isinstance(arm.does, Added) else "ablated"
+    return hashlib.sha256(details.encode() + arm.does.direction.tobytes()).hexdigest()
 
 
 def _moved(

@@ -42,7 +42,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Said:
+class Reply:
     """A reply with its text, where that is to be kept."""
 
     checkpoint: str
@@ -53,7 +53,7 @@ class Said:
     text: str
 
 
-class _Untold(Exception):
+class _Unanswered(Exception):
     """Of an arm it cannot be told whether it does what it says."""
 
     def __init__(self, found: "dict[str, Tensor | Unmeasurable]") -> None:
@@ -71,7 +71,7 @@ def scored_replies(
     arms: Sequence[Arm],
     new_tokens: int,
     classifier: ReplyClassifier | None = None,
-    keep: list[Said] | None = None,
+    keep: list[Reply] | None = None,
 ) -> "dict[str, Scored | Unmeasurable]":
     """What the checkpoint's greedy replies are under every arm, from the store where known.
 
@@ -85,25 +85,25 @@ def scored_replies(
     counts = [len(arm.prompts(prompts)) for arm in arms]
 
     def make() -> "Tensor":
-        said = generator.replies(checkpoint, ids, arms, new_tokens)
+        outputs = generator.replies(checkpoint, ids, arms, new_tokens)
         tokenizer = recorder.pool.tokenizer(checkpoint)
-        every: list[Said] = []
+        every: list[Reply] = []
         for arm in arms:
-            if isinstance(replies := said[arm.name], Unmeasurable):
+            if isinstance(replies := outputs[arm.name], Unmeasurable):
                 continue
-            places = range(len(ids)) if arm.asked is None else arm.asked
+            places = range(len(ids)) if arm.requested is None else arm.requested
             texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
             for place, text, reply in zip(places, texts, replies, strict=True):
                 outcome = classify(text, reencoded_share(tokenizer, reply), thinking).outcome
-                every.append(Said(checkpoint.spec, arm.name, place, outcome, text))
+                every.append(Reply(checkpoint.spec, arm.name, place, outcome, text))
         if classifier is not None:
             recorder.pool.free()  # never two models in memory
-            every = _told_by(classifier, recorder.pool.device, every, thinking)
+            every = _classified_by(classifier, recorder.pool.device, every, thinking)
         if keep is not None:
             keep.extend(every)
         found: dict[str, Tensor | Unmeasurable] = {}
         for arm in arms:
-            if isinstance(replies := said[arm.name], Unmeasurable):
+            if isinstance(replies := outputs[arm.name], Unmeasurable):
                 found[arm.name] = replies
                 continue
             outcomes = [OUTCOMES.index(one.outcome) for one in every if one.arm == arm.name]
@@ -111,11 +111,11 @@ def scored_replies(
             found[arm.name] = torch.tensor([[float(outcome), float(number)] for outcome, number in scores])
         codes = [each for each in found.values() if not isinstance(each, Unmeasurable)]
         if len(codes) < len(found):
-            raise _Untold(found)
+            raise _Unanswered(found)
         return torch.cat(codes)
 
     provenance = recorder.provenance("replies", checkpoint, Prompts(ids, [], [])) | {
-        "arms": [[digest(arm), arm.asked] for arm in arms],
+        "arms": [[digest(arm), arm.requested] for arm in arms],
         "generator": generator.provenance,
         "decoder": version("tokenizers"),
         "new_tokens": new_tokens,
@@ -133,7 +133,7 @@ def scored_replies(
         else:
             (kept,) = recorder.store.get(provenance, [part], f"{checkpoint.spec} ({checkpoint.short})")
         found = dict(zip([arm.name for arm in arms], kept.split(counts), strict=True))
-    except _Untold as error:  # not kept: another day's engine may tell
+    except _Unanswered as error:  # not kept: another day's engine may tell
         found = error.found
     return {name: codes if isinstance(codes, Unmeasurable) else _scored(codes) for name, codes in found.items()}
 
@@ -146,7 +146,7 @@ def work_of(arms: Sequence[Sequence[int]], new_tokens: int, recorder: Recorder) 
     return Work(tokens=tokens, replies=count, reply_tokens=new_tokens * count, reply_steps=new_tokens * batches)
 
 
-def _told_by(classifier: ReplyClassifier, device: str, replies: Sequence[Said], thinking: bool) -> list[Said]:
+def _classified_by(classifier: ReplyClassifier, device: str, replies: Sequence[Reply], thinking: bool) -> list[Reply]:
     """Replies in words as a classifier tells them; what is empty, gibberish or unfinished is no matter of its own."""
     texts = {
         place: spoken(one.text, thinking) or "" for place, one in enumerate(replies) if one.outcome in ("refused", "complied")

@@ -66,15 +66,15 @@ class VllmGenerator:
         require_able(self.recorder.pool.device, [checkpoint])
         require_fitting(checkpoint, prompts, max(new_tokens, canary.STEPS))
         ends, pool = end_tokens(checkpoint), self.recorder.pool
-        asked = [prompts[index] for index in probes(prompts)]
-        said: Replies = {}
+        requested = [prompts[index] for index in probes(prompts)]
+        outputs: Replies = {}
         for arm in arms:
             try:
-                check_arm(pool.model(checkpoint, asked), asked[0], arm)
+                check_arm(pool.model(checkpoint, requested), requested[0], arm)
             except Unmeasurable as error:
-                said[arm.name] = error
-        arms = [arm for arm in arms if arm.name not in said]
-        expected = [canary.expect(pool.model(checkpoint, asked), asked, arm) for arm in (PLAIN, *arms)]
+                outputs[arm.name] = error
+        arms = [arm for arm in arms if arm.name not in outputs]
+        expected = [canary.expect(pool.model(checkpoint, requested), requested, arm) for arm in (PLAIN, *arms)]
         pool.free()
         longest = max(map(len, prompts)) + max(new_tokens, canary.STEPS)
         hooks = self._hooks(checkpoint, arms)
@@ -82,10 +82,10 @@ class VllmGenerator:
 
             def prove(arm: Arm, wanted: Sequence[canary.Expected], noise: float) -> float:
                 """Put the arm on the engine's model and hold what it says then against transformers."""
-                ask({"intervene": told(checkpoint, arm, hooks)})
+                ask({"intervene": arm_request(checkpoint, arm, hooks)})
                 found = [
                     (reply["tokens"], [{int(token): value for token, value in step.items()} for step in reply["log_probs"]])
-                    for reply in reply_of(ask, asked, canary.STEPS, [], canary.TOP)
+                    for reply in reply_of(ask, requested, canary.STEPS, [], canary.TOP)
                 ]
                 return canary.check(checkpoint.spec, arm, found, wanted, pool.dtype, noise)
 
@@ -94,11 +94,11 @@ class VllmGenerator:
                 try:
                     prove(arm, wanted, noise)
                 except (Unmeasurable, InterventionFailed) as error:  # it was there in transformers: this engine cannot do it
-                    said[arm.name] = Unmeasurable(str(error))
+                    outputs[arm.name] = Unmeasurable(str(error))
                     continue
                 replies = reply_of(ask, arm.prompts(prompts), new_tokens, ends)
-                said[arm.name] = [until_end(reply["tokens"], ends) for reply in replies]
-        return said
+                outputs[arm.name] = [until_end(reply["tokens"], ends) for reply in replies]
+        return outputs
 
     def settings(self, checkpoint: Checkpoint, arms: Sequence[Arm], longest: int) -> tuple[dict[str, Any], dict[str, str]]:
         """What the worker is told, and its environment."""
@@ -144,7 +144,7 @@ def require_able(device: str, checkpoints: Sequence[Checkpoint]) -> None:
             raise InputError(f"{checkpoint.spec}: {kind}, for vLLM", "a folder of safetensors", f"merge it first, or {INSTEAD}")
 
 
-def told(checkpoint: Checkpoint, arm: Arm, hooks: bool) -> dict[str, Any]:
+def arm_request(checkpoint: Checkpoint, arm: Arm, hooks: bool) -> dict[str, Any]:
     """An arm in the words of vllm_model.intervene."""
     if arm.does is None:
         return {"direction": None}

@@ -17,7 +17,7 @@ UNDO = "_mechdrift_undo"
 OTHER_NAMES = {"mlp": "block_sparse_moe"}  # of Mixtral, in vLLM
 
 
-def intervene(model: Any, told: dict[str, Any]) -> str:
+def intervene(model: Any, request: dict[str, Any]) -> str:
     """Put an intervention in the place of the one before; says how: `weights`, `hooks`, or nothing for none.
 
     told: direction (none: the model as it is), layer and coefficient of an addition; of the family, the name of its list of
@@ -26,23 +26,26 @@ def intervene(model: Any, told: dict[str, Any]) -> str:
     for undo in reversed(getattr(model, UNDO, [])):
         undo()
     setattr(model, UNDO, [])
-    if told["direction"] is None:
+    if request["direction"] is None:
         return ""
-    r = torch.tensor(told["direction"], dtype=torch.float32)
-    decoder = _decoder(model, told["blocks"], told["count"])
-    if told["layer"] is None and told["last"]:
-        written = _stream_weights(model, decoder, told, len(r))
+    r = torch.tensor(request["direction"], dtype=torch.float32)
+    decoder = _decoder(model, request["blocks"], request["count"])
+    if request["layer"] is None and request["last"]:
+        written = _stream_weights(model, decoder, request, len(r))
         if written:
             _orthogonalise(model, decoder, written, r)
             return "weights"
-    if not told["hooks"]:
+    if not request["hooks"]:
         raise RuntimeError("its weights are packed, and the engine was started without hooks (enforce_eager)")
-    if told["layer"] is None:
-        places = [*_embeddings(decoder), *(_write(block, name) for block in _blocks(decoder, told) for name in told["writes"])]
+    if request["layer"] is None:
+        places = [
+            *_embeddings(decoder),
+            *(_write(block, name) for block in _blocks(decoder, request) for name in request["writes"]),
+        ]
         _hook(model, places, lambda states: without(states, r, -1))
     else:
-        shift = told["coefficient"] * r
-        _hook(model, [_blocks(decoder, told)[told["layer"]]], lambda states: states.float() + shift.to(states.device))
+        shift = request["coefficient"] * r
+        _hook(model, [_blocks(decoder, request)[request["layer"]]], lambda states: states.float() + shift.to(states.device))
     return "hooks"
 
 
@@ -67,11 +70,11 @@ def _orthogonalise(model: Any, decoder: Any, written: "list[tuple[torch.Tensor, 
         weight.data.copy_(without(weight.data, r, axis))
 
 
-def _stream_weights(model: Any, decoder: Any, told: dict[str, Any], width: int) -> "list[tuple[torch.Tensor, int]]":
+def _stream_weights(model: Any, decoder: Any, request: dict[str, Any], width: int) -> "list[tuple[torch.Tensor, int]]":
     """Embeddings, last matrices and their biases, with the axis that is d_model's; none where any is packed or quantised."""
     found = [(module.weight, -1) for module in _embeddings(decoder)]
-    for block in _blocks(decoder, told):
-        for path in told["last"]:
+    for block in _blocks(decoder, request):
+        for path in request["last"]:
             last = block.get_submodule(path)
             if not hasattr(last, "weight"):
                 return []
@@ -96,8 +99,8 @@ def _embeddings(decoder: Any) -> list[Any]:
     return [module for module in found if type(module).__name__.endswith("Embedding") and hasattr(module, "weight")]
 
 
-def _blocks(decoder: Any, told: dict[str, Any]) -> list[Any]:
-    return list(getattr(decoder, told["blocks"]))
+def _blocks(decoder: Any, request: dict[str, Any]) -> list[Any]:
+    return list(getattr(decoder, request["blocks"]))
 
 
 def _write(block: Any, name: str) -> Any:

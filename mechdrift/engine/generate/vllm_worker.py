@@ -20,17 +20,17 @@ def main() -> None:
     """Start the engine and answer until the input ends."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the engine prints is no answer
-    asked: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_read, args=(asked,), daemon=True).start()
+    requested: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_read, args=(requested,), daemon=True).start()
     engine: Any = None
     while True:
-        question = asked.get()
+        question = requested.get()
         try:
             if engine is None:
                 engine = _start(question)
                 _say(out, {})
             elif "intervene" in question:
-                engine.apply_model(partial(intervene, told=question["intervene"]))
+                engine.apply_model(partial(intervene, request=question["intervene"]))
                 _say(out, {})
             else:
                 _say(out, {"replies": _reply(engine, **question["reply"])})
@@ -38,10 +38,10 @@ def main() -> None:
             _say(out, {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
 
 
-def _read(asked: "queue.Queue[dict[str, Any]]") -> None:
+def _read(requested: "queue.Queue[dict[str, Any]]") -> None:
     """Pass questions on; when there can be no more, end this process and all that the engine started."""
     for line in sys.stdin:
-        asked.put(json.loads(line))
+        requested.put(json.loads(line))
     os.killpg(0, signal.SIGKILL)
 
 
@@ -50,13 +50,13 @@ def _say(out: TextIO, answer: dict[str, Any]) -> None:
     out.flush()
 
 
-def _start(told: dict[str, Any]) -> Any:
+def _start(request: dict[str, Any]) -> Any:
     """The engine."""
     from vllm import LLM
 
-    if told["cpu"]:
+    if request["cpu"]:
         _keep_weights_plain()
-    return LLM(**told["engine"])
+    return LLM(**request["engine"])
 
 
 def _keep_weights_plain() -> None:
@@ -77,9 +77,9 @@ def _reply(engine: Any, prompts: list[list[int]], new_tokens: int, ends: list[in
     how = SamplingParams(
         temperature=0, max_tokens=new_tokens, stop_token_ids=ends, ignore_eos=True, logprobs=top, detokenize=False
     )
-    said = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], how, use_tqdm=False)
+    message = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], how, use_tqdm=False)
     replies = []
-    for one in said:
+    for one in message:
         steps = one.outputs[0].logprobs or []
         replies.append(
             {
