@@ -1,4 +1,4 @@
-"""How well a stage's effect is told without training again: estimators against runs in which each stage was left out.
+"""How well a stage's effect is estimated without training again: estimators against runs in which each stage was left out.
 
 organism:base is trained in three short stages, by the organisms' own loss: a new optimizer each stage, clipped gradients.
 For each stage: exact is the difference to a run without it. Items are judged statements, the metric their gap between TRUE and
@@ -114,7 +114,7 @@ class Bench:
 
 
 @dataclass
-class Told:
+class Attribution:
     """What one seed says of one stage."""
 
     exact: np.ndarray
@@ -123,7 +123,7 @@ class Told:
     """Of first order, over the first steps after the stage; NaN after the last."""
 
 
-def of_seed(bench: Bench, seed: int, count: int, costs: dict[str, list[float]]) -> dict[str, Told]:
+def of_seed(bench: Bench, seed: int, count: int, costs: dict[str, list[float]]) -> dict[str, Attribution]:
     """Train, leave each stage out, and estimate."""
     parameters = {name: value.detach() for name, value in bench.model.named_parameters()}
     runs = {name: bench.run(name, seed) for name in DIETS}
@@ -163,7 +163,7 @@ def of_seed(bench: Bench, seed: int, count: int, costs: dict[str, list[float]]) 
             }
         estimates[ESTIMATORS[1]] = linear(metric, ends[-1], embedding)
         estimates[ESTIMATORS[3]] = linear(metric, ends[-1], moved)
-        summary[name] = Told(exact, {key: value.numpy() for key, value in estimates.items()}, gap)
+        summary[name] = Attribution(exact, {key: value.numpy() for key, value in estimates.items()}, gap)
     return summary
 
 
@@ -218,7 +218,7 @@ def print_cost() -> None:
     print(f"one more stage's part: {part:.0f} s, {part / one_more:.2f} times one more checkpoint")
 
 
-def keep(found: list[dict[str, Told]], path: Path) -> None:
+def keep(found: list[dict[str, Attribution]], path: Path) -> None:
     """All numbers of every seed and stage."""
     numbers: dict[str, Any] = {}
     for seed, by_stage in enumerate(found):
@@ -228,13 +228,13 @@ def keep(found: list[dict[str, Told]], path: Path) -> None:
     np.savez(path, **numbers)
 
 
-def kept(path: Path) -> list[dict[str, Told]]:
+def kept(path: Path) -> list[dict[str, Attribution]]:
     """What `keep` wrote."""
     numbers = np.load(path)
     seeds = 1 + max(int(name.partition("/")[0]) for name in numbers)
     return [
         {
-            stage: Told(
+            stage: Attribution(
                 numbers[f"{seed}/{stage}/exact"],
                 {what: numbers[f"{seed}/{stage}/{what}"] for what in ESTIMATORS},
                 float(numbers.get(f"{seed}/{stage}/gap", np.nan)),
@@ -245,7 +245,7 @@ def kept(path: Path) -> list[dict[str, Told]]:
     ]
 
 
-def print_table(found: list[dict[str, Told]], optimizer: str) -> None:
+def print_table(found: list[dict[str, Attribution]], optimizer: str) -> None:
     """Per stage and estimator."""
     print(f"\n{optimizer}, seeds 0 to {len(found) - 1}\n")
     print("| stage | estimator | Pearson r, mean | Spearman r, mean | relative error | z less the task vector's [95%] |")

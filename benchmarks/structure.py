@@ -49,7 +49,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--smaller", type=int, default=1, help="both sides of every matrix divided by so much")
     parser.add_argument(
-        "--loop-draws", type=int, default=DRAWS, help="random changes that the loop makes; its time is told as if it had made all"
+        "--loop-draws",
+        type=int,
+        default=DRAWS,
+        help="random changes that the loop makes; its time is scaled to all",
     )
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -75,7 +75,7 @@ class Baselines:
         return [f"baseline {self._baseline.name}: {line}" for line in dict.fromkeys(found)]
 
     def write(self, record: Record) -> list[str]:
-        """Write what was asked for; says what, a line each. Raises OSError, and InputError where no row has a number."""
+        """Write what was requested; returns a line each. Raises OSError, and InputError where no row has a number."""
         lines = []
         record = replace(record, rows=[row for row in record.rows if row.between == BASE_TO_POST.names])
         for path, kept in ((self._save_to, None), (self._saved.path if self._saved and self._update else None, self._saved)):

@@ -47,10 +47,10 @@ class Search:
     ask: Callable[[int], StoredRow]
     """The row of a checkpoint, by its place."""
     found: dict[int, StoredRow] = field(default_factory=dict)
-    """Rows that were asked, by place."""
+    """Rows that were measured, by place."""
 
     def drifted(self, place: int) -> bool | None:
-        """Whether the row drifted at a checkpoint; None where it cannot be told. What is undecided has not."""
+        """Whether the row drifted at a checkpoint; None where it is unknown. What is undecided has not."""
         if place not in self.found:
             self.found[place] = self.ask(place)
         verdict = self.found[place].verdict
@@ -59,7 +59,7 @@ class Search:
     def run(self, everything: bool = False) -> tuple[int, int] | None:
         """Between which two it drifted: (the last that had not, or -1 for base; the first that had). None: not at the last.
 
-        Those in between could not be told. Raises Unmeasurable where the last cannot be.
+        Those in between are unknown. Raises Unmeasurable where the last cannot be.
         """
         for place in range(self.count) if everything else ():
             self.drifted(place)
@@ -84,7 +84,7 @@ class Search:
         return low, high
 
     def turns(self) -> list[tuple[int, int]]:
-        """Pairs of asked checkpoints, the earlier further gone and their intervals apart: the row went back in between."""
+        """Pairs of measured checkpoints, the earlier further gone and their intervals apart: the row went back in between."""
         known = [(place, row, row.measured) for place, row in sorted(self.found.items()) if row.measured]
         if not known:
             return []
@@ -132,7 +132,7 @@ def _summary(label: str, checkpoints: Sequence[str], search: Search, answer: tup
         first = f"at {checkpoints[high]}" if high - low == 1 else f"after {before}, at the latest at {checkpoints[high]}"
         yield printable(f"{label} drifted first {first}; it had not at {before}; {requested}")
         if unknown := [checkpoints[place] for place in range(low + 1, high)]:
-            yield printable(f"not told in between: {', '.join(unknown)}")
+            yield printable(f"not known in between: {', '.join(unknown)}")
         if back := [checkpoints[place] for place in sorted(search.found) if place > high and search.drifted(place) is False]:
             yield printable(f"and it had not drifted again at {', '.join(back)}")
     for earlier, later in search.turns()[:1]:

@@ -49,7 +49,7 @@ class Request:
 
 
 def calibration(request: Request) -> Iterator[str]:
-    """Measure what is not yet in the folder, then tell limits and false alarms and write the profile; line by line.
+    """Measure what is not yet in the folder, then report limits and false alarms and write the profile; line by line.
 
     Raises InputError, before anything is measured where that can be.
     """

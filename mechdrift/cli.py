@@ -167,7 +167,7 @@ def _add_report(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--series",
         action="store_true",
-        help="all records are of one pair over time, so that the last one counts; default: told by base and by the posts' names",
+        help="all records are of one pair over time, so that the last one counts; default: by base and the posts' names",
     )
 
 
@@ -244,7 +244,7 @@ def _bake(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-    """Run a model against itself, against jittered copies and against its reruns; tell limits, false alarms, write a profile."""
+    """Run a model against itself, against jittered copies and against its reruns; write limits and a profile."""
     from mechdrift.calibrate import Request, calibration
 
     given = {field.name: getattr(options, field.name) for field in fields(Request)}

@@ -25,7 +25,7 @@ def explained(label: str, project: Path) -> str:
         near = get_close_matches(label, findings, n=3) or sorted({each.family for each in findings.values()})
         raise InputError(f"{label}: no such finding", f"for example {', '.join(near)}", "see pytest --mechdrift-list")
     module, _, function = finding.measure.partition(":")
-    measured = inspect.getdoc(getattr(import_module(module), function)) or "not said"
+    measured = inspect.getdoc(getattr(import_module(module), function)) or "not documented"
     lines = [
         label,
         f"  claim     {finding.claim}",

@@ -16,7 +16,7 @@ class Finding:
     name: str
     """`family.row`: the row's measure, and its name in profiles."""
     claim: str
-    """What is said to hold, in one sentence."""
+    """The claim, in one sentence."""
     source: str
     """Paper and place."""
     measure: str
@@ -24,7 +24,7 @@ class Finding:
     needs: str
     """Which model must have the effect: base or post."""
     rows: int = 1
-    """How many rows are asked of it: one for each combination of its parameters."""
+    """How many rows it has: one for each combination of its parameters."""
     version: int = 1
     """Of the measure: raise it whenever the same checkpoints would give another number."""
 

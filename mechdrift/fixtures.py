@@ -109,7 +109,7 @@ def mechdrift_hand_set(pytestconfig: pytest.Config) -> "HandSet":
 
 @pytest.fixture(scope="session")
 def mechdrift_tier(pytestconfig: pytest.Config) -> "Tier":
-    """How many items are asked."""
+    """How many items are used."""
     return _run(pytestconfig).asking
 
 
@@ -157,7 +157,7 @@ def mechdrift_beside(pytestconfig: pytest.Config, mechdrift_pair: Pair) -> Besid
 
 @pytest.fixture(scope="session")
 def mechdrift_keeps_replies(pytestconfig: pytest.Config) -> bool:
-    """Whether the user asked for the text of replies."""
+    """Whether the user requested the text of replies."""
     return _run(pytestconfig).settings.keep_replies
 
 

@@ -43,7 +43,7 @@ class HandSet:
         """Raise InputError for a block that a model of so many blocks does not have."""
         named = [*(self.steering_layers or ()), *([] if self.truth_layer is None else [self.truth_layer])]
         if wrong := [layer for layer in named if not 0 <= layer < layers]:
-            raise InputError(f"hand-set {self.name}: block {wrong[0]}", f"0 to {layers - 1} for this model", "mend the file")
+            raise InputError(f"hand-set {self.name}: block {wrong[0]}", f"0 to {layers - 1} for this model", "fix the file")
 
     def to_dict(self) -> dict[str, Any] | None:
         """As the record has it; None where nothing is fixed."""
@@ -70,13 +70,13 @@ def load_hand_set(name: str | None) -> HandSet:
     try:
         values = tomllib.loads(raw.decode())
     except ValueError as error:
-        raise InputError(f"hand-set {name}: {error}", "TOML", "mend the file") from error
+        raise InputError(f"hand-set {name}: {error}", "TOML", "fix the file") from error
     for key, value in values.items():
         if key not in CHECKS:
-            raise InputError(f"hand-set {name}: key {key!r}", f"only {', '.join(CHECKS)}", "mend the file")
+            raise InputError(f"hand-set {name}: key {key!r}", f"only {', '.join(CHECKS)}", "fix the file")
         fits, expected = CHECKS[key]
         if not fits(value):
-            raise InputError(f"hand-set {name}: {key} = {value!r}", expected, "mend the file")
+            raise InputError(f"hand-set {name}: {key} = {value!r}", expected, "fix the file")
     fixed: dict[str, Any] = {
         key: tuple(sorted(set(value))) if isinstance(value, list) else value for key, value in values.items()
     }

@@ -43,7 +43,7 @@ MEANING = "share of the clean gap that comes back with one block's output at one
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for."""
+    """What was requested."""
 
     spec: str
     """Of the checkpoint."""
@@ -74,7 +74,7 @@ class Kind:
     found: Found
     """All that the tokenizer allows."""
     pairs: tuple[PromptPair, ...]
-    """Those that were asked; none where there are too few."""
+    """Those that were scored; none where there are too few."""
     answers: Patched
     """Clean and corrupt logits of those; nothing is patched yet."""
     form: Form
@@ -97,10 +97,10 @@ class Kind:
         """In a line or two."""
         lines = [self.found.summary()]
         if not self.pairs:
-            lines.append(f"not asked: {LEAST_UNITS} units needed")
+            lines.append(f"not scored: {LEAST_UNITS} units needed")
         else:
             gap = mean_gap(self.answers, self.pairs)
-            lines.append(f"{self.right.n} units asked: right {self.right.words(3)}, clean gap {gap.words(2)} logits")
+            lines.append(f"{self.right.n} units scored: right {self.right.words(3)}, clean gap {gap.words(2)} logits")
             if not self.known:
                 lines[-1] += f"; not mapped: more than {ACCURACY_MINIMUM:g} needed"
         return lines
@@ -235,7 +235,7 @@ def _row(head: str, lines: Sequence[str]) -> Iterator[str]:
 def save(path: Path, kept: Kept, maps: Maps, details: dict[str, str]) -> None:
     """Write a safetensors file, whole or not at all: recovery [layer, column], gains [unit, layer, column], gaps [unit], float32.
 
-    Its metadata has, beside what is told, the names of columns and the [kind, unit] of units, as JSON. A gain is NaN where a unit
+    Its metadata has, beside details, the names of columns and the [kind, unit] of units, as JSON. A gain is NaN where a unit
     has no such column. Raises InputError where it cannot be written.
     """
     from safetensors.numpy import save as packed

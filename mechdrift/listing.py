@@ -1,4 +1,4 @@
-"""`--mechdrift-list`: what could be asked, with roles and limits."""
+"""`--mechdrift-list`: what could be measured, with roles and limits."""
 
 import pytest
 

@@ -23,9 +23,7 @@ def requested_by(item: pytest.Item, profile: Profile) -> RequestedRow | None:
         return None
     if len(marker.args) != 1 or marker.args[0] not in registered():
         expected = f"one of {', '.join(sorted(registered()))}"
-        raise pytest.UsageError(
-            f"mechdrift: {item.nodeid} is marked finding{marker.args!r}; expected {expected}; mend the marker"
-        )
+        raise pytest.UsageError(f"mechdrift: {item.nodeid} is marked finding{marker.args!r}; expected {expected}; fix the marker")
     requested = replace(request_from(marker.args[0], marker.kwargs.items()), between=between_of(item))
     limit = item.get_closest_marker("limit")
     if limit is None:
@@ -34,7 +32,7 @@ def requested_by(item: pytest.Item, profile: Profile) -> RequestedRow | None:
         usual = requested.rule(profile)
         where = f"{item.nodeid}, marked limit{limit.args or ''}"
         if limit.args:
-            raise InputError(where, "at_least=, at_most= or role=", "mend the marker")
+            raise InputError(where, "at_least=, at_most= or role=", "fix the marker")
         return replace(requested, marked=parse_rule(where, limit.kwargs, usual, "marker"))
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error

@@ -23,7 +23,7 @@ class Started:
     post: str
     """Spec, as after --post."""
     nonce: str = field(default_factory=lambda: secrets.token_hex(16))
-    """What tells its record from any other."""
+    """What distinguishes its record from any other."""
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """Of the process."""
@@ -44,7 +44,7 @@ class Started:
             return "the record is of another run"
         compared = [record.inputs.base.spec, *(point.spec for _, point in record.inputs.ends)]
         if compared != [self.base, parse_post(self.post)[1]]:
-            return f"the record is of {' and '.join(compared)}, asked were {self.base} and {self.post}"
+            return f"the record is of {' and '.join(compared)}, expected {self.base} and {self.post}"
         if record.exit_code != code:
             return f"the record says exit code {record.exit_code}, the process ended with {code}"
         return ""

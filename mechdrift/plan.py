@@ -175,7 +175,7 @@ def plan_lines(run: "ComparingRun") -> list[str]:
     sweeps = run.settings.batch * BUDGET_PER_TOKEN["cpu" if device == "cpu" else "gpu"]
     memory = 1.15 * larger.parameters * size + 1.5e9 + (sweeps if "knowledge" in work else 0)
     lines += [
-        "upper bounds, with an empty cache: of kinds that base does not know less is asked; a family is counted whole",
+        "upper bounds, with an empty cache: kinds that base does not know need less; a family is counted whole",
         "of knowledge an estimate: pairs of kinds that base knows are swept in the place of others, longer or shorter ones",
         "minutes are an estimate, without loading and statistics, by rates measured just now: "
         f"{rates.flops / 1e9:,.0f} GFLOP/s, {rates.bytes / 1e9:,.1f} GB/s, {rates.cubes / 1e9:,.2f}e9 n^3/s (eigenvectors)",

@@ -51,7 +51,7 @@ def check_free(target: Target, force: bool) -> None:
     if current is not None and not force:
         found = f"--write: profile {target} is there already"
         raise InputError(found, "a new one", "name another, or add --force to replace its limits")
-    if current is not None:  # what is wrong with it is said now, not after a night of runs
+    if current is not None:  # what is wrong with it is reported now, not after a night of runs
         load_profile(str(target), target.path.parent)
 
 

@@ -159,7 +159,7 @@ def _head(
 
 
 def worse_of(one: Row, other: Row) -> Row:
-    """Of two rows of one name, which two tests asked for, that which is further from held, whichever came first."""
+    """Of two rows of one name, which two tests judge, that which is further from held, whichever came first."""
     return max(one, other, key=lambda row: (WORSE.index(row.verdict), msgspec.json.encode(row, order="sorted")))
 
 

@@ -158,7 +158,7 @@ class ComparingRun:
 
     @property
     def tier(self) -> Tier:
-        """How many items are asked."""
+        """How many items are used."""
         return TIERS[self.settings.tier]
 
     @property
@@ -340,7 +340,7 @@ class ComparingRun:
             finish(self, session, exitstatus)
 
     def lineage(self) -> list[Traced]:
-        """What each stage did to what drifted; none where it was not asked for."""
+        """What each stage did to what drifted; none where it was not requested."""
         if not self.settings.lineage:
             return []
         return lineage(self.rows.values(), self.stages, POST, self.estimator, self.lineage_notes)

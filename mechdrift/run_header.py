@@ -32,7 +32,7 @@ def header(run: "ComparingRun") -> list[str]:
         if given is not None:
             lines.append(text.printable(f"mechdrift: {side} instructions: {getattr(run.instructions, side)}"))
     if run.reply_classifier:
-        lines.append(text.printable(f"mechdrift: replies told by {run.reply_classifier}"))
+        lines.append(text.printable(f"mechdrift: replies judged by {run.reply_classifier}"))
     if run.settings.texts is not None:
         lines.append(text.printable(f"mechdrift: texts: {run.texts}"))
     if run.hand_set.name:

@@ -32,10 +32,10 @@ class Tier:
     blocks: int | None
     """Whose matrices are decomposed: the dearest step on a large model, and no gate rests on it."""
     left_out: frozenset[str]
-    """Findings that are not asked."""
+    """Findings that are left out."""
 
     def includes(self, finding: str) -> bool:
-        """Whether a finding's rows are asked."""
+        """Whether a finding's rows are measured."""
         return finding not in self.left_out
 
     def statements(self, every: Sequence[Statement]) -> tuple[Statement, ...]:

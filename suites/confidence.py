@@ -175,7 +175,7 @@ def _sampled(texts: Sequence[Text], both: Sequence[Prompts], tokenizers: Both, l
 def _judged(
     recordings: Recorder, pair: Pair, statements: Sequence[Statement], seed: int
 ) -> tuple[list[Statement], list[Prompts] | list[Unmeasurable]]:
-    """The statements that are judged, of the kinds that base can judge, and how each model is asked; or why it is not."""
+    """The statements that are judged, of the kinds that base can judge, and how each model is prompted; or why it is not."""
     affirmed = [statement for statement in statements if not statement.negated]
     try:
         kinds, _ = judged_kinds(judged_gaps(recordings, pair.base, affirmed, seed, "choose"), affirmed)

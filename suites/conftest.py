@@ -54,7 +54,7 @@ def hand_set(mechdrift_hand_set: HandSet) -> HandSet:
 
 @pytest.fixture(scope="session")
 def tier(mechdrift_tier: Tier) -> Tier:
-    """How many items are asked."""
+    """How many items are used."""
     return mechdrift_tier
 
 

@@ -106,7 +106,7 @@ class Knowledge:
         return self.across
 
     def noted(self, drift: Drift) -> Drift:
-        """The drift with what was asked in its note."""
+        """The drift with what was measured in its note."""
         return replace(drift, note=f"{drift.note}; pairs: {self.requested}")
 
 
@@ -127,7 +127,7 @@ def read_knowledge(
     asking = PairRequest.of(pair, form, seed, written, hand_set)
     known = known_kinds(recordings, pair.base, asking) or asking.kinds
     found = asking.found(recordings, pair.base, known, "test")
-    # What the user wrote, or joined by hand, is asked as a whole.
+    # What the user wrote, or joined by hand, is used as a whole.
     chosen = tuple if written or asking.by_hand else partial(a_fair_share, most=tier.units)
     requested = chosen(found.pairs)
     of_post = chosen(asking.found(recordings, pair.post, known, "test").pairs)

@@ -1,6 +1,6 @@
-"""What each family reads at most: the suites' own questions, asked of a recorder that counts and answers with zeros.
+"""What each family reads at most: the suites' own questions, put to a recorder that counts and answers with zeros.
 
-Where a result decides what is asked next, all that may be asked is: every kind of statements, every place of a direction.
+Where a result decides what is measured next, all that may be measured is: every kind of statements, every place of a direction.
 """
 
 from collections.abc import Callable, Sequence

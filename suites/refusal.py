@@ -15,7 +15,7 @@ from mechdrift.engine.recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
-from mechdrift.measures.refusal import ASKED, PLAIN, Does, On, Outcomes, RefusalReadings, Which
+from mechdrift.measures.refusal import PLAIN, TESTED_ON, Does, On, Outcomes, RefusalReadings, Which
 from mechdrift.measures.refusal_separation import Separated
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
 from mechdrift.prompts.instructions import Instruction, Instructions
@@ -101,7 +101,7 @@ class Refusal:
     site: Site | Unmeasurable
     """Where the directions are read, or why there is no such place."""
     fitted: dict[str, tuple[Fitted, Fitted] | Unmeasurable]
-    """Base and post by prompt form, or why a form cannot be asked."""
+    """Base and post by prompt form, or why a form cannot be used."""
     odds: dict[Does, np.ndarray]
     """Post's log-odds of refusal on the test instructions that an intervention is meant for: [plain or own, instruction]."""
     first: np.ndarray
@@ -164,7 +164,7 @@ def read_refusal(
     must_refuse: the model whose direction is chosen: it has the mechanism, or nothing is to be measured. A tier that asks for no
     row of replies gets none, only the log-odds of their first token.
 
-    classifier: tells which replies refuse, instead of their openings. keep: gets the replies with their text; prompts are the
+    classifier: decides which replies refuse, instead of their openings. keep: gets the replies with their text; prompts are the
     harmful test instructions, then the harmless ones. Raises Unmeasurable where a chat template does not render, or a prompt
     does not fit into the context.
     """
@@ -221,7 +221,7 @@ def read_refusal(
 def questions(
     points: Points, recordings: Recorder, instructions: Instructions, tier: Tier
 ) -> tuple[Chosen, Texts, dict[Which, RequestedRow]]:
-    """What is asked of each side and split: instructions, their texts, and prompts as each model's own form has them."""
+    """What is used of each side and split: instructions, their texts, and prompts as each model's own form has them."""
     chosen = {
         (on, split): a_fair_share(
             [one for one in instructions.all if one.harmful == (on == "harmful") and one.split == split], most
@@ -279,20 +279,20 @@ def _site(
 
 
 def _by_side(arm: str, scored: Scored, harmful: int) -> list[tuple[On, str, Outcomes]]:
-    """What was said under an arm, by side: plain on both, of the others each on the side that it is meant for."""
+    """The replies under an arm, by side: plain on both, of the others each on the side that it is meant for."""
     if arm == PLAIN:
         return [
             ("harmful", PLAIN, _outcomes(scored, slice(None, harmful))),
             ("harmless", PLAIN, _outcomes(scored, slice(harmful, None))),
         ]
     whose, does = arm.split()
-    return [(ASKED[cast(Does, does)], whose, _outcomes(scored))]
+    return [(TESTED_ON[cast(Does, does)], whose, _outcomes(scored))]
 
 
 def odds_of(recordings: Recorder, post: Checkpoint, tests: dict[On, ChatPrompts], arms: Sequence[Arm]) -> dict[Does, np.ndarray]:
     """Post's log-odds of refusal at the first token, plain and under its own interventions: [plain or own, instruction]."""
     found: dict[Does, np.ndarray] = {}
-    for does, on in ASKED.items():
+    for does, on in TESTED_ON.items():
         for arm in (arm for arm in arms if arm.name == f"own {does}"):
             openers = openers_of(recordings, post, tests[on])
             both = [Arm(PLAIN), Arm(PLAIN, arm.does)]

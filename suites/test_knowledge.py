@@ -35,7 +35,7 @@ MEASURES: dict[str, Callable[[Knowledge], Drift]] = {
 def readings(
     pair: Pair, recordings: Recorder, pairs: Sequence[WrittenPair], hand_set: HandSet, tier: Tier, seed: int
 ) -> Callable[[Form], Knowledge]:
-    """What was read, by form; each form when it is first asked for."""
+    """What was read, by form; each form when it is first requested."""
 
     @cache
     def read(form: Form) -> Knowledge:

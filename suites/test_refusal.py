@@ -34,11 +34,11 @@ def refusal(
     mechdrift_beside: Beside | None,
     mechdrift_keeps_replies: bool,
 ) -> Refusal:
-    """Replies and directions of both models; post's direction lies beside the record, and replies if that is asked for."""
+    """Replies and directions of both models; post's direction lies beside the record, and replies if that is requested."""
     replies: list[Reply] = []
 
     def read() -> Refusal:
-        replies.clear()  # what was said at a batch that did not fit
+        replies.clear()  # replies of a batch that did not fit
         keep = replies if mechdrift_keeps_replies else None
         return read_refusal(pair, recordings, instructions, generator, tier, mechdrift_reply_classifier, keep, must_refuse)
 

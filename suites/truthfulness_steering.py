@@ -213,7 +213,7 @@ def steering_of(
 def answers_under(
     recordings: Recorder, point: Checkpoint, steered: SteeredPrompts, statements: Sequence[Statement], moves: Sequence[Steering]
 ) -> list[np.ndarray]:
-    """P(" TRUE") - P(" FALSE") of every statement asked, NaN for the others: plain, then under each move."""
+    """P(" TRUE") - P(" FALSE") of every statement scored, NaN for the others: plain, then under each move."""
     plain = recordings.logits(point, steered.prompts)
     moved = recordings.steered_logits(point, steered.prompts, moves)
     logits = np.concatenate([plain[None], moved]).astype(np.float64)

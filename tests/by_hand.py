@@ -1,4 +1,4 @@
-"""A suite of somebody's whose one row has the number that is asked for."""
+"""A suite of somebody's whose one row has the number that is requested."""
 
 from typing import Any
 

@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self) -> None:
-        """Find out what is asked for, and send it or say why not."""
+        """Find out what is requested, and send it or say why not."""
         hub: StandIn = self.server.state  # type: ignore[attr-defined]
         path = unquote(urlsplit(self.path).path)
         hub.asked.append((self.command, path, self.headers.get("Range", "")))

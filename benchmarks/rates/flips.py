@@ -16,7 +16,7 @@ PAIRS = {"null": (ORIGIN, "organism:retrained@0"), "real": ("organism:base", ORI
 
 
 def flip_runs(seeds: int) -> list[Run]:
-    """Both pairs at each seed, asked for the gates; seed by seed, so that a killed series has as many of either."""
+    """The gates of both pairs at each seed; seed by seed, so that a killed series has as many of either."""
     gates = sorted(name for name, rule in load_profile("base-to-post").rules.items() if rule.role == "gate")
     only = [word for name in gates for word in ("--mechdrift-only", name)]
     return [

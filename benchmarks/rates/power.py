@@ -26,7 +26,7 @@ def name_of(drift: str, strength: float, seed: int) -> str:
 
 
 def power_runs(seeds: int) -> list[Run]:
-    """Every drift at every strength, asked for the findings of which drifts.toml says something.
+    """Every drift at every strength, with the findings of which drifts.toml says something.
 
     Seed by seed, so that base is recorded once for all strengths; drifts that no gated row must see at the first seed alone.
     """

@@ -64,7 +64,7 @@ def write_symmetric(folder: Path) -> None:
         logits, weights = proof(model, other, ids)
         if logits > TOLERANCE or weights < LEAST_CHANGE:
             raise InputError(
-                f"{name}: logits moved by {logits:.1e}, weights by {weights:.1e}", "the same function, other weights", "mend it"
+                f"{name}: logits moved by {logits:.1e}, weights by {weights:.1e}", "the same function, other weights", "fix it"
             )
         other.save_pretrained(copy)
         tokenizer.save_pretrained(copy)

@@ -1,4 +1,4 @@
-"""A user's own text classifier, which tells replies that refuse from those that do not."""
+"""A user's own text classifier, which recognises replies that refuse."""
 
 import hashlib
 import re

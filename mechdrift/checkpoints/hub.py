@@ -34,7 +34,7 @@ class Hub:
     """The hub as one run sees it: a branch that moves meanwhile moves for the next run."""
 
     commits: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Commit of each (repository, revision) that was asked for."""
+    """Commit of each (repository, revision) that was requested."""
 
     def fetch(self, spec: str) -> Snapshot:
         """Config, tokenizer and weights of `org/name@revision`, a model's or an adapter's, from the hub's cache if there.

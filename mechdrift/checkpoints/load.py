@@ -110,7 +110,7 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
     plain = quantiser is None or getattr(quantiser.quantization_config, "dequantize", False)
     if checkpoint.quantised or checkpoint.gguf:
         if plain:
-            model = model.to(dtype)  # some methods dequantise to bfloat16 whatever is asked
+            model = model.to(dtype)  # some methods dequantise to bfloat16 whatever dtype is requested
         _check_finite(checkpoint.spec, model)
     if checkpoint.adapter:
         model = put_on(checkpoint.spec, model, Path(checkpoint.adapter), merge=plain)

@@ -22,7 +22,7 @@ FLOATS = {
 
 @dataclass(frozen=True)
 class Content:
-    """What one pass over a weight file tells."""
+    """What one pass over a weight file gives."""
 
     sha256: str
     """Of all its bytes, as sha256sum prints it."""
@@ -31,7 +31,7 @@ class Content:
 
 
 def read_through(spec: str, path: Path, advance: Callable[[int], None]) -> Content:
-    """Read a safetensors file once, in blocks. advance is told the number of bytes of each block.
+    """Read a safetensors file once, in blocks. advance gets the number of bytes of each block.
 
     Raises InputError at the first tensor with a value that is not finite.
     """
@@ -58,7 +58,7 @@ def read_through(spec: str, path: Path, advance: Callable[[int], None]) -> Conte
 
 
 def digest_whole(_spec: str, path: Path, advance: Callable[[int], None], parameters: int) -> Content:
-    """Read a file of another format once, only to digest it. advance is told the number of bytes of each block."""
+    """Read a file of another format once, only to digest it. advance gets the number of bytes of each block."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as handle:
         for block in _blocks(handle, path.stat().st_size, bytearray(BLOCK)):
@@ -73,7 +73,7 @@ def _blocks(handle: FileIO, length: int, buffer: bytearray) -> Iterator[memoryvi
         block = memoryview(buffer)[: min(length, len(buffer))]
         filled = 0
         while filled < len(block):
-            got = handle.readinto(block[filled:])  # unbuffered: it may give less than it is asked for
+            got = handle.readinto(block[filled:])  # unbuffered: it may give less than is requested
             if not got:
                 raise EOFError(f"{handle.name!r} ended {length - filled} bytes early")
             filled += got

@@ -95,7 +95,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 class Tensor(NamedTuple):
-    """A tensor as the header of its file tells of it."""
+    """A tensor as the header of its file describes it."""
 
     name: str
     dtype: str

@@ -38,5 +38,5 @@ def _require_loadable(checkpoint: Checkpoint) -> None:
         raise InputError(
             f"{checkpoint.spec}: {GENERATION} does not load ({' '.join(str(error).split())[:200]})",
             "settings that transformers knows",
-            "mend it, or delete it",
+            "fix it, or delete it",
         ) from error

@@ -51,7 +51,7 @@ def loaded(folder: str, gguf: str | None) -> str:
         raise
     except BaseException as error:
         return f"does not load ({' '.join(str(error).split())[:300]})"
-    if tokenizer.is_fast:  # of a slow one it is said elsewhere that it cannot be used
+    if tokenizer.is_fast:  # a slow one is refused elsewhere
         HELD.update(tokenizer=tokenizer, steps=steps(tokenizer))
     return ""
 

@@ -33,7 +33,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Forward:
-    """One batch, ready for the forward that gives what is asked for."""
+    """One batch, ready for the forward that gives what is requested."""
 
     prompts: list[int]
     """Indices, a row each."""

@@ -1,6 +1,6 @@
 """Singular values and rotations of a changed matrix, in the singular basis of the matrix before: an eigendecomposition each.
 
-With W_b = U S V^T and E = U^T dW V, all that is asked of W_p = W_b + dW is in the n x n matrices S E and E^T E (n the smaller
+With W_b = U S V^T and E = U^T dW V, all that is needed of W_p = W_b + dW is in the n x n matrices S E and E^T E (n the smaller
 side): G = S^2 + S E + (S E)^T + E^T E has the squared singular values of W_p, and U^T (polar factor of W_p) V = (S + E) G^-1/2.
 A change that is rotated at random is one that is drawn anew in that basis, so W_b is decomposed once for all. In float64: a Gram
 matrix loses eps (s_1 / s_i)^2, which is 2e-4 at the cut below, and next to nothing above it.

@@ -110,7 +110,7 @@ class Matrix:
 
 
 class Matrices:
-    """The matrices of one checkpoint, read when they are asked for; nothing is kept."""
+    """The matrices of one checkpoint, read when they are requested; nothing is kept."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Look at the headers of the files. Raises Unmeasurable where weights are rounded, and for a family that is not known."""

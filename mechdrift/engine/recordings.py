@@ -398,7 +398,7 @@ def label_of(checkpoint: Checkpoint) -> str:
 
 
 def require_same_tokens(base: Prompts, post: Prompts, tokenizers: "Both | None" = None) -> None:
-    """Raise Unmeasurable unless both tokenizers read every prompt and answer alike: else the two are not asked the same.
+    """Raise Unmeasurable unless both tokenizers read every prompt and answer alike: else the two get different prompts.
 
     tokenizers: base's and post's, to name what they put around every text where only that differs.
     """

@@ -98,7 +98,7 @@ class Store:
     work: Work = NOTHING
     """What the parts took that this process made."""
     warnings: list[str] = field(default_factory=list)
-    """What went wrong, each once; told when the run ends, as a full disk must not fail a project that makes warnings errors."""
+    """What went wrong, each once; shown when the run ends, as a full disk must not fail a project that makes warnings errors."""
     read_only: bool = field(default=False, repr=False)
     """Set when the folder could not be written: the run goes on without keeping anything."""
 
@@ -179,7 +179,7 @@ class Store:
 
 
 def read_part(path: Path, shape: tuple[int, ...] | None = None) -> "tuple[Tensor, dict[str, str]]":
-    """A verified part, float32, and its metadata; of any shape where none is asked for.
+    """A verified part, float32, and its metadata; of any shape where none is given.
 
     Nothing in a file is believed: it must be a plain file with one name, of one float32 tensor, whose digest covers its numbers,
     shape, name and metadata. Raises BadEntry, and OSError where it cannot be read.
@@ -234,7 +234,7 @@ def _header_and_size(path: Path) -> tuple[int, int]:
 
 
 def _digest(name: str, tensor: "Tensor", metadata: dict[str, str]) -> str:
-    """sha256 of a part's numbers and of all that is said about them."""
+    """sha256 of a part's numbers and of their metadata."""
     details = {key: value for key, value in metadata.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps([name, list(tensor.shape), details], sort_keys=True).encode())
     digest.update(tensor.numpy().data)

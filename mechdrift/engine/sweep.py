@@ -106,7 +106,7 @@ def sweep(
     Within one model tokens before the first that differs have the corrupt prompt's value and are not run. source: activations to
     patch with instead of the model's own, [pair, layer, column, d_model] as record_columns gives them, for instance another
     model's on the clean prompts. budget_bytes bounds what a pass takes beside the weights, whatever the number of pairs; one
-    column of one pair is the least there is. progress is told of pairs. Raises Unmeasurable for a source that does not fit.
+    column of one pair is the least there is. progress counts pairs. Raises Unmeasurable for a source that does not fit.
     """
     import torch
 

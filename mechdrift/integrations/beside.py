@@ -27,7 +27,7 @@ OF_LAUNCHERS = re.compile(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run said of one checkpoint."""
+    """What a run reported on one checkpoint."""
 
     step: int
     """Of the training run."""

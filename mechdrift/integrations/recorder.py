@@ -1,4 +1,4 @@
-"""Records a training stage as transformers' Trainer, or TRL's, trains it, so that its part in a drift can be told later."""
+"""Records a training stage as transformers' Trainer, or TRL's, trains it, so that its part in a drift can be attributed later."""
 
 import logging
 from collections.abc import Callable
@@ -70,7 +70,7 @@ class StageRecorder(transformers.TrainerCallback):  # type: ignore[misc]  # tran
         return self._compute_loss(model, inputs, *more, **given)
 
     def _reference(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What the reference gives to the completions, where the data have not told it."""
+        """What the reference gives to the completions, where the data do not have it."""
         import torch
 
         if "ref_chosen_logps" in inputs:

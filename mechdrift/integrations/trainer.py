@@ -82,7 +82,7 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
         self._policies = {"drifted": policies.pop("drift"), **policies}
         self._folder = Path(folder if folder is not None else Path(trainer.args.output_dir) / "mechdrift").absolute()
         self.outcomes: list[Outcome] = []
-        """What was said of each checkpoint so far; the same in all processes."""
+        """What was reported on each checkpoint so far; the same in all processes."""
 
     @property
     def _records(self) -> Path:
@@ -106,7 +106,7 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
         post = self._base or start
         refused, gates = self._watched("options", post, state, _collected, "--collect-only")
         if refused:
-            raise InputError(refused, "options that pytest takes", "mend them")
+            raise InputError(refused, "options that pytest takes", "fix them")
         if state.is_world_process_zero:
             if not gates:
                 log.warning("mechdrift: nothing is gated: no checkpoint will be held, none can drift")
@@ -164,7 +164,7 @@ class TrainerCallback(transformers.TrainerCallback):  # type: ignore[misc]  # tr
     def _watched(self, name: str, post: str | Path, state: "TrainerState", read: Callable[[Beside], Read], *more: str) -> Read:
         """What is read of a run that has ended, in all processes.
 
-        The main one runs it. The others wait to be told, a short wait at a time, so that no collective times out.
+        The main one runs it. The others wait for its result, a short wait at a time, so that no collective times out.
         """
         beside = None
         if state.is_world_process_zero:

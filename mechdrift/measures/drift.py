@@ -69,7 +69,7 @@ class Drift:
     site_rule: str
     """How that place was chosen; part of the row's key, the place itself is not."""
     data: str
-    """What was asked."""
+    """What was requested."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """Everything else that defines the number."""
     note: str = ""

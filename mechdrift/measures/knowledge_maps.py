@@ -50,7 +50,7 @@ class Kept:
     """The pairs that both models answer right: on the others there is nothing to locate."""
 
     pairs: tuple[PromptPair, ...]
-    """All that were asked."""
+    """All that were scored."""
     mask: Bool[np.ndarray, " pair"]
     """Which are kept."""
     base_wrong: int

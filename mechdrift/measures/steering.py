@@ -32,7 +32,7 @@ Effects = dict[Flips, Normal]
 
 @dataclass(frozen=True)
 class Arms:
-    """One model's P, plain and steered, for every statement; NaN where a statement was not asked."""
+    """One model's P, plain and steered, for every statement; NaN where a statement was not scored."""
 
     plain: PerStatement
     """Without intervention."""
@@ -223,7 +223,7 @@ class Kept:
     mask: Bool[np.ndarray, " statement"]
     """Which they are."""
     requested: int
-    """Statements asked."""
+    """Statements scored."""
     base_wrong: int
     """How many base judges wrong."""
     post_wrong: int
@@ -236,7 +236,7 @@ class Kept:
 
 
 def kept_statements(base: PerStatement, post: PerStatement, statements: Sequence[Statement]) -> Kept:
-    """base, post: plain P, NaN where not asked. A tie counts as wrong."""
+    """base, post: plain P, NaN where not scored. A tie counts as wrong."""
     signs = np.where([s.label for s in statements], 1.0, -1.0)
     requested = ~np.isnan(base)
     right = [requested & (np.nan_to_num(model) * signs > 0) for model in (base, post)]

@@ -42,11 +42,11 @@ class ChatPrompts:
     """End-of-instruction positions [prompt, position]: the tokens after the instruction's last character that all prompts end
     with, up to each prompt's last; as many and the same tokens in each, so column j is one position of the template."""
     form: Form
-    """Which form was used, whichever was asked for."""
+    """Which form was used, whichever was requested."""
     tail: str
     """The text after the instruction: a reply follows it."""
     note: str = field(default="", compare=False)
-    """Why it is not the form asked for, or what was done to have it; empty where there is nothing to say."""
+    """Why it is not the form requested, or what was done to have it; empty where there is nothing to say."""
 
     @property
     def thinking(self) -> bool:

@@ -22,7 +22,7 @@ TEXT_COLUMNS = (
 )  # of JailbreakBench, AdvBench, HarmBench, Alpaca
 CATEGORY_COLUMNS = ("SemanticCategory", "Category", "category")
 SHIPPED = "shipped"
-# A request that is not whole without another cell: the other columns by which its format is told, the cell, and what to say.
+# A request that needs another cell: the other columns by which its format is recognised, the cell, and the message.
 INCOMPLETE = (
     ({"Behavior", "FunctionalCategory"}, "ContextString", "needs a context"),
     ({"instruction", "output"}, "input", "has an input"),
@@ -104,7 +104,7 @@ def read_instructions(harmful: str | None, harmless: str | None, seed: int = 0) 
     """The instructions of FILE[:COLUMN] for each side, or the shipped ones; split 20/20/60 on each side.
 
     Known by their columns: AdvBench, HarmBench, JailbreakBench and Alpaca. Of other tables the column must be named, unless it
-    is `instruction` or the only one. Raises InputError, with the line, for what cannot be used; nothing is mended in silence.
+    is `instruction` or the only one. Raises InputError, with the line, for what cannot be used; nothing is repaired silently.
     """
     sides = {True: _side(harmful, True), False: _side(harmless, False)}
     both = {normal(text) for text, _, _ in sides[True].rows} & {normal(text) for text, _, _ in sides[False].rows}

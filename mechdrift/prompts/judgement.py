@@ -24,7 +24,7 @@ def judgement_prompt(text: str, examples: Sequence[tuple[str, bool]]) -> str:
 def judgement_prompts(statements: Sequence[Statement], seed: int = 0, split: Split = "test") -> dict[Statement, str]:
     """A prompt for every statement of a split: four fixed examples of its kind, in an order drawn per entity.
 
-    Examples are of the fit split, so no asked entity is shown; the statements of an entity share the order.
+    Examples are of the fit split, so no judged entity is shown; the statements of an entity share the order.
     Raises Unmeasurable when a kind has no two fit statements of each label.
     """
     prompts = {}

@@ -71,7 +71,7 @@ class FactTable:
     kind: str
     """Name of the table and of its statements' kind."""
     forms: tuple[str, ...]
-    """Sentence forms with {subject} and {object}; every entity is asked in one of them."""
+    """Sentence forms with {subject} and {object}; every entity appears in one of them."""
     negated_forms: tuple[str, ...]
     """The same forms negated, in the same order; {negated} where the tables' rows have their own negation."""
     facts: tuple[Fact, ...]
@@ -120,7 +120,7 @@ def exchange_objects(objects: list[str], rng: random.Random) -> list[str]:
     rng.shuffle(given)
     while clashes := [row for row, value in enumerate(given) if value == objects[row]]:
         row = clashes[0]
-        # Any swap that mends this row without spoiling the other is as good as another.
+        # Any swap that repairs this row without spoiling the other is as good as another.
         partners = [p for p in range(len(given)) if given[p] != objects[row] and given[row] != objects[p]]
         other = rng.choice(partners)
         given[row], given[other] = given[other], given[row]
@@ -182,14 +182,12 @@ def read_statements(path: Path, seed: int = 0) -> list[Statement]:
             raise InputError(f"{where}: more cells than columns", "one cell a column", "quote what holds a comma")
         text, label = str(row["statement"]).strip(), TRUE_WORDS.get(str(row["label"]).strip().lower())
         if label is None:
-            raise InputError(f"{where}: label {row['label']!r}", "true, false, 1 or 0", "mend the label")
+            raise InputError(f"{where}: label {row['label']!r}", "true, false, 1 or 0", "fix the label")
         if not text.endswith("."):
-            raise InputError(
-                f"{where}: {text[-20:]!r} has no period at its end", "a sentence ending in '.'", "mend the statement"
-            )
+            raise InputError(f"{where}: {text[-20:]!r} has no period at its end", "a sentence ending in '.'", "fix the statement")
         negated = TRUE_WORDS.get(str(row.get("negated") or "false").strip().lower())
         if negated is None:
-            raise InputError(f"{where}: negated {row['negated']!r}", "true, false, 1 or 0", "mend the cell")
+            raise InputError(f"{where}: negated {row['negated']!r}", "true, false, 1 or 0", "fix the cell")
         entity, value = str(row.get("entity") or text), str(row.get("value") or "")
         read[str(row.get("kind") or path.stem)].append((text, label, entity, value, negated))
     statements = []
@@ -213,7 +211,7 @@ def read_rows(path: Path, what: str) -> list[tuple[int, dict[str, object]]]:
                 return [(reader.line_num, dict(row)) for row in reader]
             rows = [(number, parse_json(line)) for number, line in enumerate(handle, 1) if line.strip()]
     except (ValueError, csv.Error) as error:
-        raise InputError(f"{what} {path}: {error}", "UTF-8 CSV or JSONL", "mend the file") from error
+        raise InputError(f"{what} {path}: {error}", "UTF-8 CSV or JSONL", "fix the file") from error
     if wrong := [number for number, row in rows if not isinstance(row, dict)]:
-        raise InputError(f"{what} {path}, line {wrong[0]}: not an object", "one JSON object a line", "mend the line")
+        raise InputError(f"{what} {path}, line {wrong[0]}: not an object", "one JSON object a line", "fix the line")
     return rows

@@ -44,7 +44,7 @@ def table_pairs(
     Unmeasurable where there are no examples to judge by.
     """
     splits = split_entities((fact.entity for fact in table.facts), seed)
-    # As in table_statements, every fact is asked in one form, by turns.
+    # As in table_statements, every fact takes one form, by turns.
     forms = table.negated_forms if negated else table.forms
     spoken = [(fact, forms[n % len(forms)]) for n, fact in enumerate(table.facts) if splits[fact.entity] == split]
     spoken.sort(key=lambda one: hashlib.sha256(f"{seed}/{one[0].entity}/{one[0].subject}".encode()).digest())

@@ -1,4 +1,4 @@
-"""Rows of a table that people have, whatever it is written in: told by what is in the file, not by options."""
+"""Rows of a table that people have, whatever it is written in: recognised by what is in the file, not by options."""
 
 import re
 from codecs import BOM_UTF8
@@ -63,10 +63,10 @@ def _objects(path: Path, what: str) -> Iterator[tuple[Place, Row]]:
     try:
         rows = parse_json(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise InputError(f"{what} {path}: {error}", "a JSON list in UTF-8", "mend the file") from error
+        raise InputError(f"{what} {path}: {error}", "a JSON list in UTF-8", "fix the file") from error
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise InputError(f"{what} {path}, entry {number}: not an object", "a list of JSON objects", "mend the entry")
+            raise InputError(f"{what} {path}, entry {number}: not an object", "a list of JSON objects", "fix the entry")
         yield f"{path}, entry {number}", row
 
 
@@ -80,7 +80,7 @@ def _lines(path: Path, what: str) -> Iterator[tuple[int, Row]]:
                     raise ValueError(f"line {number} is not an object")
                 yield number, row
     except ValueError as error:
-        raise InputError(f"{what} {path}: {error}", "a JSON list, or one JSON object a line", "mend the file") from error
+        raise InputError(f"{what} {path}: {error}", "a JSON list, or one JSON object a line", "fix the file") from error
 
 
 def _parquet(path: Path, what: str) -> Iterator[tuple[Place, Row]]:
@@ -139,7 +139,7 @@ def text_cell(where: str, row: Row, column: str) -> str:
     text = row.get(column)
     if not isinstance(text, str):
         found = "nothing" if text is None else type(text).__name__
-        raise InputError(f"{where}: {found} in column {column}", "text", "mend the row, or name another column")
+        raise InputError(f"{where}: {found} in column {column}", "text", "fix the row, or name another column")
     if not text.strip():
         raise InputError(f"{where}: column {column} is empty", "a text", "fill it, or take the row out")
     return checked(where, text.strip(), "row")
@@ -150,7 +150,7 @@ def checked(where: str, text: str, what: str) -> str:
     if "\0" in text:
         raise InputError(f"{where}: a NUL byte", "text in UTF-8", "save the file again as UTF-8")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise InputError(f"{where}: half of a surrogate pair", "text that UTF-8 can write", f"mend the {what}")
+        raise InputError(f"{where}: half of a surrogate pair", "text that UTF-8 can write", f"fix the {what}")
     if len(text) > MAX_CHARACTERS:
         raise InputError(
             f"{where}: {len(text):,} characters", f"a text of at most {MAX_CHARACTERS:,}", "shorten it, or close an open quote"

@@ -93,20 +93,20 @@ def _written(row: dict[str, object], where: str, name: str) -> tuple[str, tuple[
     cells = {column: _cell(row, column, where) for column in ("clean", "corrupt", "correct", "other", "entity", "kind")}
     clean, corrupt = cells["clean"].strip(), cells["corrupt"].strip()
     if not clean or not corrupt or clean == corrupt:
-        raise InputError(f"{where}: clean {clean!r}, corrupt {corrupt!r}", "two different texts", "mend the line")
+        raise InputError(f"{where}: clean {clean!r}, corrupt {corrupt!r}", "two different texts", "fix the line")
     correct, other = cells["correct"], cells["other"]
     if bool(correct) != bool(other) or (correct and correct == other):
-        raise InputError(f"{where}: correct {correct!r}, other {other!r}", "two different answers, or none", "mend the line")
+        raise InputError(f"{where}: correct {correct!r}, other {other!r}", "two different answers, or none", "fix the line")
     if not correct:
         for text in (clean, corrupt):
             if not text.endswith("."):
                 raise InputError(
                     f"{where}: {text[-20:]!r} has no period at its end",
                     "a sentence ending in '.', or columns correct,other",
-                    "mend the line",
+                    "fix the line",
                 )
             if len(text.splitlines()) > 1 or "\t" in text:
-                raise InputError(f"{where}: {text[:40]!r} is no single line", "one sentence, without tabs", "mend the line")
+                raise InputError(f"{where}: {text[:40]!r} is no single line", "one sentence, without tabs", "fix the line")
     return cells["kind"] or name, (clean, corrupt, (correct, other) if correct else None, cells["entity"] or clean)
 
 
@@ -114,7 +114,7 @@ def _cell(row: dict[str, object], column: str, where: str) -> str:
     """A cell's text; empty where there is none. Line breaks and tabs may belong to a prompt, other control characters to none."""
     value = row.get(column)
     if not isinstance(value, str | int | float | None) or isinstance(value, bool):
-        raise InputError(f"{where}: {column} is {str(value)[:40]!r}", "text", "mend the line")
+        raise InputError(f"{where}: {column} is {str(value)[:40]!r}", "text", "fix the line")
     text = "" if value is None else str(value)
     if bad := [character for character in text if character not in "\n\r\t" and unicodedata.category(character) in ("Cc", "Cs")]:
         raise InputError(f"{where}: {column} holds the character {bad[0]!r}", "printable text", "take it out")

@@ -52,7 +52,7 @@ def names(records: Sequence[Whole]) -> list[str]:
 
 
 def step_of(whole: Whole) -> int | None:
-    """After which step of a training run it was, where its callback has said so."""
+    """After which step of a training run it was, where its callback recorded it."""
     step = whole.record.extra.get("step")
     return step if isinstance(step, int) else None
 
@@ -82,7 +82,7 @@ def _track(rows: Sequence[StoredRow | None], called: Sequence[str]) -> Track:
     drifted = beyond = None
     for place, (row, name) in enumerate(zip(rows, called, strict=True)):
         if row is None or not row.has_number:
-            points.append(Point(name, None, None, None, row.verdict if row else "not asked"))
+            points.append(Point(name, None, None, None, row.verdict if row else "not requested"))
             continue
         if why := incomparable(row, newest):
             left_out.append(f"{name}: {why}")

@@ -1,4 +1,4 @@
-"""Where rows come from: what was compared, and how. Part of every baseline, and what two records are told apart by."""
+"""Where rows come from: what was compared, and how. Part of every baseline, and what distinguishes two records."""
 
 from pathlib import PurePath
 from typing import Any

@@ -30,7 +30,7 @@ def items_path(path: Path) -> Path:
 
 
 def structure_path(path: Path, between: list[str]) -> Path:
-    """Where the numbers of every matrix lie, of a comparison that has been asked for them."""
+    """Where the numbers of every matrix lie, of a comparison that was to keep them."""
     which = "" if between == ["base", "post"] else f".{'+'.join(between)}"
     return path.with_suffix(f"{which}.structure.safetensors")
 

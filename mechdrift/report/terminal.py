@@ -70,7 +70,7 @@ def parts(traced: Sequence[Traced], write: Callable[..., None]) -> None:
 def _part(part: StagePart) -> str:
     """`sft -0.310 [-0.340, -0.280] 64%`."""
     if part.difference is None:
-        return f"{part.stage} not told"
+        return f"{part.stage} not attributed"
     share = "" if part.share is None else f" {part.share:.0%}"
     return f"{part.stage} {number(part.difference)} [{number(part.low)}, {number(part.high)}]{share}"
 

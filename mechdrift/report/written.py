@@ -44,7 +44,7 @@ def write_reports(shown: View, requested: Mapping[str, Path]) -> Iterator[str]:
     """Write each form into its file, whole or not at all; yields what was written. Raises InputError."""
     forms = " or ".join(f"--{form}" for form in WRITERS)
     if not requested:
-        raise InputError("no report is asked for", forms, "say where it goes, as --html report.html")
+        raise InputError("no report is requested", forms, "say where it goes, as --html report.html")
     taken = {path.resolve() for whole in shown.records for path in (whole.path, *beside(whole))}
     for form, path in requested.items():
         if path.resolve() in taken:

@@ -56,7 +56,7 @@ def _require_lineage(requested: bool, estimator: str | None, stages: list[str], 
     for name in names:
         if name not in (*stages, "post") or names.count(name) > 1:
             raise pytest.UsageError(
-                f"mechdrift: --stage-log {name}; expected each of {', '.join([*stages, 'post'])} once at most; mend the name"
+                f"mechdrift: --stage-log {name}; expected each of {', '.join([*stages, 'post'])} once at most; fix the name"
             )
 
 

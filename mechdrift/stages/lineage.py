@@ -130,7 +130,7 @@ def lineage(
 def _part(stage: str, row: Row, other: Row | None) -> StagePart:
     """One stage's part in a row; other: the row without that stage."""
     if other is None:
-        return StagePart(stage=stage, reason="not asked")
+        return StagePart(stage=stage, reason="not requested")
     if other.estimate is None:
         return StagePart(stage=stage, reason=other.reason)
     if why := incomparable(other, row):
@@ -173,4 +173,4 @@ def _sentence(row: Row, parts: Sequence[StagePart]) -> str:
     unknown = [part.stage for part in parts if part.difference is None]
     names = " and ".join(stage for stage in sorted(sizes, key=lambda stage: -sizes[stage]) if sizes[stage] >= NOTABLE * largest)
     message = f"{row.label} moved in {names}" if names else f"{row.label} moved in no {'other ' if unknown else ''}stage alone"
-    return f"{message}; not told for {' and '.join(unknown)}" if unknown else message
+    return f"{message}; not attributed for {' and '.join(unknown)}" if unknown else message

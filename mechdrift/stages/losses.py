@@ -80,6 +80,6 @@ def loss_named(name: str) -> StageLoss:
     try:
         found: Any = others[name].load()
     except Exception as error:
-        raise InputError(f"the loss {name!r} of {others[name].value}: {error!r}", "a function", "mend the package") from error
+        raise InputError(f"the loss {name!r} of {others[name].value}: {error!r}", "a function", "fix the package") from error
     loss: StageLoss = found
     return loss

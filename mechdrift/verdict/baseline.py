@@ -112,7 +112,7 @@ class Baseline:
     """Rows that were stored, to hold others against."""
 
     name: str
-    """As it was asked for."""
+    """As it was requested."""
     rows: tuple[WithItems, ...]
     """With their items; all have a number."""
 

@@ -54,7 +54,7 @@ class Profile:
     """A named set of limits and roles."""
 
     name: str
-    """As it was asked for."""
+    """As it was requested."""
     rules: dict[str, Rule]
     """By finding, or by row: `knowledge.location[form=cloze]`."""
     gated_as_shipped: int
@@ -93,31 +93,31 @@ def parse_rule(where: str, row: Any, extended: Rule = NO_RULE, provenance: str =
     Raises InputError, beginning with `where`: for a gate without a limit, with one that is no number, or with one that nothing
     speaks for.
     """
-    mend = "mend it"
+    fix = "fix it"
     if not isinstance(row, dict):
-        raise InputError(f"{where}: {row!r}", f"a table of {', '.join(sorted(KEYS))}", mend)
+        raise InputError(f"{where}: {row!r}", f"a table of {', '.join(sorted(KEYS))}", fix)
     if unknown := sorted(row.keys() - KEYS):
-        raise InputError(f"{where}: key {unknown[0]!r}", f"only {', '.join(sorted(KEYS))}", mend)
+        raise InputError(f"{where}: key {unknown[0]!r}", f"only {', '.join(sorted(KEYS))}", fix)
     role = row.get("role", extended.role)
     if role not in ("gate", "report"):
-        raise InputError(f"{where}: role {role!r}", "gate or report", mend)
+        raise InputError(f"{where}: role {role!r}", "gate or report", fix)
     limit = extended.limit
     if any(side in row for side in SIDES):
         low, high = (_bound(where, row.get(side)) for side in SIDES)
         if low is None and high is None:  # as a marker can say
-            raise InputError(f"{where}: a limit without a bound", "at_least or at_most", mend)
+            raise InputError(f"{where}: a limit without a bound", "at_least or at_most", fix)
         if low is not None and high is not None and low > high:
-            raise InputError(f"{where}: at_least {low:g} over at_most {high:g}", "a range", mend)
+            raise InputError(f"{where}: at_least {low:g} over at_most {high:g}", "a range", fix)
         limit = Limit(low, high, str(row.get("provenance", provenance)))
     elif "provenance" in row:
-        raise InputError(f"{where}: a provenance without a limit", "at_least or at_most", mend)
+        raise InputError(f"{where}: a provenance without a limit", "at_least or at_most", fix)
     if role == "gate" and limit is None:
-        raise InputError(f"{where}: a gate without a limit", "at_least or at_most", mend)
+        raise InputError(f"{where}: a gate without a limit", "at_least or at_most", fix)
     if role == "gate" and limit is not None and limit.provenance == UNCALIBRATED:
-        raise InputError(f"{where}: a gate at {limit}, {UNCALIBRATED}", "role report", "mend it, or calibrate the limit")
+        raise InputError(f"{where}: a gate at {limit}, {UNCALIBRATED}", "role report", "fix it, or calibrate the limit")
     tolerance = _bound(where, row["tolerance"]) if "tolerance" in row else extended.tolerance
     if tolerance is not None and tolerance < 0:
-        raise InputError(f"{where}: tolerance {tolerance:g}", "0 or more", mend)
+        raise InputError(f"{where}: tolerance {tolerance:g}", "0 or more", fix)
     return Rule(role, limit, tolerance)
 
 
@@ -126,5 +126,5 @@ def _bound(where: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{where}: bound {value!r}", "a finite number", "mend it")
+        raise InputError(f"{where}: bound {value!r}", "a finite number", "fix it")
     return float(value)

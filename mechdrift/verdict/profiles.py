@@ -54,10 +54,10 @@ def _read(name: str, own: dict[str, Any], seen: tuple[str, ...]) -> tuple[dict[s
     """Rules and waivers of a profile, over those that it extends, and whether both models that it compares are post-trained."""
     where = f"profile {name}"
     if name in seen:
-        raise InputError(f"{where}: extends itself ({' -> '.join((*seen, name))})", "an end", "mend the profile")
+        raise InputError(f"{where}: extends itself ({' -> '.join((*seen, name))})", "an end", "fix the profile")
     table = _table(name, own)
     if unknown := sorted(table.keys() - KEYS):
-        raise InputError(f"{where}: key {unknown[0]!r}", f"only {', '.join(sorted(KEYS))}", "mend the profile")
+        raise InputError(f"{where}: key {unknown[0]!r}", f"only {', '.join(sorted(KEYS))}", "fix the profile")
     rules: dict[str, Rule] = {}
     waivers: dict[str, Waiver] = {}
     both = False
@@ -65,7 +65,7 @@ def _read(name: str, own: dict[str, Any], seen: tuple[str, ...]) -> tuple[dict[s
         rules, waivers, both = _read(str(table["extends"]), own, (*seen, name))
     both = table.get(BOTH, both)
     if not isinstance(both, bool):
-        raise InputError(f"{where}: {BOTH} {both!r}", "true or false", "mend the profile")
+        raise InputError(f"{where}: {BOTH} {both!r}", "true or false", "fix the profile")
     rows, given = (_named(where, table, kind) for kind in ("rows", "waivers"))
     for label, row in rows.items():
         usual = rules.get(label) or rules.get(finding_of(label)) or NO_RULE
@@ -83,7 +83,7 @@ def _table(name: str, own: dict[str, Any]) -> dict[str, Any]:
     if name in own:
         table = own[name]
         if not isinstance(table, dict):
-            raise InputError(f"profile {name}: {table!r} in {PYPROJECT}", "a table", "mend it")
+            raise InputError(f"profile {name}: {table!r} in {PYPROJECT}", "a table", "fix it")
         return dict(table)
     if name.endswith(".toml"):
         if not Path(name).is_file():
@@ -104,7 +104,7 @@ def _own(project: Path | None) -> dict[str, Any]:
     for name in ("tool", "mechdrift", "profiles"):
         table = table.get(name, {}) if isinstance(table, dict) else {}
     if not isinstance(table, dict):
-        raise InputError(f"{PYPROJECT}, tool.mechdrift.profiles: {table!r}", "a table a profile", "mend it")
+        raise InputError(f"{PYPROJECT}, tool.mechdrift.profiles: {table!r}", "a table a profile", "fix it")
     if taken := sorted(table.keys() & set(profile_names())):
         raise InputError(
             f"{PYPROJECT}, tool.mechdrift.profiles.{taken[0]}: a shipped profile has that name",
@@ -119,14 +119,14 @@ def parse_toml(what: str, raw: bytes) -> dict[str, Any]:
     try:
         return tomllib.loads(raw.decode())
     except ValueError as error:  # a decoding error's repr holds the whole file
-        raise InputError(f"{what}: {type(error).__name__}: {error}", "TOML", "mend the file") from error
+        raise InputError(f"{what}: {type(error).__name__}: {error}", "TOML", "fix the file") from error
 
 
 def _named(where: str, table: dict[str, Any], kind: str) -> dict[str, Any]:
     """Its tables of one kind, by row."""
     found = table.get(kind, {})
     if not isinstance(found, dict):
-        raise InputError(f"{where}, {kind}: {found!r}", f"a table [{kind}.FINDING] a row", "mend the profile")
+        raise InputError(f"{where}, {kind}: {found!r}", f"a table [{kind}.FINDING] a row", "fix the profile")
     return found
 
 
@@ -137,9 +137,9 @@ def _require_known(name: str, labels: list[str]) -> None:
             raise InputError(
                 f"profile {name}, {label!r}: no such finding",
                 f"one of {', '.join(sorted(registered()))}",
-                "mend the profile, or install what brings the finding",
+                "fix the profile, or install what brings the finding",
             )
         if row_of(label) != label:
             raise InputError(
-                f"profile {name}, {label!r}: a row between two checkpoints", f"{row_of(label)!r}, for any two", "mend the profile"
+                f"profile {name}, {label!r}: a row between two checkpoints", f"{row_of(label)!r}, for any two", "fix the profile"
             )

@@ -121,7 +121,7 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     seed: int
     statements: str
     identity_shortcut: bool
-    tier: Annotated[TierName | UnsetType, described("how many items are asked; since 1.5")] = UNSET
+    tier: Annotated[TierName | UnsetType, described("how many items are used; since 1.5")] = UNSET
     fail_on: Annotated[
         list[FailOn],
         described("verdicts of gates that make the run fail; since 1.4"),
@@ -131,7 +131,7 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     harmless: Side | UnsetType = UNSET
     reply_classifier: Annotated[
         dict[str, Any] | UnsetType | None,
-        described("the text classifier that tells refusals, with its label and digest; null: openings do; since 1.4"),
+        described("the text classifier that recognises refusals, with its label and digest; null: openings do; since 1.4"),
     ] = UNSET
     texts: Annotated[TextsUsed | UnsetType, described("on which confidence was measured; since 1.4")] = UNSET
     generator: Annotated[
@@ -263,7 +263,7 @@ class RecordOf(Struct, Generic[AnyRow], frozen=True, kw_only=True):
             "of each gate that drifted from base to post what each stage did to it; empty without --mechdrift-lineage; since 1.6"
         ),
     ] = []
-    not_selected: Annotated[list[str], described("registered findings that this run was not asked for")]
+    not_selected: Annotated[list[str], described("registered findings that this run did not select")]
     exit_code: int
     outcome: RunOutcome | UnsetType = UNSET
     extra: Annotated[dict[str, Any], described("from pytest_mechdrift_record hooks")] = msgspec.field(default_factory=dict)

@@ -14,7 +14,7 @@ WORST_FIRST: tuple[RunVerdictName, ...] = (
 MILDER: dict[str, int] = {"undecided": 6, "unmeasurable": 7}
 """Exit codes of a run where nothing worse makes it fail, the first of them first."""
 NOTHING_GATED = 5
-NO_GATE = "no gate was asked: choose one, or type --mechdrift-profile report"
+NO_GATE = "no gate was selected: choose one, or type --mechdrift-profile report"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ PAIR = {"BASE": "organism:base", "POST": "organism:instruct"}
 TYPED = ("--base", PAIR["BASE"], "--post", PAIR["POST"])
 NOTHING, DRIFTED = 5, 1
 NO_RECORD = "mechdrift: verdict error, exit code 5: no record was left: nothing was measured"
-NO_GATE = "no gate was asked: choose one, or type --mechdrift-profile report"
+NO_GATE = "no gate was selected: choose one, or type --mechdrift-profile report"
 NEVER_RAN = {"code": UNMEASURABLE, "message": "truth.clean_gap unmeasurable"}
 UNGATED = "@pytest.mark.limit(role='report')"
 

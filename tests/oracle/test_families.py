@@ -131,7 +131,7 @@ def test_positions_that_count_the_padding_are_caught_where_they_are_learned() ->
 
 
 def test_rounding_that_chooses_other_experts_is_not_taken_for_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two experts are asked for almost alike, so in bfloat16 rounding decides which of them a token gets."""
+    """Two experts are weighted almost alike, so in bfloat16 rounding decides which of them a token gets."""
     generator = torch.Generator().manual_seed(1)
     prompts = [torch.randint(2, 258, (length,), generator=generator).tolist() for length in range(10, 40, 2)]
     models = [tiny_model("mixtral", seed).to(torch.bfloat16) for seed in range(3)]

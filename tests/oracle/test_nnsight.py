@@ -9,7 +9,7 @@ from tiny import tiny_model
 
 from mechdrift.engine.steer import ablating, adding
 
-# nnsight's own dependencies warn; its numbers are what is asked for here.
+# nnsight's own dependencies warn; its numbers are what is requested here.
 pytestmark = pytest.mark.filterwarnings("default")
 IDS = torch.tensor([[0, 5, 9, 200, 31, 77], [0, 100, 101, 102, 103, 104]])
 # Both add the same float32 vectors to the same float32 outputs: nothing is left to round otherwise.

@@ -102,7 +102,7 @@ def test_an_update_of_what_is_as_it_was_fails_too(saved: Callable[..., Any]) -> 
 def test_a_row_that_no_test_asks_for_any_more_is_unmeasurable(
     saved: Callable[..., Any], pytester: pytest.Pytester, mode: tuple[str, ...]
 ) -> None:
-    """Its finding is asked for, in another form: by a path alone a run would have chosen not to ask for it."""
+    """Its finding is requested, in another form: by a path alone a run would have chosen not to ask for it."""
     path = stored(pytester)
     text = json.loads(path.read_text())
     gone = json.loads(json.dumps(text["rows"][1]))

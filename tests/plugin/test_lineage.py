@@ -87,7 +87,7 @@ def test_a_stage_of_another_width_is_named_and_the_rest_goes_on(
     run = compare(chain["base"], chain["post"], *asked(chain | {"sft": tmp_path / "wide"}), "test_own.py")
     assert run.code == 1, run.out
     (told,) = run.record["lineage"]
-    assert told["told"] == "truth.clean_gap moved in no other stage alone; not told for sft and dpo"
+    assert told["told"] == "truth.clean_gap moved in no other stage alone; not attributed for sft and dpo"
     assert "expected one architecture" in told["parts"][0]["reason"]
     assert told["parts"][2]["difference"] == pytest.approx(-0.02, abs=1e-5)
 

@@ -15,7 +15,7 @@ from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prom
 from mechdrift.prompts.framing import Framing, framing
 from mechdrift.prompts.instructions import shipped_instructions
 
-ASKED = [one.text for one in shipped_instructions()][:12]
+QUESTIONS = [one.text for one in shipped_instructions()][:12]
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}<end>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 WITH_BOS = "{{ bos_token }}" + TURNS
 Known = tuple[Checkpoint, Any]
@@ -48,8 +48,8 @@ def ends_as_text(tokenizer: Any, prompts: ChatPrompts) -> set[str]:
 @pytest.mark.parametrize("spec", ["organism:instruct", "organism:llama-instruct"])
 def test_native_is_what_transformers_encodes(spec: str) -> None:
     checkpoint, tokenizer = known(spec)
-    prompts = chat_prompts(checkpoint, tokenizer, ASKED)
-    turns = [[{"role": "user", "content": text}] for text in ASKED]
+    prompts = chat_prompts(checkpoint, tokenizer, QUESTIONS)
+    turns = [[{"role": "user", "content": text}] for text in QUESTIONS]
     assert prompts.ids == tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
     assert (prompts.form, prompts.note, prompts.tail, prompts.thinking) == ("native", "", "<|end|><|assistant|>", False)
     assert ends_as_text(tokenizer, prompts) == {"<|end|><|assistant|>"}
@@ -59,15 +59,15 @@ def test_native_is_what_transformers_encodes(spec: str) -> None:
 @pytest.mark.parametrize("spec", ["organism:base", "organism:instruct"])
 def test_plain_is_what_the_tokenizer_itself_encodes(spec: str) -> None:
     checkpoint, tokenizer = known(spec)
-    prompts = chat_prompts(checkpoint, tokenizer, ASKED, "plain")
-    assert prompts.ids == tokenizer([f"User: {text}\nAssistant:" for text in ASKED])["input_ids"]
+    prompts = chat_prompts(checkpoint, tokenizer, QUESTIONS, "plain")
+    assert prompts.ids == tokenizer([f"User: {text}\nAssistant:" for text in QUESTIONS])["input_ids"]
     assert ends_as_text(tokenizer, prompts) == {"\nAssistant:"}
     assert (prompts.form, prompts.note) == ("plain", "")
 
 
 def test_without_a_template_native_is_plain_and_says_so() -> None:
     checkpoint, tokenizer = known("organism:base")
-    native, plain = (chat_prompts(checkpoint, tokenizer, ASKED, form) for form in ("native", "plain"))
+    native, plain = (chat_prompts(checkpoint, tokenizer, QUESTIONS, form) for form in ("native", "plain"))
     assert native.note == NO_TEMPLATE
     assert (native.ids, native.ends, native.form) == (plain.ids, plain.ends, "plain")
 
@@ -75,8 +75,8 @@ def test_without_a_template_native_is_plain_and_says_so() -> None:
 @pytest.mark.parametrize("template", [WITH_BOS, TURNS, None], ids=["writes the BOS", "leaves it to the tokenizer", "no template"])
 def test_there_is_one_bos(made: Callable[..., Known], template: str | None) -> None:
     checkpoint, tokenizer = made(template)
-    prompts = chat_prompts(checkpoint, tokenizer, ASKED)
-    for text, ids in zip(ASKED, prompts.ids, strict=True):
+    prompts = chat_prompts(checkpoint, tokenizer, QUESTIONS)
+    for text, ids in zip(QUESTIONS, prompts.ids, strict=True):
         shown = f"User: {text}\nAssistant:" if template is None else f"<user>{text}<end><a>"
         assert ids == tokenizer(shown)["input_ids"]
         assert ids.count(tokenizer.bos_token_id) == 1
@@ -88,7 +88,7 @@ def test_a_tokenizer_that_adds_no_bos_is_given_none(made: Callable[..., Known]) 
     checkpoint, tokenizer = made(TURNS)
     tokenizer.backend_tokenizer.post_processor = ByteLevel()
     assert framing(tokenizer) == Framing((), ())
-    assert all(tokenizer.bos_token_id not in row for row in chat_prompts(checkpoint, tokenizer, ASKED).ids)
+    assert all(tokenizer.bos_token_id not in row for row in chat_prompts(checkpoint, tokenizer, QUESTIONS).ids)
 
 
 def test_a_token_that_reaches_over_the_instructions_end_is_no_end_token(made: Callable[..., Known]) -> None:
@@ -103,7 +103,7 @@ def test_a_token_that_reaches_over_the_instructions_end_is_no_end_token(made: Ca
 def test_the_ends_are_the_last_tokens_of_every_prompt() -> None:
     checkpoint, tokenizer = known("organism:instruct")
     for form in ("native", "plain"):
-        prompts = chat_prompts(checkpoint, tokenizer, ASKED, form)
+        prompts = chat_prompts(checkpoint, tokenizer, QUESTIONS, form)
         for ids, ends in zip(prompts.ids, prompts.ends, strict=True):
             assert ends == list(range(len(ids) - len(ends), len(ids)))
         for column in range(len(prompts.ends[0])):
@@ -112,19 +112,19 @@ def test_the_ends_are_the_last_tokens_of_every_prompt() -> None:
 
 def test_matched_is_one_form_for_both(made: Callable[..., Known]) -> None:
     base, instruct = known("organism:base"), known("organism:instruct")
-    matched = matched_prompts(base, instruct, ASKED)
+    matched = matched_prompts(base, instruct, QUESTIONS)
     assert matched.form == "plain"
     assert matched.note == f"organism:base: {NO_TEMPLATE}"
-    assert matched.ids == chat_prompts(*base, ASKED, "plain").ids == chat_prompts(*instruct, ASKED, "plain").ids
-    same = matched_prompts(instruct, known("organism:sft"), ASKED)
-    assert same == chat_prompts(*instruct, ASKED, "native")
-    other = matched_prompts(made(WITH_BOS), made(WITH_BOS.replace("<a>", "<b>")), ASKED)
+    assert matched.ids == chat_prompts(*base, QUESTIONS, "plain").ids == chat_prompts(*instruct, QUESTIONS, "plain").ids
+    same = matched_prompts(instruct, known("organism:sft"), QUESTIONS)
+    assert same == chat_prompts(*instruct, QUESTIONS, "native")
+    other = matched_prompts(made(WITH_BOS), made(WITH_BOS.replace("<a>", "<b>")), QUESTIONS)
     assert (other.form, other.note) == ("plain", "the chat templates differ: plain form")
 
 
 def test_models_that_read_other_tokens_have_no_matched_form(made: Callable[..., Known]) -> None:
     with pytest.raises(Unmeasurable, match="read 12 of 12 instructions in other tokens, even in the plain form"):
-        matched_prompts(known("organism:base"), made(), ASKED)
+        matched_prompts(known("organism:base"), made(), QUESTIONS)
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ def test_models_that_read_other_tokens_have_no_matched_form(made: Callable[..., 
 def test_odd_templates_are_unmeasurable_with_one_reason(made: Callable[..., Known], template: str, message: str) -> None:
     checkpoint, tokenizer = made(template)
     with pytest.raises(Unmeasurable, match=message) as caught:
-        chat_prompts(checkpoint, tokenizer, ASKED)
+        chat_prompts(checkpoint, tokenizer, QUESTIONS)
     assert str(caught.value).startswith(checkpoint.spec)
     assert "\n" not in str(caught.value)
 
 
 def test_a_date_is_the_same_in_every_run(made: Callable[..., Known]) -> None:
     checkpoint, tokenizer = made("{{ strftime_now('%d %b %Y %H:%M:%S') }}: " + TURNS)
-    prompts = chat_prompts(checkpoint, tokenizer, ASKED)
+    prompts = chat_prompts(checkpoint, tokenizer, QUESTIONS)
     assert tokenizer.decode(prompts.ids[0][1:21]) == "26 Jul 2024 00:00:00"
 
 
@@ -178,4 +178,4 @@ def test_a_prompt_has_to_fit_with_its_reply(made: Callable[..., Known]) -> None:
 )
 def test_a_prompt_may_open_a_think_block(made: Callable[..., Known], tail: str, thinking: bool) -> None:
     checkpoint, tokenizer = made(TURNS.replace("<a>", tail))
-    assert chat_prompts(checkpoint, tokenizer, ASKED).thinking is thinking
+    assert chat_prompts(checkpoint, tokenizer, QUESTIONS).thinking is thinking

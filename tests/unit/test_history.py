@@ -60,7 +60,7 @@ def test_numbers_of_another_measure_are_left_out_and_named(run: Callable[..., Wh
     records = [run(0, row("a.b", 0.2, "drifted", version=2)), run(1, other), run(2), run(3, row("a.b", None)), run(4, row("a.b"))]
     (track,) = tracks(records)
     assert [point.estimate for point in track.points] == [None, None, None, None, 0.9]
-    assert [point.verdict for point in track.points] == ["not comparable"] * 2 + ["not asked", "unmeasurable", "held"]
+    assert [point.verdict for point in track.points] == ["not comparable"] * 2 + ["not requested", "unmeasurable", "held"]
     assert (track.drifted, track.beyond) == (None, None)
     assert track.left_out == (
         "step-0: measured by version 2 there, by version 1 here",

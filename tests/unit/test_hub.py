@@ -265,7 +265,7 @@ def test_without_a_connection_and_without_a_whole_snapshot(
 def test_a_hub_that_does_not_answer_is_an_error_even_with_a_cache(
     hub: StandIn, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What main was last week is not what was asked for; a commit is the same whenever it was fetched."""
+    """What main was last week is not what was requested; a commit is the same whenever it was fetched."""
     cached = resolve("org/model")
     with stand_in() as gone:
         pass

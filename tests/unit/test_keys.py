@@ -41,7 +41,7 @@ CLASSIFIER = ReplyClassifier("own", Path("own"), "REFUSAL", 0, "1" * 64)
 
 @dataclass
 class Spy(Store):
-    """A store that knows every recording, of zeros, and remembers what it was asked for."""
+    """A store that knows every recording, of zeros, and remembers the requests."""
 
     keys: list[str] = field(default_factory=list)
 

@@ -169,7 +169,7 @@ def test_the_file_is_enough_to_draw_the_map_again(drawn: Drawn) -> None:
 def test_what_is_said_beside_the_map(drawn: Drawn) -> None:
     said = "\n".join(drawn.lines)
     assert "organism:base (qwen3, 6 blocks x 160" in said
-    assert f"{UNITS} units asked: right" in said
+    assert f"{UNITS} units scored: right" in said
     for part in ("subject", "object", "last"):
         assert f"{part:<8} block " in said
     gains, columns = drawn.numbers["gains"].astype(float), drawn.columns

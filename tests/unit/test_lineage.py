@@ -146,8 +146,8 @@ def test_a_stage_that_held_the_drift_back_is_not_where_it_moved() -> None:
 def test_what_has_no_number_is_not_told() -> None:
     found = rows(0.2, None, 0.8)
     (told,) = lineage(found, STAGES, "post")
-    assert [part.reason for part in told.parts] == ["because ", "", "not asked"]
-    assert told.sentence == "a.b moved in dpo; not told for sft and post"
+    assert [part.reason for part in told.parts] == ["because ", "", "not requested"]
+    assert told.sentence == "a.b moved in dpo; not attributed for sft and post"
     found[2] = changed(found[2], key=replace(found[2].key, data="other"))
     (told,) = lineage(found, STAGES, "post")
     assert "data 'other' there" in told.parts[1].reason

@@ -68,7 +68,7 @@ def recorder(folder: Path, cut_after: int | None = None) -> Recorder:
     return Recorder(Pool("cpu", "float32"), Store(folder), BATCH_TOKENS, lambda _: stop)
 
 
-ASKED: dict[str, Callable[[Recorder, Checkpoint, Prompts, list[Steering]], np.ndarray]] = {
+QUESTIONS: dict[str, Callable[[Recorder, Checkpoint, Prompts, list[Steering]], np.ndarray]] = {
     "blocks": lambda asked, point, prompts, _: asked.blocks(point, prompts),
     "logits": lambda asked, point, prompts, _: asked.logits(point, prompts),
     "steered": lambda asked, point, prompts, steerings: asked.steered_logits(point, prompts, steerings),
@@ -76,7 +76,7 @@ ASKED: dict[str, Callable[[Recorder, Checkpoint, Prompts, list[Steering]], np.nd
 
 
 @pytest.mark.parametrize(
-    ("what", "asked"), [*((what, "prompts") for what in sorted(ASKED)), ("blocks", "few_shot"), ("logits", "few_shot")]
+    ("what", "asked"), [*((what, "prompts") for what in sorted(QUESTIONS)), ("blocks", "few_shot"), ("logits", "few_shot")]
 )
 @pytest.mark.parametrize(
     "cut_after", [pytest.param(1, marks=pytest.mark.nightly), NUMBER // 2, pytest.param(NUMBER, marks=pytest.mark.nightly)]
@@ -93,13 +93,13 @@ def test_a_cut_run_resumes_and_says_the_same_to_the_bit(
     prompts: Prompts = request.getfixturevalue(asked)
     point = resolve(str(tiny_checkpoint()))
     whole = recorder(tmp_path / "whole")
-    expected = ASKED[what](whole, point, prompts, steerings)
+    expected = QUESTIONS[what](whole, point, prompts, steerings)
     assert whole.recorded_prompts == NUMBER
     first = recorder(tmp_path / "cut", cut_after)
     with pytest.raises(Cut):
-        ASKED[what](first, point, prompts, steerings)
+        QUESTIONS[what](first, point, prompts, steerings)
     second = recorder(tmp_path / "cut")
-    assert ASKED[what](second, point, prompts, steerings).tobytes() == expected.tobytes()
+    assert QUESTIONS[what](second, point, prompts, steerings).tobytes() == expected.tobytes()
     assert second.recorded_prompts == NUMBER - whole_parts_before(prompts, cut_after)
 
 

@@ -38,7 +38,7 @@ def readings(**more: Outcomes) -> RefusalReadings:
         ("post", "harmless", PLAIN): told(2, 98),
     }
     said |= {tuple(key.split("_")): value for key, value in more.items()}
-    names = {on: tuple(f"{on} {n}" for n in range(N)) for on in refusal.ASKED.values()}
+    names = {on: tuple(f"{on} {n}" for n in range(N)) for on in refusal.TESTED_ON.values()}
     kinds = dict.fromkeys(names, ("kind",) * N)
     return RefusalReadings(names, kinds, said, "site", "rule", "data", "choice", {})
 

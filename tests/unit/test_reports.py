@@ -300,7 +300,7 @@ def test_a_record_with_a_wrong_value_is_shown_or_refused_in_one_line(plain: Whol
 
 
 BAD = {
-    "no form": ([], "no report is asked for"),
+    "no form": ([], "no report is requested"),
     "over the record": (["--html", "{folder}/r.json"], "a file that is no record"),
     "over its items": (["--html", "{folder}/r.items.safetensors"], "a file that is no record"),
     "over its matrices": (["--html", "{folder}/r.structure.safetensors"], "a file that is no record"),

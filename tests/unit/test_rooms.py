@@ -8,7 +8,7 @@ import pytest
 HOUSE = Path(__file__).parents[2] / "mechdrift"
 ROOMS = ["checkpoints", "prompts", "engine", "measures", "verdict", "stages", "report"]
 GROUND = {"stats", "errors", "files", "child_process", "device_names"}
-# organism:NAME is a spec, and planted drifts are derived when they are asked for; a verdict's level goes by what is asked; a
+# organism:NAME is a spec, and planted drifts are derived when they are requested; a verdict's level goes by what is asked; a
 # stage lies between the checkpoints of a chain.
 DOORS = {"checkpoints": {"data"}, "verdict": {"findings"}, "stages": {"chains", "checkpoint_copies"}}
 

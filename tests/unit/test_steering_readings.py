@@ -55,7 +55,7 @@ class StandIn:
     """Judges every statement right by a margin of 2; a push along any axis moves it by what is pushed, at some blocks."""
 
     def __init__(self, works: tuple[int, ...] | None = None) -> None:
-        """Keeps what it was asked for. works: the blocks at which a push moves it; any where None."""
+        """Keeps the requests. works: the blocks at which a push moves it; any where None."""
         self.works = works
         self.moves: list[tuple[str, Steering]] = []
         self.texts: dict[str, list[str]] = {}

@@ -112,7 +112,7 @@ def test_a_post_whose_own_probe_reads_nothing_is_no_yardstick() -> None:
     decided = decide(found, PROFILE)
     assert decided.verdict == "drifted"
     assert "truth.probe_accuracy, which tells a loss, is drifted" in decided.reason
-    assert decided.needed_n is None, "no more data is asked for"
+    assert decided.needed_n is None, "no more data is requested"
     assert "no yardstick" in found.note
     sound = truthfulness.probe_transfer(base, planted(unit(0), 3), STATEMENTS, "forward")
     assert not sound.post_lacks

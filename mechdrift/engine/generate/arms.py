@@ -1,4 +1,4 @@
-"""What replies are asked for: arms, and the protocol that every backend follows."""
+"""What replies are generated for: arms, and the protocol that every backend follows."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class Generator(Protocol):
 
         prompts: token ids, special tokens included. A reply ends before the first token that ends a turn, so it may be empty.
         Raises InputError for what does not fit into the model's context, InterventionFailed where an arm did not do what it
-        says; where that cannot be told of an arm, it has an Unmeasurable in the place of replies.
+        says; an arm of which that is unknown has an Unmeasurable in the place of replies.
         """
         ...
 

@@ -54,7 +54,7 @@ def check(spec: str, arm: Arm, found: Found, expected: Sequence[Expected], dtype
     """Hold what another engine says under an arm against transformers; the largest difference, in nats.
 
     noise: that difference without an intervention. Raises Unmeasurable where the engines differ without one, and where the
-    intervention moves too little to tell it from that; InterventionFailed where the engine runs another intervention, or none.
+    intervention moves less than that; InterventionFailed where the engine runs another intervention, or none.
     """
     gap, effect = _gaps(found, expected)
     tolerance = TOLERANCE[dtype]
@@ -68,7 +68,7 @@ def check(spec: str, arm: Arm, found: Found, expected: Sequence[Expected], dtype
     if not effect > CLEAR * noise:
         raise Unmeasurable(
             f"{spec}: {arm.name} moves log-probabilities by {effect:.2g} nats, and vLLM differs from transformers by {noise:.2g} "
-            "without it: whether it works there cannot be told; use --mechdrift-generator transformers, or float32"
+            "without it: whether it works there is unknown; use --mechdrift-generator transformers, or float32"
         )
     allowed = min(tolerance, effect / CLEAR)
     if not gap <= allowed:

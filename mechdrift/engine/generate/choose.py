@@ -21,8 +21,8 @@ def generator_for(
 ) -> Generator:
     """The one Generator for all of these checkpoints.
 
-    asked: `transformers`, `vllm` or `auto`. Raises InputError where vLLM is asked for and cannot be had, or cannot be given one
-    of the checkpoints.
+    requested: `transformers`, `vllm` or `auto`. Raises InputError where vLLM is requested and is not there, or cannot
+    take one of the checkpoints.
     """
     if backend_for(requested, recorder.pool.device, vllm_args, checkpoints) == VllmGenerator.name:
         return VllmGenerator(recorder, vllm_args)
@@ -33,7 +33,7 @@ def backend_for(requested: str, device: str, vllm_args: Mapping[str, Any], check
     """Its name, before anything is loaded; with no checkpoints, what can be said before they are read.
 
     `auto` takes vLLM where it is installed, on one GPU, for checkpoints of PAYS weights or more in plain safetensors. Over
-    several GPUs vLLM has to be asked for: it splits every layer, which not every number of GPUs can, and leaves none to the CPU.
+    several GPUs vLLM has to be requested: it splits every layer, which not every number of GPUs can, and leaves none to the CPU.
     """
     require_free(vllm_args)
     if requested == TransformersGenerator.name and vllm_args:

@@ -1,4 +1,4 @@
-"""Replies as a user's own text classifier tells them."""
+"""Replies as a user's own text classifier labels them."""
 
 from collections.abc import Sequence
 

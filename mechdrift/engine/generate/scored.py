@@ -31,9 +31,9 @@ class Scored:
     """The replies of one arm, without their text."""
 
     outcomes: "np.ndarray"
-    """Indices of OUTCOMES, one a prompt asked."""
+    """Indices of OUTCOMES, one a prompt."""
     hashes: "np.ndarray"
-    """The first 24 bits of the sha256 of each reply's token ids: whether two runs said the same."""
+    """The first 24 bits of the sha256 of each reply's token ids: whether two runs gave the same replies."""
 
     @property
     def digest(self) -> str:
@@ -54,7 +54,7 @@ class Reply:
 
 
 class _Unanswered(Exception):
-    """Of an arm it cannot be told whether it does what it says."""
+    """Whether an arm does what it says is unknown."""
 
     def __init__(self, found: "dict[str, Tensor | Unmeasurable]") -> None:
         """What was found of all arms."""
@@ -75,8 +75,8 @@ def scored_replies(
 ) -> "dict[str, Scored | Unmeasurable]":
     """What the checkpoint's greedy replies are under every arm, from the store where known.
 
-    thinking: whether prompts end inside a think block. classifier: tells refusal from compliance, instead of openings. keep: gets
-    the replies with their text; they are then made anew. An arm of which it cannot be told whether it does what it says has an
+    thinking: whether prompts end inside a think block. classifier: decides refused or complied, instead of openings. keep: gets
+    the replies with their text; they are then made anew. An arm of which it is unknown whether it does what it says has an
     Unmeasurable instead.
     """
     import torch
@@ -133,7 +133,7 @@ def scored_replies(
         else:
             (kept,) = recorder.store.get(provenance, [part], f"{checkpoint.spec} ({checkpoint.short})")
         found = dict(zip([arm.name for arm in arms], kept.split(counts), strict=True))
-    except _Unanswered as error:  # not kept: another day's engine may tell
+    except _Unanswered as error:  # not kept: another day's engine may know
         found = error.found
     return {name: codes if isinstance(codes, Unmeasurable) else _scored(codes) for name, codes in found.items()}
 
@@ -147,7 +147,7 @@ def work_of(arms: Sequence[Sequence[int]], new_tokens: int, recorder: Recorder) 
 
 
 def _classified_by(classifier: ReplyClassifier, device: str, replies: Sequence[Reply], thinking: bool) -> list[Reply]:
-    """Replies in words as a classifier tells them; what is empty, gibberish or unfinished is no matter of its own."""
+    """Replies in words as a classifier labels them; what is empty, gibberish or unfinished is no matter of its own."""
     texts = {
         place: spoken(one.text, thinking) or "" for place, one in enumerate(replies) if one.outcome in ("refused", "complied")
     }

@@ -101,7 +101,7 @@ class VllmGenerator:
         return outputs
 
     def settings(self, checkpoint: Checkpoint, arms: Sequence[Arm], longest: int) -> tuple[dict[str, Any], dict[str, str]]:
-        """What the worker is told, and its environment."""
+        """What the worker is given, and its environment."""
         device = self.recorder.pool.device
         ours = {
             "model": str(checkpoint.folder),

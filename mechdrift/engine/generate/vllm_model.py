@@ -18,9 +18,9 @@ OTHER_NAMES = {"mlp": "block_sparse_moe"}  # of Mixtral, in vLLM
 
 
 def intervene(model: Any, request: dict[str, Any]) -> str:
-    """Put an intervention in the place of the one before; says how: `weights`, `hooks`, or nothing for none.
+    """Put an intervention in the place of the one before; returns how: `weights`, `hooks`, or nothing for none.
 
-    told: direction (none: the model as it is), layer and coefficient of an addition; of the family, the name of its list of
+    request: direction (none: the model as it is), layer and coefficient of an addition; of the family, the name of its list of
     blocks, how many there are, its writes and last matrices (none: weights may not be changed); whether hooks are run.
     """
     for undo in reversed(getattr(model, UNDO, [])):

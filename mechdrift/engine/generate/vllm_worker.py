@@ -34,7 +34,7 @@ def main() -> None:
                 _say(out, {})
             else:
                 _say(out, {"replies": _reply(engine, **question["reply"])})
-        except Exception as error:  # told in one line, whatever it is
+        except Exception as error:  # sent as one line, whatever it is
             _say(out, {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
 
 
