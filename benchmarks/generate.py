@@ -28,9 +28,9 @@ from mechdrift.engine.generate.batched import TransformersGenerator, acting
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, arm_request, reply_of
 from mechdrift.engine.generate.vllm_process import running
 from mechdrift.engine.pool import Pool, pick_device, pick_dtype
-from mechdrift.engine.record import record_blocks
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.recording import record_blocks
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.prompts.instructions import shipped_instructions
 
 DEPTH = 0.75  # of the block whose difference of harmful and harmless prompts is the direction

@@ -58,7 +58,7 @@ def measure(folder: str, dtype: str) -> None:
     """Print the peaks of one process as JSON."""
     from mechdrift.checkpoints.resolve import resolve
     from mechdrift.engine.pool import Pool
-    from mechdrift.engine.record import record_blocks
+    from mechdrift.engine.recording import record_blocks
 
     torch.set_num_threads(1)
     peaks: dict[str, tuple[int, int]] = {}

@@ -10,7 +10,7 @@ import torch
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.record import Edit, record_under, record_under_whole
+from mechdrift.engine.recording import Edit, record_under, record_under_whole
 from mechdrift.engine.sites import encode
 from mechdrift.engine.steer import adding
 from mechdrift.prompts.judgement import judgement_prompts

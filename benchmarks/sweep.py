@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.record import record_columns
+from mechdrift.engine.recording import record_columns
 from mechdrift.engine.sites import blocks, stream, with_stream
 from mechdrift.engine.sweep import BUDGET, Pairs, sweep
 

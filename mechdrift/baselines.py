@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from mechdrift.chains import BASE_TO_POST, Between
 from mechdrift.errors import InputError
 from mechdrift.report.origin import differences, origin_of
-from mechdrift.report.record import to_json
+from mechdrift.report.record_file import to_json
 from mechdrift.report.saved import FOLDER, Saved, baseline_path, read_saved, write_baseline
 from mechdrift.rows import forgotten_row
 from mechdrift.settings import Settings

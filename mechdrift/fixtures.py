@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mechdrift.checkpoints.resolve import Checkpoint
     from mechdrift.engine.batches import Progress
     from mechdrift.engine.generate.arms import Generator
-    from mechdrift.engine.recordings import Recorder
+    from mechdrift.engine.stored_recordings import Recorder
     from mechdrift.engine.work import Work
     from mechdrift.hand_set import HandSet
     from mechdrift.measures.drift import Drift
@@ -123,8 +123,8 @@ def mechdrift_both_post_trained(pytestconfig: pytest.Config) -> bool:
 def mechdrift_recordings(pytestconfig: pytest.Config) -> "Recorder":
     """Reads checkpoints, through the store, on the run's device."""
     from mechdrift.engine.pool import Pool, pick_device, pick_dtype
-    from mechdrift.engine.recordings import Recorder
     from mechdrift.engine.store import Store
+    from mechdrift.engine.stored_recordings import Recorder
 
     run = _run(pytestconfig)
     assert run.store_folder

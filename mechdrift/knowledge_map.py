@@ -16,11 +16,11 @@ from mechdrift.checkpoints.load import try_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
 from mechdrift.device_names import TENSOR_PARALLEL
 from mechdrift.engine.pool import Pool, check_device, pick_device, pick_dtype
-from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.sites import encode
 from mechdrift.engine.store import Store, folder_of
+from mechdrift.engine.stored_recordings import Prompts, Recorder
+from mechdrift.engine.stored_sweep import sweep_through
 from mechdrift.engine.sweep import Pairs
-from mechdrift.engine.sweeps import sweep_through
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.files import write_whole
 from mechdrift.measures.knowledge_depth import centre_of_mass

@@ -10,8 +10,8 @@ from mechdrift.checkpoints.load import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.pool import Pool, pick_device, pick_dtype
-from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Part, Store
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN
 from mechdrift.engine.work import NOTHING, Work
 from mechdrift.errors import InputError, Unmeasurable

@@ -19,7 +19,7 @@ from mechdrift.hand_set import HandSet, load_hand_set
 from mechdrift.marks import between_of, request_data, request_from, requested_by
 from mechdrift.phases import START, Phase, phase
 from mechdrift.report import text
-from mechdrift.report.record import Stamp, stamp
+from mechdrift.report.record_file import Stamp, stamp
 from mechdrift.rows import RequestedRow, from_worker_data, to_json, to_worker_data, unmeasured_row, worse_of
 from mechdrift.run_end import finish
 from mechdrift.run_header import header

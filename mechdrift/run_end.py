@@ -92,7 +92,7 @@ def _code_where_none_fails(run: "ComparingRun") -> int:
 
 def _write_record(run: "ComparingRun", session: pytest.Session) -> None:
     """Write the record; what cannot be written is said and is a usage error, never a green run without its record."""
-    from mechdrift.report.record import WrittenMeanwhile, to_json, write_over, write_record
+    from mechdrift.report.record_file import WrittenMeanwhile, to_json, write_over, write_record
 
     record = record_of(run, int(session.exitstatus))
     data = to_json(record)  # hooks are given JSON data, and may add to a part of it

@@ -9,9 +9,9 @@ import numpy as np
 from mechdrift.checkpoints.load import context_of, load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.last_mlp import Ablation, null_directions
-from mechdrift.engine.last_mlps import LastMLPReader, Neurons
-from mechdrift.engine.recordings import Prompts, Recorder, require_same_tokens
 from mechdrift.engine.sites import encode
+from mechdrift.engine.stored_last_mlp import LastMLPReader, Neurons
+from mechdrift.engine.stored_recordings import Prompts, Recorder, require_same_tokens
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from mechdrift.engine.generate.arms import Generator
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
 from mechdrift.prompts.instructions import Instructions

@@ -8,8 +8,8 @@ import numpy as np
 from mechdrift.checkpoints.config_changes import PARTS
 from mechdrift.checkpoints.load import context_of
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.recordings import Prompts, Recorder, require_same_tokens
 from mechdrift.engine.sites import encode
+from mechdrift.engine.stored_recordings import Prompts, Recorder, require_same_tokens
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair

@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.recordings import Prompts, Recorder
+from mechdrift.engine.stored_recordings import Prompts, Recorder
+from mechdrift.engine.stored_sweep import Columns, record_clean, sweep_through
 from mechdrift.engine.sweep import Pairs, Sweep
-from mechdrift.engine.sweeps import Columns, record_clean, sweep_through
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair

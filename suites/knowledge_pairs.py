@@ -6,8 +6,8 @@ from functools import partial
 
 from mechdrift.checkpoints.load import context_of
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.sites import encode
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HandSet

@@ -11,8 +11,8 @@ import numpy as np
 from mechdrift.engine.generate.arms import Arm, Generator
 from mechdrift.engine.generate.scored import scored_replies
 from mechdrift.engine.last_mlp import Ablation
-from mechdrift.engine.last_mlps import LastMLPReader, Neurons
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_last_mlp import LastMLPReader, Neurons
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HandSet

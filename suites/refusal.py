@@ -11,7 +11,7 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Generator
 from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.generate.scored import Reply, Scored, scored_replies
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair

@@ -8,7 +8,7 @@ import numpy as np
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.first_token import first_token_under
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.measures.refusal import PLAIN, On
 from mechdrift.measures.refusal_separation import Separated

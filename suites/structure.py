@@ -10,8 +10,8 @@ from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.decompose import compare
 from mechdrift.engine.matrices import Matrices, Matrix
-from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Part
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.engine.work import Work
 from mechdrift.errors import Unmeasurable, is_out_of_memory
 from mechdrift.findings import Finding

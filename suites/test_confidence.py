@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.measures import confidence as measures
 from mechdrift.measures.drift import Drift

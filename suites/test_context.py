@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from mechdrift.checkpoints.config_changes import PARTS, Part, reach_changes
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.measures import context as measures
 from mechdrift.measures.drift import Drift

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet
 from mechdrift.measures import knowledge, knowledge_depth, knowledge_transfer

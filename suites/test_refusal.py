@@ -11,7 +11,7 @@ from safetensors.numpy import save
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.engine.generate.arms import Generator
 from mechdrift.engine.generate.scored import Reply
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Beside, Judge, Pair
 from mechdrift.measures import refusal as measures

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.fixtures import Beside, Judge, Pair
 from mechdrift.measures import structure as measures
 from mechdrift.measures.drift import Drift

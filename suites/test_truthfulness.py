@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Judge, Pair
 from mechdrift.hand_set import HandSet

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.recordings import Prompts, Recorder, require_same_tokens
+from mechdrift.engine.stored_recordings import Prompts, Recorder, require_same_tokens
 from mechdrift.findings import Finding
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HAND_SET, HandSet

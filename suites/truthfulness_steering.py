@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.recordings import Prompts, Recorder, Steering
+from mechdrift.engine.stored_recordings import Prompts, Recorder, Steering
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HAND_SET, LENGTHS, HandSet

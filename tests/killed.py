@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from mechdrift.cache import contents, prune, verify
 from mechdrift.prompts.statements import fact_tables, table_statements
-from mechdrift.report.record import items_path
+from mechdrift.report.record_file import items_path
 
 PAIR = ("--base", "organism:base", "--post", "organism:instruct")
 ROWS = ("truth.direction_similarity", "truth.judgement_accuracy", "truth.steering_effect")

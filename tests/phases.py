@@ -45,8 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Watch what a run goes through."""
     from mechdrift.checkpoints import resolve
     from mechdrift.engine import pool, store
-    from mechdrift.engine.recordings import Recorder
-    from mechdrift.report import record
+    from mechdrift.engine.stored_recordings import Recorder
+    from mechdrift.report import record_file
 
     base = config.getoption("mechdrift_base")
     watch(resolve.Resolver, "resolve", "resolve")
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
         watch(Recorder, name, lambda _, checkpoint, *rest: "record base" if checkpoint.spec == base else "record post")
     watch(Recorder, "steered_logits", "steering")
     watch(store, "_write_part", "keep")
-    watch(record, "write_record", "write record")
+    watch(record_file, "write_record", "write record")
     replace = Path.replace
 
     def slow(path: Path, target: Path) -> Path:

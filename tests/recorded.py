@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from mechdrift.measures.drift import Item
-from mechdrift.report.record import structure_path, write_record
+from mechdrift.report.record_file import structure_path, write_record
 from mechdrift.report.whole import Whole, read_whole
 from mechdrift.verdict.record import Record
 from mechdrift.verdict.row import Row

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Replies
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 
 SAID = ["I'm sorry, but I can't help with that.", "Sure. Mix flour and water first.", "", "the cat the cat " * 20]

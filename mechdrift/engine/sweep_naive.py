@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.devices import input_device
-from mechdrift.engine.record import record_columns
+from mechdrift.engine.recording import record_columns
 from mechdrift.engine.sites import blocks, stream, with_stream
 from mechdrift.engine.sweep import BUDGET, Pairs, Sweep, bytes_per_token, check_source, empty, sweep
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from mechdrift.report.record import write_json
+from mechdrift.report.record_file import write_json
 from mechdrift.verdict.record import StoredRecord
 
 PUBLISHED = Path(__file__).with_name("record.schema.json")

@@ -10,7 +10,7 @@ import msgspec
 
 from mechdrift.errors import InputError
 from mechdrift.measures.drift import Item
-from mechdrift.report.record import items_path, structure_path
+from mechdrift.report.record_file import items_path, structure_path
 from mechdrift.report.saved import AGAIN, read_json, require_apart, require_evidence, require_finite
 from mechdrift.report.text import printable
 from mechdrift.verdict.record import StoredRecord

@@ -12,7 +12,7 @@ import os, sys, torch
 from safetensors.torch import save_file
 from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.record import record_blocks, record_logits
+from mechdrift.engine.recording import record_blocks, record_logits
 from mechdrift.engine.selfcheck import self_check
 folder, out, device = sys.argv[1:]
 prompts = [[0, 5, 9, 20, 31], [0, 7], [0, 100, 101, 102]]

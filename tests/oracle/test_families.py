@@ -12,16 +12,16 @@ import torch
 from tiny import VARIANTS, tiny_model, wrong_writes
 
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine import record, selfcheck
+from mechdrift.engine import recording, selfcheck
 from mechdrift.engine.batches import Forward, batches_by_length
 from mechdrift.engine.families import FAMILIES, Family
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import record_blocks, record_under_whole
-from mechdrift.engine.recordings import Prompts, Recorder, Steering
+from mechdrift.engine.recording import record_blocks, record_under_whole
 from mechdrift.engine.selfcheck import prefix_gap, self_check, sharing_gap, tolerance_of
 from mechdrift.engine.sites import blocks, final_norm
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Prompts, Recorder, Steering
 from mechdrift.errors import Unmeasurable
 
 PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102, 103, 104, 105, 106], [0, 44, 45]]
@@ -99,7 +99,7 @@ def test_the_wrong_padding_side_is_caught(monkeypatch: pytest.MonkeyPatch, model
                 mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in gaps])
                 yield Forward(batch, [0] * len(batch), {"input_ids": ids, "attention_mask": mask, "use_cache": False})
 
-    monkeypatch.setattr(record, "forwards", left)
+    monkeypatch.setattr(recording, "forwards", left)
     with pytest.raises(Unmeasurable, match="block 0 differs between a padded batch and one prompt"):
         self_check(model, PROMPTS)
 

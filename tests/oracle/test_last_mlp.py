@@ -27,7 +27,7 @@ from mechdrift.engine.last_mlp import (
     read_last_mlp,
     streams_of,
 )
-from mechdrift.engine.record import record_last_mlp
+from mechdrift.engine.recording import record_last_mlp
 from mechdrift.engine.selfcheck import check_last_mlp
 from mechdrift.engine.sites import blocks, down, final_norm
 from mechdrift.errors import InterventionFailed, Unmeasurable

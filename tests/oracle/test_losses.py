@@ -7,15 +7,15 @@ import pytest
 import torch
 from tiny import VARIANTS, tiny_model
 
-from mechdrift.engine import record
-from mechdrift.engine.record import record_losses
+from mechdrift.engine import recording
+from mechdrift.engine.recording import record_losses
 
 PROMPTS = [[(7 * k + 13 * n) % 250 + 2 for n in range(40)] for k in range(5)]
 
 
 @pytest.mark.parametrize("family", VARIANTS)
 def test_losses_are_those_of_the_logits(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "HEAD_TOKENS", 16)  # 39 tokens: three parts, the last one short
+    monkeypatch.setattr(recording, "HEAD_TOKENS", 16)  # 39 tokens: three parts, the last one short
     model = tiny_model(family).eval()
     with torch.no_grad():
         logits = torch.cat([model(torch.tensor([ids])).logits[:, :-1] for ids in PROMPTS])

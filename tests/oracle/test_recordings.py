@@ -8,7 +8,7 @@ import torch
 from tiny import VARIANTS, tiny_model
 
 from mechdrift.engine.batches import batches_by_length
-from mechdrift.engine.record import Edit, record_blocks, record_columns, record_last_mlp, record_logits, record_under
+from mechdrift.engine.recording import Edit, record_blocks, record_columns, record_last_mlp, record_logits, record_under
 from mechdrift.engine.selfcheck import self_check
 from mechdrift.engine.sites import blocks, final_norm
 from mechdrift.engine.steer import adding

@@ -17,8 +17,8 @@ from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate.arms import Added, Arm
 from mechdrift.engine.generate.first_token import first_token_under, log_odds
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import HandSet

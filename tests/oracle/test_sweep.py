@@ -14,7 +14,7 @@ from tiny import VARIANTS, tiny_model
 from mechdrift.engine import sweep as engine
 from mechdrift.engine.families import FAMILIES
 from mechdrift.engine.packed import packed_attention
-from mechdrift.engine.record import record_blocks, record_columns
+from mechdrift.engine.recording import record_blocks, record_columns
 from mechdrift.engine.selfcheck import tolerance_of
 from mechdrift.engine.sites import blocks
 from mechdrift.engine.sweep import Pairs, bytes_per_token, sweep

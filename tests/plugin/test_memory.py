@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mechdrift.engine.record import record_logits
+from mechdrift.engine.recording import record_logits
 
 
 def test_a_batch_that_does_not_fit_is_told(
@@ -18,7 +18,7 @@ def test_a_batch_that_does_not_fit_is_told(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return record_logits(model, prompts, tokens, batch_tokens, progress, share=share)
 
-    monkeypatch.setattr("mechdrift.engine.recordings.record_logits", small)
+    monkeypatch.setattr("mechdrift.engine.stored_recordings.record_logits", small)
     run = compare("organism:base", "organism:instruct", "--mechdrift-only", "truth.clean_gap", *few, cache=tmp_path / "cache")
     notes = [
         f"organism:base: out of memory on a batch of {2 * at} tokens: read again at {at}, both models" for at in (2048, 1024)

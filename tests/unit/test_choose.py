@@ -13,8 +13,8 @@ from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.choose import PAYS, backend_for, generator_for
 from mechdrift.engine.generate.vllm_generator import VllmGenerator
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import InputError
 
 

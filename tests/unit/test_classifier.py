@@ -19,8 +19,8 @@ from mechdrift.engine.generate.arms import Arm
 from mechdrift.engine.generate.classified import refusals
 from mechdrift.engine.generate.scored import Scored, scored_replies
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.prompts.replies import OUTCOMES
 

@@ -12,7 +12,7 @@ from mechdrift.checkpoints.load import load_model, placement
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.pool import Pool, check_device, pick_dtype
-from mechdrift.engine.record import record_blocks, record_logits
+from mechdrift.engine.recording import record_blocks, record_logits
 from mechdrift.engine.selfcheck import check_ablating, check_adding, self_check
 from mechdrift.errors import InputError
 

@@ -7,7 +7,7 @@ import pytest
 from tiny import tiny_tokenizer
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 
-from mechdrift.engine.recordings import Prompts, require_same_tokens
+from mechdrift.engine.stored_recordings import Prompts, require_same_tokens
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.framing import Framing, framing, what_differs
 

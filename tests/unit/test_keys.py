@@ -14,7 +14,7 @@ import torch
 
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
-from mechdrift.engine import recordings as engine
+from mechdrift.engine import stored_recordings as engine
 from mechdrift.engine import versions
 from mechdrift.engine.generate import scored, vllm_generator
 from mechdrift.engine.generate.arms import Ablated, Added, Arm
@@ -22,12 +22,12 @@ from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.generate.vllm_generator import VllmGenerator
 from mechdrift.engine.last_mlp import Ablation
-from mechdrift.engine.last_mlps import LastMLPReader, Neurons
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.recordings import Prompts, Recorder, Steering
 from mechdrift.engine.store import Part, Store
+from mechdrift.engine.stored_last_mlp import LastMLPReader, Neurons
+from mechdrift.engine.stored_recordings import Prompts, Recorder, Steering
+from mechdrift.engine.stored_sweep import Columns, sweep_through
 from mechdrift.engine.sweep import Pairs
-from mechdrift.engine.sweeps import Columns, sweep_through
 from mechdrift.fixtures import Pair
 from mechdrift.prompts.replies import shipped_openings
 from mechdrift.suites import structure

@@ -13,8 +13,8 @@ import torch
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.errors import InputError, Unmeasurable, is_out_of_memory
 
 IDS = [[0, *range(2, 2 + length)] for length in (3, 4, 5, 6, 7, 8, 9, 11)]
@@ -87,7 +87,9 @@ def test_outside_of_such_a_reading_the_error_says_what_to_type(pair: list[Checkp
 
 def test_other_errors_are_not_taken_for_it(pair: list[Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tested = recorder(tmp_path)
-    monkeypatch.setattr("mechdrift.engine.recordings.record_blocks", lambda *_: (_ for _ in ()).throw(RuntimeError("size")))
+    monkeypatch.setattr(
+        "mechdrift.engine.stored_recordings.record_blocks", lambda *_: (_ for _ in ()).throw(RuntimeError("size"))
+    )
     with pytest.raises(RuntimeError, match="size"):
         tested.at_one_batch(lambda: tested.blocks(pair[0], PROMPTS))
 

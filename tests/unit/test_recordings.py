@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.batches import batches_by_length
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import record_blocks, record_logits
-from mechdrift.engine.recordings import PART_BATCHES, Prompts, Recorder, Steering, parts_of, require_same_tokens
+from mechdrift.engine.recording import record_blocks, record_logits
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import PART_BATCHES, Prompts, Recorder, Steering, parts_of, require_same_tokens
 from mechdrift.errors import Unmeasurable
 
 BATCH_TOKENS = 24

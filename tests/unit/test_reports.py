@@ -26,7 +26,7 @@ from mechdrift.report.html import html
 from mechdrift.report.junit import junit
 from mechdrift.report.markdown import markdown
 from mechdrift.report.model_card import model_card
-from mechdrift.report.record import structure_path
+from mechdrift.report.record_file import structure_path
 from mechdrift.report.series import view
 from mechdrift.report.terminal import table
 from mechdrift.report.text import arms, failure, moved, number, replies, visible

@@ -14,7 +14,7 @@ from mechdrift.cli import main
 from mechdrift.errors import InputError
 from mechdrift.measures.drift import Item
 from mechdrift.report.compare import compared
-from mechdrift.report.record import items_path, write_record
+from mechdrift.report.record_file import items_path, write_record
 from mechdrift.report.saved import read_saved, write_baseline
 from mechdrift.verdict.record import Record
 from mechdrift.verdict.row import Row

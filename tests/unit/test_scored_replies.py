@@ -11,8 +11,8 @@ from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate.arms import Ablated, Arm
 from mechdrift.engine.generate.scored import Reply, Scored, scored_replies
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.prompts.replies import OUTCOMES
 
 EXPECTED = OUTCOMES_SAID

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mechdrift.engine.recordings import Prompts, Steering
+from mechdrift.engine.stored_recordings import Prompts, Steering
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.hand_set import LENGTHS, HandSet

@@ -13,8 +13,8 @@ from tiny import write_adapter
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.fixtures import Pair
 from mechdrift.measures import structure as measures

@@ -7,7 +7,7 @@ import pytest
 from recorded import items, record, row, typed
 
 from mechdrift.errors import InputError
-from mechdrift.report.record import WrittenMeanwhile, stamp, write_over
+from mechdrift.report.record_file import WrittenMeanwhile, stamp, write_over
 from mechdrift.report.saved import read_saved, write_baseline
 from mechdrift.verdict.record import Record
 

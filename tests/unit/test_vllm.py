@@ -18,8 +18,8 @@ from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.vllm_generator import VllmGenerator
 from mechdrift.engine.generate.vllm_process import running
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.recordings import Recorder
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import InputError, InterventionFailed, Unmeasurable
 
 DIRECTION = np.eye(32, dtype="f4")[3]

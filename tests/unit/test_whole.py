@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from mechdrift.cli import main
 from mechdrift.errors import InputError
-from mechdrift.report.record import items_path, structure_path
+from mechdrift.report.record_file import items_path, structure_path
 from mechdrift.report.schema import published, schema
 from mechdrift.report.whole import read_record, read_whole
 

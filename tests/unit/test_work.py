@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine import recordings
+from mechdrift.engine import stored_recordings
 from mechdrift.engine.generate.arms import Ablated, Arm
 from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.generate.scored import work_of
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.recordings import Prompts, Recorder, Steering
 from mechdrift.engine.sites import blocks
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Prompts, Recorder, Steering
+from mechdrift.engine.stored_sweep import block_runs
 from mechdrift.engine.sweep import Pairs, sweep
-from mechdrift.engine.sweeps import block_runs
 from mechdrift.engine.work import NOTHING, Work
 
 LENGTH, COUNT = 7, 5  # of one length, as padding is not counted
@@ -72,8 +72,8 @@ def test_arms_of_a_first_token_are_counted_each(read: Read) -> None:
 
 
 def test_moves_share_the_tokens_before_them(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordings, "check_adding", lambda *_: None)
-    monkeypatch.setattr(recordings, "prefix_gap", lambda *_: 0.0)
+    monkeypatch.setattr(stored_recordings, "check_adding", lambda *_: None)
+    monkeypatch.setattr(stored_recordings, "prefix_gap", lambda *_: 0.0)
     move = Steering((0,), np.ones((COUNT, read.point.width), dtype=np.float32), [[LENGTH - 3]] * COUNT)
     with read.seen() as counts:
         read.recorder.steered_logits(read.point, PROMPTS, [move, move])

@@ -23,9 +23,9 @@ from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, arm_request
 from mechdrift.engine.generate.vllm_process import Ask, running
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import record_blocks
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.recording import record_blocks
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.instructions import shipped_instructions
 

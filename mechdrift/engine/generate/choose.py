@@ -7,7 +7,7 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Generator
 from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, installed, require_able, require_free
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import InputError
 
 # Weights from which starting vLLM pays. A start costs about the same whatever the size, and what it saves grows with the size:

@@ -9,7 +9,7 @@ from mechdrift.engine.batches import Progress, batches_by_length, padded
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Added, Arm
 from mechdrift.engine.generate.batched import acting
-from mechdrift.engine.recordings import Prompts, Recorder
+from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.work import Work, reading
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from mechdrift.engine.batches import batches_by_length
 from mechdrift.engine.generate.arms import Arm, Generator
 from mechdrift.engine.generate.classified import refusals
 from mechdrift.engine.generate.first_token import digest
-from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.store import Part
+from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.work import Work
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.replies import OUTCOMES, Outcome, classify, reencoded_share, shipped_openings, spoken

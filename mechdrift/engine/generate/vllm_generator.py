@@ -15,7 +15,7 @@ from mechdrift.engine.generate import canary
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, require_fitting, until_end
 from mechdrift.engine.generate.batched import check_arm
 from mechdrift.engine.generate.vllm_process import Ask, running
-from mechdrift.engine.recordings import Recorder, probes
+from mechdrift.engine.stored_recordings import Recorder, probes
 from mechdrift.engine.versions import is_installed
 from mechdrift.errors import InputError, InterventionFailed, Unmeasurable
 

@@ -1,4 +1,4 @@
-"""What a recording costs beside the forward it is made of. `python benchmarks/record.py [--prompts N] [--repeats N]`.
+"""What a recording costs beside the forward it is made of. `python benchmarks/recording.py [--prompts N] [--repeats N]`.
 
 nnsight and TransformerLens take part where they are installed.
 """
@@ -19,7 +19,7 @@ import torch
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.batches import Group, batches, batches_by_length
-from mechdrift.engine.record import record_blocks
+from mechdrift.engine.recording import record_blocks
 from mechdrift.engine.sites import encode
 from mechdrift.prompts.judgement import judgement_prompts
 from mechdrift.prompts.statements import shipped_statements

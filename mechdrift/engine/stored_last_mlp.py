@@ -20,10 +20,10 @@ from mechdrift.engine.last_mlp import (
     read_last_mlp,
     streams_of,
 )
-from mechdrift.engine.record import record_last_mlp
-from mechdrift.engine.recordings import Prompts, Recorder, label_of, probes
+from mechdrift.engine.recording import record_last_mlp
 from mechdrift.engine.selfcheck import check_last_mlp
 from mechdrift.engine.store import Part
+from mechdrift.engine.stored_recordings import Prompts, Recorder, label_of, probes
 from mechdrift.engine.work import Work
 
 if TYPE_CHECKING:

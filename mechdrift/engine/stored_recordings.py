@@ -14,7 +14,7 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress, batches, groups
 from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import (
+from mechdrift.engine.recording import (
     Edit,
     record_blocks,
     record_columns,

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
-from mechdrift.engine import sweeps
+from mechdrift.engine import stored_sweep
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.record import record_columns
-from mechdrift.engine.recordings import Recorder
+from mechdrift.engine.recording import record_columns
 from mechdrift.engine.store import Store
+from mechdrift.engine.stored_recordings import Recorder
+from mechdrift.engine.stored_sweep import blocks_of, record_clean, sweep_through
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, sweep
 from mechdrift.engine.sweep_naive import sweep_naive
-from mechdrift.engine.sweeps import blocks_of, record_clean, sweep_through
 from mechdrift.errors import InputError, Unmeasurable
 
 NUMBER, BLOCK = 10, 3
@@ -37,7 +37,7 @@ def pairs() -> Pairs:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps, "BLOCK_PAIRS", BLOCK)
+    monkeypatch.setattr(stored_sweep, "BLOCK_PAIRS", BLOCK)
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def test_blocks_hold_every_pair_once_and_stay_within_their_bytes(
 
     assert max(sizes()) == BLOCK
     one = 4 * points[0].layers * pairs.widest * points[0].width
-    monkeypatch.setattr(sweeps, "BLOCK_BYTES", 2 * one + 1)
+    monkeypatch.setattr(stored_sweep, "BLOCK_BYTES", 2 * one + 1)
     assert max(sizes()) == 2
-    monkeypatch.setattr(sweeps, "BLOCK_BYTES", 1)  # one pair is the least
+    monkeypatch.setattr(stored_sweep, "BLOCK_BYTES", 1)  # one pair is the least
     assert max(sizes()) == 1
 
 
@@ -123,8 +123,8 @@ def test_where_nothing_can_be_kept_activations_stay_in_memory(points: list[Check
 def test_a_model_that_the_fast_way_does_not_fit_is_run_whole_and_said(
     points: list[Checkpoint], pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeps, "check_sweep", lambda *_: float("inf"))
-    monkeypatch.setattr(sweeps, "sweep", lambda *_: pytest.fail("the fast way was used"))
+    monkeypatch.setattr(stored_sweep, "check_sweep", lambda *_: float("inf"))
+    monkeypatch.setattr(stored_sweep, "sweep", lambda *_: pytest.fail("the fast way was used"))
     asked = recorder(tmp_path)
     found = sweep_through(asked, points[0], pairs)
     assert [text for text in asked.warnings if "patched by whole forwards" in text]
@@ -142,7 +142,7 @@ def test_out_of_memory_halves_a_pass(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return sweep(model, *told)
 
-    monkeypatch.setattr(sweeps, "sweep", tight)
+    monkeypatch.setattr(stored_sweep, "sweep", tight)
     asked = recorder(tmp_path)
     found = asked.at_one_batch(lambda: [sweep_through(asked, point, pairs) for point in points])
     assert asked.batch_tokens == 24
@@ -158,7 +158,7 @@ def test_a_patched_logit_that_is_no_number_is_a_reason(
         found.patched[0, 1, 0] = torch.nan
         return found
 
-    monkeypatch.setattr(sweeps, "sweep", broken)
+    monkeypatch.setattr(stored_sweep, "sweep", broken)
     with pytest.raises(Unmeasurable, match="sweep are not finite on"):
         sweep_through(recorder(tmp_path), points[0], pairs)
 

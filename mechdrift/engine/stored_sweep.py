@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.checkpoints.load import require_known
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress
-from mechdrift.engine.recordings import Prompts, Recorder
 from mechdrift.engine.selfcheck import tolerance_of
+from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, sweep
 from mechdrift.engine.sweep_naive import check_sweep, sweep_naive
 from mechdrift.engine.work import Work
