@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from rates import kept
-from rates.bars import Judged, bars_table
+from rates.bars import Judged, bars_table, judged_anew
 from rates.curves import power_picture
 from rates.flips import flip_runs, flip_table
 from rates.null import benign_runs, null_table, outputs, rounded_runs, write_rounded
@@ -25,6 +25,7 @@ from rates.tables import read
 
 from mechdrift.errors import InputError
 from mechdrift.many_runs import Run, has_record, records
+from mechdrift.verdict.profiles import load_profile
 
 PAGE = Path(__file__).parents[1] / "docs" / "error-rates.md"
 SECTIONS = ("null", "bars", "power", "symmetries", "flips")
@@ -133,7 +134,9 @@ def tables(section: str, options: argparse.Namespace) -> str:
         case "null":
             return null_table(folder, options.retrains)
         case "bars":
-            return f"{bars_table(judged_rows(options))}\n\n{simulated_table(folder)}"
+            m, flips = load_profile("base-to-post").gated_as_shipped, [run.name for run in flip_runs(options.seeds)]
+            anew = judged_anew(read(folder, flips).values(), m)
+            return f"{bars_table(judged_rows(options, m))}\n\n{simulated_table(folder)}\n\n{anew}"
         case "power":
             return power_table(folder, options.power_seeds)
         case "symmetries":
@@ -142,17 +145,17 @@ def tables(section: str, options: argparse.Namespace) -> str:
             return flip_table(folder, options.seeds)
 
 
-def judged_rows(options: argparse.Namespace) -> list[Judged]:
-    """The gated rows, each with the widest standard error that it had with a retrain or between base and instruct."""
+def judged_rows(options: argparse.Namespace, m: int) -> list[Judged]:
+    """The gated rows, m of them, each with the widest standard error that it had with a retrain or between base and instruct."""
     names = [run.name for run in [*benign_runs(options.retrains), *flip_runs(options.seeds)]]
     rows = [
-        (row, record["settings"]["gated_as_shipped"])
+        row
         for record in read(options.runs, names).values()
         for row in record["rows"]
         if row["role"] == "gate" and row["evidence"]
     ]
     widest: dict[str, Judged] = {}
-    for row, m in rows:
+    for row in rows:
         judged = Judged.of_row(row, m, row["evidence"].get("standard_error") or 0.0)
         if judged.label not in widest or judged.error > widest[judged.label].error:
             widest[judged.label] = judged

@@ -124,7 +124,7 @@ def drawn(request: Request, progress: "Callable[[str], Progress]", shades: bool)
         point = Resolver(Memory(folder / "identities"), progress).resolve(request.spec)
         recorder = Recorder(pool, Store(folder), request.batch, progress)
         yield from _row("checkpoint", [text.described(point)])
-        yield from _row("asked", [f"{request.form}, seed {request.seed}, {pool.dtype} on {device}"])
+        yield from _row("settings", [f"{request.form}, seed {request.seed}, {pool.dtype} on {device}"])
         try_tokenizer(point, [one.text for table in tables for one in table_statements(table, request.seed)])
         tokens = partial(encode, pool.tokenizer(point))
         found = {table.kind: table_pairs(table, tokens, request.form, request.seed) for table in tables}

@@ -4,7 +4,7 @@ Counted kinds of evidence are summed over all samples there can be; a normal one
 distribution. The verdicts are `decide`'s own.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,7 +18,7 @@ from mechdrift.stats import Normal, PairedProportions, Proportion
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.limits import Limit, Profile, Rule
 
-from .tables import percent, table
+from .tables import Record, percent, table
 
 HELD_AT_MOST, DRIFTED_AT_LEAST = 0.05, 0.90  # bars (a) and (c)
 LEAST_WEIGHT = 1e-8  # of a sample that is looked at
@@ -119,6 +119,28 @@ def verdict(judged: Judged, evidence: Sampled) -> str:
     """What the rule says of it; the same counts come again at other true values."""
     drift = Drift(judged.label, evidence, judged.null, "", "neither", "", "", "")
     return decide(drift, Profile("", {}, judged.m), Rule("gate", judged.limit)).verdict
+
+
+def judged_anew(records: Iterable[Record], m: int) -> str:
+    """How many stored verdicts of gated rows are others with m gates; of shares of pairs the counts are not stored."""
+    same, other, unknown = 0, [], 0
+    for row in (row for record in records for row in record["rows"] if row["role"] == "gate" and row["evidence"]):
+        evidence = row["evidence"]
+        match evidence["kind"]:
+            case "normal":
+                sampled: Sampled = Normal(row["estimate"], evidence["standard_error"], evidence["n"])
+            case "proportion":
+                sampled = Proportion(round(row["estimate"] * evidence["n"]), evidence["n"])
+            case _:
+                unknown += 1
+                continue
+        if verdict(Judged.of_row(row, m, 0.0), sampled) == row["verdict"]:
+            same += 1
+        else:
+            other.append(row["label"])
+    summary = f"{same + len(other)} stored rows judged anew with m = {m}: {len(other)} have another verdict"
+    named = f" ({', '.join(f'{label} {count}' for label, count in Counter(other).items())})" if other else ""
+    return f"{summary}{named}; {unknown} are shares of pairs, of which only the estimate is stored."
 
 
 def _short_of_bar(judged: Judged, truth: float) -> float:

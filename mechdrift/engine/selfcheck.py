@@ -10,7 +10,7 @@ from mechdrift.engine.last_mlp import Ablation, LastMLP, Unembedding, ablating_n
 from mechdrift.engine.recording import Edit, record_blocks, record_last_mlp, record_logits, record_under, record_under_whole
 from mechdrift.engine.routing import choices, chosen
 from mechdrift.engine.sites import blocks, final_norm, stream, writes
-from mechdrift.engine.steer import ablating, ablating_everywhere, adding, shifting
+from mechdrift.engine.steer import ablating_everywhere, adding, shifting
 from mechdrift.errors import InterventionFailed, Unmeasurable
 
 if TYPE_CHECKING:
@@ -108,16 +108,6 @@ def check_adding(
         return move
 
     check_intervention(model, prompt, lambda: adding(model, layers, shift[None], [positions]), min(layers), expected)
-
-
-def check_ablating(model: "PreTrainedModel", prompt: Sequence[int], layers: Sequence[int], direction: "Tensor") -> None:
-    """Check on one prompt that ablating a direction does that: check_intervention for steer.ablating. direction: [d_model]."""
-
-    def expected(plain: "Tensor") -> "Tensor":
-        unit = (direction / direction.norm()).to(plain.device)
-        return -(plain @ unit)[:, None] * unit
-
-    check_intervention(model, prompt, lambda: ablating(model, direction, layers), min(layers), expected)
 
 
 def check_shifting(model: "PreTrainedModel", prompt: Sequence[int], shift: "Tensor", layer: int) -> None:

@@ -99,8 +99,3 @@ def _why_1(failing: Collection[str]) -> str:
 def _name(name: str) -> RunVerdictName:
     (found,) = (each for each in WORST_FIRST if each == name)
     return found
-
-
-def worst_of(verdicts: Iterable[RunVerdict]) -> RunVerdict:
-    """The worst; of those that are alike the first."""
-    return min(verdicts, key=lambda verdict: WORST_FIRST.index(verdict.verdict))

@@ -13,7 +13,7 @@ from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.devices import input_device
 from mechdrift.engine.pool import Pool, check_device, pick_dtype
 from mechdrift.engine.recording import record_blocks, record_logits
-from mechdrift.engine.selfcheck import check_ablating, check_adding, self_check
+from mechdrift.engine.selfcheck import check_adding, self_check
 from mechdrift.errors import InputError
 
 PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102]]
@@ -74,7 +74,6 @@ def test_blocks_that_accelerate_holds_elsewhere_are_read_the_same(tiny_checkpoin
     assert torch.equal(record_blocks(spread, PROMPTS, POSITIONS, 64), record_blocks(one, PROMPTS, POSITIONS, 64))
     assert torch.equal(record_logits(spread, PROMPTS, TOKENS, 64), record_logits(one, PROMPTS, TOKENS, 64))
     check_adding(spread, PROMPTS[0], [0, 1], torch.randn(32), [2, 3])
-    check_ablating(spread, PROMPTS[0], [1], torch.randn(32))
 
 
 def test_what_a_device_is_called_in_the_cache_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,7 +203,7 @@ def test_canaries_tell_an_arm_from_another_and_from_none() -> None:
     with pytest.raises(InterventionFailed):  # hooks that are skipped once keys and values are cached
         check(later)
     assert check(later, [1, 7, 3]) == 0  # but after another token nothing can be compared
-    with pytest.raises(Unmeasurable, match="cannot be told"):
+    with pytest.raises(Unmeasurable, match="is unknown"):
         check(arm, noise=0.3)
 
 
