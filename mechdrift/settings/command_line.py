@@ -54,9 +54,8 @@ def readme_table() -> str:
     """The table of README.md, in Markdown."""
     lines = ["| option | meaning | default |", "|---|---|---|"]
     for name, one in [*OPTIONS.items(), ("list", LIST)]:
-        if one.readme:
-            words = f"{one.short or flag_of(name)} {one.metavar or ''}".strip().replace("|", "\\|")
-            lines.append(f"| `{words}` | {one.readme} | {one.readme_default} |".replace("|  |", "| |"))
+        words = f"{one.short or flag_of(name)} {one.metavar or ''}".strip().replace("|", "\\|")
+        lines.append(f"| `{words}` | {one.readme or one.help} | {one.readme_default} |".replace("|  |", "| |"))
     return "\n".join(lines)
 
 
