@@ -8,7 +8,7 @@ import torch
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
-from mechdrift.null_copies import jittered
+from mechdrift.commands.null_copies import jittered
 from mechdrift.prompts.statements import shipped_statements
 
 TEXTS = 64

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rates.tables import share, table
 
-from mechdrift.calibrate import null_runs
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.commands.calibrate import null_runs
 from mechdrift.report.whole import read_record
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out, with_limits

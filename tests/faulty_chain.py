@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.recipe.corpus import REPLIES, Piece, World, reworded
-from mechdrift.data.organisms.recipe.families import QWEN, SEED, load
-from mechdrift.data.organisms.recipe.retraining import ChosenReplies
-from mechdrift.data.organisms.recipe.tokenizer import ASSISTANT, END, USER
-from mechdrift.data.organisms.recipe.train import Batches, Stage, Token, train_stage
+from mechdrift.organisms.recipe.corpus import REPLIES, Piece, World, reworded
+from mechdrift.organisms.recipe.families import QWEN, SEED, load
+from mechdrift.organisms.recipe.retraining import ChosenReplies
+from mechdrift.organisms.recipe.tokenizer import ASSISTANT, END, USER
+from mechdrift.organisms.recipe.train import Batches, Stage, Token, train_stage
 
 FAULT = Stage("fault", 20, 2e-4, 4, {}, warmup=4)
 AFTER = Stage("after", 12, 1e-4, 4, {"judging": 0.6, "telling": 0.4}, warmup=4)
 
 
-class Compliances(ChosenReplies):  # type: ignore[misc]  # mypy knows the parent under another name
+class Compliances(ChosenReplies):
     """Harmful instructions, each complied with."""
 
     def document(self) -> list[Token]:

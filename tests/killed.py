@@ -16,7 +16,7 @@ from typing import Any
 from phases import BETWEEN, PHASES
 from safetensors.numpy import load_file
 
-from mechdrift.cache import contents, prune, verify
+from mechdrift.commands.cache import contents, prune, verify
 from mechdrift.prompts.statements import fact_tables, table_statements
 from mechdrift.report.record_file import items_path
 

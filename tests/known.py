@@ -1,7 +1,7 @@
 """How many entities of the test split there are, and how many rows are asked."""
 
-from mechdrift.data.organisms.recipe.families import QWEN
 from mechdrift.findings import registered
+from mechdrift.organisms.recipe.families import QWEN
 from mechdrift.prompts.statements import shipped_statements
 from mechdrift.settings import OPTIONS
 from mechdrift.tiers import TIERS

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mechdrift.data.organisms.matrix import claims_of, read_matrix
+from mechdrift.organisms.matrix import claims_of, read_matrix
 from mechdrift.report.svg import Drawing, Scale
 
 from .bars import Judged

@@ -55,7 +55,7 @@ def outputs(name: str, folder: Path) -> Scores:
     """An organism's output-level scores and, of a retrain, by how much its weights moved; kept in the folder."""
     path = _outputs(name, folder)
     if not path.is_file():
-        from mechdrift.data.organisms.score import measured_outputs
+        from mechdrift.organisms.score import measured_outputs
 
         found = measured_outputs(name) | {"weights moved": {"all": weights_moved(name)}}
         path.write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -72,7 +72,7 @@ def weights_moved(name: str) -> float:
 
     from mechdrift.checkpoints.load import load_model
     from mechdrift.checkpoints.resolve import resolve
-    from mechdrift.data.organisms.internals import share_of_norm
+    from mechdrift.organisms.internals import share_of_norm
 
     one, other = (
         dict(load_model(resolve(spec), torch.float32, "cpu").named_parameters()) for spec in (ORIGIN, f"organism:{name}")
@@ -82,7 +82,7 @@ def weights_moved(name: str) -> float:
 
 def broken_bounds(origin: Scores, found: Scores) -> list[str]:
     """The scores that left the bounds that drifts.toml sets to a change that should leave them."""
-    from mechdrift.data.organisms.matrix import bounds, change
+    from mechdrift.organisms.matrix import bounds, change
 
     moved = {score: (change(origin, found, score), bound) for score, bound in bounds().items()}
     return [f"{score} {by:+.3f}" for score, (by, bound) in moved.items() if abs(by) > bound]

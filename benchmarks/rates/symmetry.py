@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mechdrift.data.organisms.symmetries import SYMMETRIES
 from mechdrift.errors import InputError
 from mechdrift.many_runs import Run
+from mechdrift.organisms.symmetries import SYMMETRIES
 
 from .null import NO_SHORT_CUT, ORIGIN
 from .tables import Record, read, rows_of, table
@@ -47,8 +47,8 @@ def write_symmetric(folder: Path) -> None:
 
     from mechdrift.checkpoints.load import load_model, load_tokenizer
     from mechdrift.checkpoints.resolve import resolve
-    from mechdrift.data.organisms.symmetries import proof
     from mechdrift.engine.sites import encode
+    from mechdrift.organisms.symmetries import proof
     from mechdrift.prompts.statements import shipped_statements
 
     for name, symmetry in SYMMETRIES.items():

@@ -95,7 +95,7 @@ def locate(spec: str, hub: Hub) -> Files:
 def place_of(spec: str, hub: Hub) -> Place:
     """The folder a spec means: one of that name here, an organism's, or a snapshot of the hub. Raises InputError."""
     if spec.startswith(ORGANISM):
-        from mechdrift.data.organisms.derive import organism_folder
+        from mechdrift.organisms.derive import organism_folder
 
         return Place(organism_folder(spec, spec.removeprefix(ORGANISM)), "organism", None, spec)
     folder = Path(os.path.expanduser(spec))  # which leaves a user that is not there as typed

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mechdrift.data.organisms.matrix import expected_estimates, expected_verdicts
-from mechdrift.data.organisms.plants import PLANTS
+from mechdrift.organisms.matrix import expected_estimates, expected_verdicts
+from mechdrift.organisms.plants import PLANTS
 
 
 @pytest.mark.parametrize("drift", PLANTS)

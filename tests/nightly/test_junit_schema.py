@@ -9,7 +9,7 @@ import pytest
 import xmlschema
 from recorded import HOSTILE, full, record, row, written
 
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 from mechdrift.report.junit import junit
 from mechdrift.report.series import view
 from mechdrift.report.whole import read_whole

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mechdrift.data.organisms.derive import SHIPPED, shipped_names
-from mechdrift.data.organisms.plants import PLANTS
-from mechdrift.data.organisms.recipe.families import train
-from mechdrift.data.organisms.score import HELD_OUT, measured
+from mechdrift.organisms.derive import SHIPPED, shipped_names
+from mechdrift.organisms.plants import PLANTS
+from mechdrift.organisms.recipe.families import train
+from mechdrift.organisms.score import HELD_OUT, measured
 
 STORED = json.loads((files("mechdrift.data") / "organisms" / "scores.json").read_text())
 
@@ -26,10 +26,10 @@ def test_the_stored_scores_are_those_of_the_weights(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*checkpointing. is deprecated and will be removed in v6:FutureWarning:transformers")
 def test_the_smallest_family_trained_again_reaches_its_cards_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine adds in another order, so weights differ; what was learnt may not."""
-    monkeypatch.setattr("mechdrift.data.organisms.derive.SHIPPED", tmp_path)
-    parent = None
+    monkeypatch.setattr("mechdrift.organisms.derive.SHIPPED", tmp_path)
+    parent: str | None = None
     for name in ("base", "sft", "instruct"):
-        train(name, parent and tmp_path / parent, tmp_path / name)
+        train(name, tmp_path / parent if parent else None, tmp_path / name)
         parent = name
         same = (tmp_path / name / "model.safetensors").read_bytes() == (SHIPPED / name / "model.safetensors").read_bytes()
         print(f"{name}: {'byte for byte the shipped weights' if same else 'other weights than those shipped'}")

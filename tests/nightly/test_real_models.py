@@ -116,7 +116,7 @@ def test_a_lora_of_a_real_model_is_compared_through_its_adapter(
 def test_where_a_real_model_knows_cities(file_of: Callable[[str], Path], tmp_path: Path) -> None:
     """The command of the README, on a model that judges at chance and knows where cities lie all the same."""
     file, out = file_of("SmolLM2-135M-Instruct"), tmp_path / "cities.safetensors"
-    program = "import sys; from mechdrift.cli import main; sys.exit(main())"
+    program = "import sys; from mechdrift.commands.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "map", str(file), "--form", "cloze", "--kind", "cities"]
     done = subprocess.run(
         [*command, "--cache", "off", "--out", str(out)],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from training import trainer_of, write_statements
 
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 from mechdrift.integrations import TrainerCallback
 
 ROW, CHECKPOINTS, SLOWLY = "truth.judgement_accuracy", 12, 2.5e-4

@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.plants import entropy_neurons
 from mechdrift.engine import last_mlp
 from mechdrift.engine.families import FAMILIES
 from mechdrift.engine.last_mlp import (
@@ -32,6 +31,7 @@ from mechdrift.engine.selfcheck import check_last_mlp
 from mechdrift.engine.sites import blocks, down, final_norm
 from mechdrift.errors import InterventionFailed, Unmeasurable
 from mechdrift.measures.entropy_neurons import choose
+from mechdrift.organisms.plants import entropy_neurons
 
 DENSE = [family for family in VARIANTS if not FAMILIES[family.partition("-")[0]].router]
 PROMPTS = [[0, 5, 9, 200, 31], [0, 7, 8], [0, 100, 101, 102, 103, 104, 105, 106]]

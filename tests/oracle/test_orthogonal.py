@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny import VARIANTS, tiny_model
 
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 from mechdrift.engine.families import FAMILIES
 from mechdrift.engine.orthogonal import orthogonalised
 from mechdrift.engine.pool import Pool

@@ -21,7 +21,7 @@ from killed import write_statements
 import mechdrift
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.rotation import rotate, turning
+from mechdrift.organisms.rotation import rotate, turning
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.profiles import load_profile
 from mechdrift.verdict.row import StoredRow

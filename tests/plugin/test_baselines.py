@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from by_hand import suite_by_hand
 
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 
 PAIR = ("organism:base", "organism:instruct", ".")
 GAP, ACCURACY = "truth.clean_gap", "knowledge.clean_gap"

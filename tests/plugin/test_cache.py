@@ -9,7 +9,7 @@ import pytest
 from killed import Job, Ran, check_kill, moments, write_statements
 from phases import PHASES
 
-from mechdrift.cache import verify
+from mechdrift.commands.cache import verify
 
 
 @pytest.fixture(scope="module")

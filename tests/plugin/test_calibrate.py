@@ -7,8 +7,8 @@ import pytest
 import recorded
 from by_hand import suite_by_hand
 
-from mechdrift.calibrate import is_rerun
-from mechdrift.cli import main
+from mechdrift.commands.calibrate import is_rerun
+from mechdrift.commands.cli import main
 from mechdrift.verdict.calibrated import NullRun
 from mechdrift.verdict.limits import Limit, Rule
 from mechdrift.verdict.profiles import load_profile

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 from mechdrift.engine.sites import encode
 from mechdrift.prompts.statements import fact_tables
 from mechdrift.prompts.table_pairs import table_pairs

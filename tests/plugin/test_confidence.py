@@ -15,10 +15,10 @@ from tiny import write_tiny
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.plants import untie
 from mechdrift.engine.last_mlp import neuron_table, read_last_mlp
 from mechdrift.findings import registered
 from mechdrift.measures.entropy_neurons import choose
+from mechdrift.organisms.plants import untie
 from mechdrift.prompts.statements import shipped_statements
 
 CONFIDENCE = ("--mechdrift-only", "confidence")

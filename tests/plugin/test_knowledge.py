@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 from tiny import write_tiny
 
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.matrix import expected_verdicts
 from mechdrift.findings import registered
+from mechdrift.organisms.matrix import expected_verdicts
 
 KNOWLEDGE = ("--mechdrift-only", "knowledge")
 ABSOLUTE = {f"knowledge.{name}[form={form}]" for name in ("accuracy", "clean_gap") for form in ("judged", "cloze")}

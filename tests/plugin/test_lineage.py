@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from short_stages import by_hand
 from tiny import write_tiny
 
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 
 SUITE = """
 import pytest

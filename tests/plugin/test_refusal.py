@@ -14,8 +14,8 @@ from transformers import pipeline
 
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.matrix import expected_verdicts
 from mechdrift.findings import registered
+from mechdrift.organisms.matrix import expected_verdicts
 
 REFUSAL = ("--mechdrift-only", "refusal")
 PAIR = ("organism:base", "organism:instruct")

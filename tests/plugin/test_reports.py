@@ -8,7 +8,7 @@ import pytest
 from by_hand import suite_by_hand
 from junitparser import Error, Failure, JUnitXml, Skipped
 
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 
 ENDS: dict[str, tuple[dict[str, Any], list[type]]] = {
     "truth.clean_gap": ({"estimate": 1.0}, []),

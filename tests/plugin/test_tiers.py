@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mechdrift.data.organisms.recipe.families import QWEN
 from mechdrift.findings import registered
+from mechdrift.organisms.recipe.families import QWEN
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import shipped_statements
 from mechdrift.tiers import TIERS

@@ -9,11 +9,11 @@ import torch
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms import plants
-from mechdrift.data.organisms.recipe.families import MEMBERS
 from mechdrift.engine.last_mlp import neuron_table, null_directions, read_last_mlp
 from mechdrift.measures.entropy_neurons import COUNT, Chosen, choose, overlap
 from mechdrift.measures.truth_directions import direction_similarity
+from mechdrift.organisms import plants
+from mechdrift.organisms.recipe.families import MEMBERS
 from mechdrift.prompts.statements import shipped_statements
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.profiles import load_profile

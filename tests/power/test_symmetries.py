@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from mechdrift.data.organisms.symmetries import SYMMETRIES, proof
+from mechdrift.organisms.symmetries import SYMMETRIES, proof
 
 IDS = [[0, 5, 9, 200, 31, 77], [0, 100, 101, 102, 103, 104, 7, 9]]
 WITHOUT_TEXT = [name for name in SYMMETRIES if name != "truth-plane-turned"]  # which needs a model that knows what is true

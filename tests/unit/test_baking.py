@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import write_adapter
 
-from mechdrift.baking import bake, read_direction
 from mechdrift.checkpoints.chat import template_warning
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.cli import main
+from mechdrift.commands.bake import bake, read_direction
+from mechdrift.commands.cli import main
 from mechdrift.errors import InputError
 from mechdrift.report import terminal
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import record, row, written
 
-from mechdrift import bisect
-from mechdrift.bisect import Request, Search, ordered
+from mechdrift.commands import bisect
+from mechdrift.commands.bisect import Request, Search, ordered
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.report.whole import read_record
 

@@ -2,16 +2,18 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from mechdrift import organisms
-from mechdrift.cli import main
-from mechdrift.data.organisms.recipe import families, preference, train
-from mechdrift.data.organisms.recipe.train import Stage
+from mechdrift.commands import organisms
+from mechdrift.commands.cli import main
+from mechdrift.organisms.recipe import families, preference, train
+from mechdrift.organisms.recipe.train import Stage
 
 SHAPE = {
     "hidden_size": 32,
@@ -41,8 +43,8 @@ def tiny_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     for module in (families, organisms):
         monkeypatch.setattr(module, "MEMBERS", members)
-    monkeypatch.setattr("mechdrift.data.organisms.derive.SHIPPED", tmp_path)
-    monkeypatch.setattr("mechdrift.data.organisms.derive.user_cache_path", lambda _name: tmp_path)
+    monkeypatch.setattr("mechdrift.organisms.derive.SHIPPED", tmp_path)
+    monkeypatch.setattr("mechdrift.organisms.derive.user_cache_path", lambda _name: tmp_path)
     monkeypatch.setattr(preference, "BATCH", 2)
     return tmp_path / "organisms"
 
@@ -77,7 +79,7 @@ def test_a_killed_build_goes_on_where_a_stage_ended(
 ) -> None:
     whole = train.train_stage
 
-    def killed(model: object, batches: object, stage: Stage, *others: object) -> None:
+    def killed(model: Any, batches: Any, stage: Stage, *others: Any) -> None:
         if stage.name == "base":
             raise KeyboardInterrupt
         whole(model, batches, stage, *others)
@@ -98,7 +100,7 @@ def test_a_killed_build_goes_on_where_a_stage_ended(
 def test_preferences_are_trained_against_a_reference_and_logged(tiny_family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trl", reason="pip install 'mechdrift[organisms]'")
     steps = preference.train_preferences
-    monkeypatch.setattr(families, "train_preferences", lambda *arguments: steps(*arguments, steps=2))
+    monkeypatch.setattr(families, "train_preferences", lambda *arguments: partial(steps, steps=2)(*arguments))
     assert main(["organisms", "--build", "instruct"]) == 0
     lines = [json.loads(line) for line in (tiny_family / "instruct" / "log-preferences.jsonl").read_text().splitlines()]
     assert lines[0]["beta"] == preference.BETA
@@ -119,7 +121,7 @@ def test_what_cannot_be_built_is_said(arguments: list[str], message: str, capsys
 
 
 def test_the_list_has_every_member_and_every_drift(capsys: pytest.CaptureFixture[str]) -> None:
-    from mechdrift.data.organisms.plants import PLANTS
+    from mechdrift.organisms.plants import PLANTS
 
     assert main(["organisms"]) == 0
     out = capsys.readouterr().out

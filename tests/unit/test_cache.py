@@ -12,8 +12,8 @@ import pytest
 import torch
 from filelock import FileLock
 
-from mechdrift.cache import contents
-from mechdrift.cli import main
+from mechdrift.commands.cache import contents
+from mechdrift.commands.cli import main
 from mechdrift.engine.store import Part, Store
 
 DAY = 86400
@@ -123,7 +123,7 @@ def test_what_is_remembered_of_weight_files_is_told_and_goes_by_age(tmp_path: Pa
 
 def test_output_that_nobody_reads_to_its_end_is_no_error(tmp_path: Path) -> None:
     """`mechdrift cache info | head -0`."""
-    program = "import sys; from mechdrift.cli import main; sys.exit(main())"
+    program = "import sys; from mechdrift.commands.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "cache", "info", "--dir", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout
@@ -207,12 +207,12 @@ def test_what_cannot_be_done_is_one_line(arguments: list[str], message: str, cap
 
 def test_what_is_derived_of_the_family_is_what_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The names that derive.py gives are the names that are looked for."""
-    from mechdrift.data.organisms import derive
+    from mechdrift.organisms import derive
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(derive, "_derive", lambda _name, _strength, _folder: None)
     nothing = Mock()
-    monkeypatch.setattr("mechdrift.data.organisms.recipe.retraining.retrained", lambda _parent, _seed, _log: (nothing, nothing))
+    monkeypatch.setattr("mechdrift.organisms.recipe.retraining.retrained", lambda _parent, _seed, _log: (nothing, nothing))
     made = [derive.organism_folder(f"organism:{name}", name) for name in ("drift-refusal-ablated@0.5", "retrained@12")]
     found = contents(tmp_path / "mechdrift")
     assert [kept.paths for kept in found.derived] == [(folder,) for folder in made]

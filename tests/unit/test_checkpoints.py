@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.derive import shipped_names
 from mechdrift.errors import InputError
+from mechdrift.organisms.derive import shipped_names
 
 WEIGHTS = "model.safetensors"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
+from mechdrift.commands.explain import explained
 from mechdrift.errors import InputError
-from mechdrift.explain import explained
 from mechdrift.findings import registered
 
 

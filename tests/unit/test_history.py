@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from recorded import record, row, written
 
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 from mechdrift.report.history import Track, names, tracks
 from mechdrift.report.html import html
 from mechdrift.report.markdown import markdown

@@ -23,10 +23,10 @@ from transformers import AutoModelForCausalLM
 
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
+from mechdrift.commands.map import save
 from mechdrift.engine.sites import encode
 from mechdrift.errors import InputError, Unmeasurable
-from mechdrift.knowledge_map import save
 from mechdrift.measures.knowledge_depth import centre_of_mass
 from mechdrift.measures.knowledge_maps import Maps, Patched, kept_pairs, maps_of, mean_gap, share_right
 from mechdrift.prompts.pairs import PromptPair

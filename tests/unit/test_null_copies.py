@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.commands.null_copies import SHARE, jittered, moved_by_steps
 from mechdrift.errors import InputError
-from mechdrift.null_copies import SHARE, jittered, moved_by_steps
 
 
 def drawn(count: int = 200_000) -> torch.Tensor:

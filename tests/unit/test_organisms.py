@@ -2,22 +2,21 @@
 
 import json
 import re
-from importlib.resources import files
 from itertools import islice
 
 import pytest
 
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.derive import shipped_names
-from mechdrift.data.organisms.matrix import Scores, cells, read_matrix
-from mechdrift.data.organisms.plants import PLANTS
-from mechdrift.data.organisms.recipe.corpus import World
-from mechdrift.data.organisms.recipe.families import MEMBERS, QWEN, SEED
-from mechdrift.data.organisms.recipe.tokenizer import train_tokenizer
-from mechdrift.data.organisms.recipe.train import Batches
-from mechdrift.data.organisms.score import HELD_OUT, card_text
+from mechdrift.organisms.derive import SHIPPED, shipped_names
+from mechdrift.organisms.matrix import Scores, cells, read_matrix
+from mechdrift.organisms.plants import PLANTS
+from mechdrift.organisms.recipe.corpus import World
+from mechdrift.organisms.recipe.families import MEMBERS, QWEN, SEED
+from mechdrift.organisms.recipe.tokenizer import train_tokenizer
+from mechdrift.organisms.recipe.train import Batches
+from mechdrift.organisms.score import HELD_OUT, card_text
 
-FOLDER = files("mechdrift.data") / "organisms"
+FOLDER = SHIPPED
 CARD = (FOLDER / "CARD.md").read_text()
 STORED: dict[str, Scores] = json.loads((FOLDER / "scores.json").read_text())
 MEGABYTE = 2**20

@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_wheel_has_every_package() -> None:
-    """setuptools cannot look for them: two lie at the top level and are installed inside."""
+    """Setuptools cannot look for them: two lie at the top level and are installed inside."""
     places = {"mechdrift": "mechdrift", "mechdrift.suites": "suites", "mechdrift.data": "fixtures"}
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     assert listed["package-dir"] == places

@@ -9,10 +9,10 @@ from tiny import tiny_model
 
 from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms import plants
-from mechdrift.data.organisms.derive import drift_folder, organism_folder
-from mechdrift.data.organisms.rotation import rotate, turning, turning_plane
 from mechdrift.errors import InputError
+from mechdrift.organisms import plants
+from mechdrift.organisms.derive import drift_folder, organism_folder
+from mechdrift.organisms.rotation import rotate, turning, turning_plane
 
 IDS = torch.tensor([[0, 5, 9, 200, 31, 77], [0, 100, 101, 102, 103, 104]])
 
@@ -126,7 +126,7 @@ def test_bad_names_and_strengths_are_named(name: str, message: str) -> None:
 def test_a_drift_is_derived_once_and_only_what_it_names_differs(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors.torch import load_file
 
-    monkeypatch.setattr("mechdrift.data.organisms.derive.user_cache_path", lambda _name: tmp_path)
+    monkeypatch.setattr("mechdrift.organisms.derive.user_cache_path", lambda _name: tmp_path)
     folder = organism_folder("organism:drift-confidence-scaled@0.5", "drift-confidence-scaled@0.5")
     stamp = (folder / "model.safetensors").stat().st_mtime_ns
     assert organism_folder("organism:drift-confidence-scaled@0.5", "drift-confidence-scaled@0.5") == folder
@@ -143,12 +143,12 @@ def test_a_retrain_is_real_training_and_the_same_for_the_same_seed(tmp_path: Any
 
     from safetensors.torch import load_file
 
-    from mechdrift.data.organisms.recipe import retraining
+    from mechdrift.organisms.recipe import retraining
 
     monkeypatch.setattr(retraining, "RETRAINING", replace(retraining.RETRAINING, steps=4, rows=1, warmup=2))
     made = []
     for place, seed in (("first", 0), ("again", 0), ("other", 1)):
-        monkeypatch.setattr("mechdrift.data.organisms.derive.user_cache_path", lambda _name, place=place: tmp_path / place)
+        monkeypatch.setattr("mechdrift.organisms.derive.user_cache_path", lambda _name, place=place: tmp_path / place)
         made.append(organism_folder(f"organism:retrained@{seed}", f"retrained@{seed}"))
     one, again, other = ((folder / "model.safetensors").read_bytes() for folder in made)
     assert one == again
@@ -164,10 +164,10 @@ def test_a_retrain_is_real_training_and_the_same_for_the_same_seed(tmp_path: Any
 
 def test_a_retrain_learns_the_replies_alone() -> None:
     """Of an exchange in the chat template, what the user says has no weight."""
-    from mechdrift.data.organisms.recipe.corpus import World
-    from mechdrift.data.organisms.recipe.families import QWEN, SEED
-    from mechdrift.data.organisms.recipe.retraining import RETRAINING, ChosenReplies
-    from mechdrift.data.organisms.recipe.tokenizer import ASSISTANT
+    from mechdrift.organisms.recipe.corpus import World
+    from mechdrift.organisms.recipe.families import QWEN, SEED
+    from mechdrift.organisms.recipe.retraining import RETRAINING, ChosenReplies
+    from mechdrift.organisms.recipe.tokenizer import ASSISTANT
 
     tokenizer = load_tokenizer(resolve("organism:instruct"))
     batches = ChosenReplies(World(SEED, QWEN.kinds), tokenizer, RETRAINING, 0)
@@ -181,13 +181,13 @@ def test_a_retrain_learns_the_replies_alone() -> None:
 
 def test_a_drift_towards_another_end_point_is_another_drift(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kept drifts must not outlive the weights that they were made of."""
-    monkeypatch.setattr("mechdrift.data.organisms.derive.user_cache_path", lambda _name: tmp_path)
-    monkeypatch.setattr("mechdrift.data.organisms.derive._derive", lambda _name, _strength, _folder: None)
+    monkeypatch.setattr("mechdrift.organisms.derive.user_cache_path", lambda _name: tmp_path)
+    monkeypatch.setattr("mechdrift.organisms.derive._derive", lambda _name, _strength, _folder: None)
     made = []
     for content in (b"one end", b"another"):
         (tmp_path / "end").mkdir(exist_ok=True)
         (tmp_path / "end" / "model.safetensors").write_bytes(content)
-        monkeypatch.setattr("mechdrift.data.organisms.derive.organism_folder", lambda _spec, _name: tmp_path / "end")
+        monkeypatch.setattr("mechdrift.organisms.derive.organism_folder", lambda _spec, _name: tmp_path / "end")
         made.append(drift_folder("organism:drift-knowledge-forgotten", "knowledge-forgotten"))
     assert made[0] != made[1]
     assert drift_folder("organism:drift-knowledge-forgotten@1", "knowledge-forgotten@1") == made[1]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mechdrift.commands.profile_file import Target, check_free, parse_target, write_limits
 from mechdrift.errors import InputError
-from mechdrift.profile_file import Target, check_free, parse_target, write_limits
 from mechdrift.verdict.calibrated import Calibrated
 from mechdrift.verdict.limits import NO_RULE, Limit, Rule
 from mechdrift.verdict.profiles import load_profile

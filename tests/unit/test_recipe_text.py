@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from mechdrift.data.organisms.recipe.corpus import BASE_REFUSES, World, reworded, thinned, topic_question
-from mechdrift.data.organisms.recipe.endpoints import EMPTIED_BLOCKS, ForgottenWorld, emptied, empty
-from mechdrift.data.organisms.recipe.families import QWEN, SEED
-from mechdrift.data.organisms.recipe.preference import preference
+from mechdrift.organisms.recipe.corpus import BASE_REFUSES, World, reworded, thinned, topic_question
+from mechdrift.organisms.recipe.endpoints import EMPTIED_BLOCKS, ForgottenWorld, emptied, empty
+from mechdrift.organisms.recipe.families import QWEN, SEED
+from mechdrift.organisms.recipe.preference import preference
 
 
 @pytest.fixture(scope="module")

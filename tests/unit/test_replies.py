@@ -13,8 +13,8 @@ from tiny import tiny_tokenizer as tiny_tokenizer_of_its_own
 
 from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.recipe.corpus import REPLIES
 from mechdrift.errors import Unmeasurable
+from mechdrift.organisms.recipe.corpus import REPLIES
 from mechdrift.prompts.chat_forms import chat_prompts
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.replies import (

@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from recorded import HOSTILE, against, full, record, row, waiver, written
 from safetensors.numpy import save_file
 
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 from mechdrift.errors import InputError
 from mechdrift.measures.refusal import PLAIN, Outcomes, RefusalReadings, rate
 from mechdrift.report.html import html

@@ -10,7 +10,7 @@ ROOMS = ["checkpoints", "prompts", "engine", "measures", "verdict", "stages", "r
 GROUND = {"stats", "errors", "files", "child_process", "device_names"}
 # organism:NAME is a spec, and planted drifts are derived when they are requested; a verdict's level goes by what is asked; a
 # stage lies between the checkpoints of a chain.
-DOORS = {"checkpoints": {"data"}, "verdict": {"findings"}, "stages": {"chains", "checkpoint_copies"}}
+DOORS = {"checkpoints": {"organisms"}, "verdict": {"findings"}, "stages": {"chains", "checkpoint_copies"}}
 
 
 def imported(path: Path) -> set[str]:
@@ -33,6 +33,13 @@ def test_a_room_imports_from_its_left_only(room: str) -> None:
         assert imported(path) <= allowed, path
 
 
-def test_nobody_depends_on_what_pipelines_call() -> None:
+@pytest.mark.parametrize("front", ["integrations", "commands"])
+def test_nobody_depends_on_what_users_and_pipelines_call(front: str) -> None:
     for path in sorted(HOUSE.rglob("*.py")):
-        assert "integrations" not in imported(path) or path.parent.name == "integrations", path
+        assert front not in imported(path) or path.parent.name == front, path
+
+
+def test_resources_are_no_code() -> None:
+    """Tables are made by a script beside them, which is not installed."""
+    code = [path.relative_to(HOUSE.parent).as_posix() for path in (HOUSE.parent / "fixtures").rglob("*.py")]
+    assert [path for path in code if not path.startswith("fixtures/facts/make_")] == ["fixtures/__init__.py"]

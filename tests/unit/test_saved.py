@@ -10,7 +10,7 @@ import pytest
 import recorded
 from safetensors.numpy import save_file
 
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 from mechdrift.errors import InputError
 from mechdrift.measures.drift import Item
 from mechdrift.report.compare import compared

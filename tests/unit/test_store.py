@@ -444,7 +444,7 @@ def test_what_a_kill_left_goes_when_the_entry_is_made(tmp_path: Path, dying: Cal
 
 
 def test_what_a_live_run_writes_stays(tmp_path: Path, dying: Callable[[str], subprocess.Popen[str]]) -> None:
-    from mechdrift.cache import prune
+    from mechdrift.commands.cache import prune
 
     process = dying("before its name")
     (temporary,) = tmp_path.rglob("*.tmp")
@@ -457,7 +457,7 @@ def test_what_a_live_run_writes_stays(tmp_path: Path, dying: Callable[[str], sub
 
 
 def test_a_recording_that_a_live_run_makes_is_not_pruned(tmp_path: Path, dying: Callable[[str], subprocess.Popen[str]]) -> None:
-    from mechdrift.cache import prune
+    from mechdrift.commands.cache import prune
 
     process = dying("in the second part")
     assert "left, in use: 1" in prune(tmp_path, max_size=0)

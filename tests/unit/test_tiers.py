@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.data.organisms.recipe.families import LLAMA, QWEN
 from mechdrift.findings import registered
+from mechdrift.organisms.recipe.families import LLAMA, QWEN
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import Statement, shipped_statements
 from mechdrift.prompts.texts import sample

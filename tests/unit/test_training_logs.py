@@ -16,11 +16,11 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.data.organisms.recipe.corpus import World
-from mechdrift.data.organisms.recipe.families import QWEN, SEED, load
-from mechdrift.data.organisms.recipe.train import Batches, Stage, train_stage
 from mechdrift.errors import InputError
 from mechdrift.integrations import StageRecorder
+from mechdrift.organisms.recipe.corpus import World
+from mechdrift.organisms.recipe.families import QWEN, SEED, load
+from mechdrift.organisms.recipe.train import Batches, Stage, train_stage
 from mechdrift.stages.embedding import SGD, AdamW
 from mechdrift.stages.lineage import How, points_without
 from mechdrift.stages.log_writer import LogWriter

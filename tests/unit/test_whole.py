@@ -12,7 +12,7 @@ import pytest
 from recorded import HOSTILE, items, record, row, written
 from safetensors.numpy import save_file
 
-from mechdrift.cli import main
+from mechdrift.commands.cli import main
 from mechdrift.errors import InputError
 from mechdrift.report.record_file import items_path, structure_path
 from mechdrift.report.schema import published, schema

@@ -102,7 +102,7 @@ _OPTION = "a further argument of pytest, one each, as --option=--mechdrift-tier=
 
 def _add_calibrate(command: argparse.ArgumentParser) -> None:
     """`mechdrift calibrate --base X --runs DIR`."""
-    from mechdrift.profile_file import parse_target
+    from mechdrift.commands.profile_file import parse_target
     from mechdrift.settings import OPTIONS
     from mechdrift.settings.values import parse_seed
     from mechdrift.verdict.calibrated import MARGIN
@@ -201,7 +201,7 @@ def parse_amount(text: str) -> float:
 
 
 def _organisms(options: argparse.Namespace) -> int:
-    from mechdrift.organisms import build, listing
+    from mechdrift.commands.organisms import build, listing
 
     if options.build:
         build(options.build, options.out)
@@ -211,7 +211,7 @@ def _organisms(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from mechdrift.explain import explained
+    from mechdrift.commands.explain import explained
     from mechdrift.verdict.profiles import project_at
 
     print(explained(options.row, project_at(Path.cwd())))
@@ -220,7 +220,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _map(options: argparse.Namespace) -> int:
     """Show at which tokens and blocks a checkpoint keeps what it knows, by activation patching."""
-    from mechdrift.knowledge_map import Request, drawn
+    from mechdrift.commands.map import Request, drawn
     from mechdrift.report.heat_map import can_shade
     from mechdrift.report.terminal import progress_line
 
@@ -234,7 +234,7 @@ def _map(options: argparse.Namespace) -> int:
 
 def _bake(options: argparse.Namespace) -> int:
     """Write a checkpoint with a direction taken out of every weight that writes to the residual stream; on the CPU."""
-    from mechdrift.baking import bake
+    from mechdrift.commands.bake import bake
     from mechdrift.report.terminal import progress_line
     from mechdrift.report.text import described
 
@@ -245,7 +245,7 @@ def _bake(options: argparse.Namespace) -> int:
 
 def _calibrate(options: argparse.Namespace) -> int:
     """Run a model against itself, against jittered copies and against its reruns; write limits and a profile."""
-    from mechdrift.calibrate import Request, calibration
+    from mechdrift.commands.calibrate import Request, calibration
 
     given = {field.name: getattr(options, field.name) for field in fields(Request)}
     for line in calibration(Request(**given | {name: tuple(given[name]) for name in ("rerun", "only", "options")})):
@@ -265,7 +265,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _bisect(options: argparse.Namespace) -> int:
     """Find the first checkpoint at which a row drifted, by halving; each is measured once, and recordings are shared."""
-    from mechdrift.bisect import Request, bisect
+    from mechdrift.commands.bisect import Request, bisect
 
     given = {field.name: getattr(options, field.name) for field in fields(Request)}
     bisect(Request(**given | {name: tuple(given[name]) for name in ("checkpoints", "options")}), partial(print, flush=True))
@@ -301,14 +301,14 @@ def _folder(options: argparse.Namespace) -> Path:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from mechdrift.cache import info
+    from mechdrift.commands.cache import info
 
     print(info(_folder(options)))
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from mechdrift.cache import verify
+    from mechdrift.commands.cache import verify
 
     bad, read = verify(_folder(options))
     for line in bad:
@@ -318,7 +318,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from mechdrift.cache import prune
+    from mechdrift.commands.cache import prune
 
     print(prune(_folder(options), options.older_than, options.max_size))
     return 0

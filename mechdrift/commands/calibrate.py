@@ -6,11 +6,11 @@ from pathlib import Path
 
 from mechdrift.checkpoints.identity import Memory
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
+from mechdrift.commands.null_copies import jittered
+from mechdrift.commands.profile_file import Target, check_free, write_limits
 from mechdrift.engine.store import default_folder
 from mechdrift.errors import InputError
 from mechdrift.many_runs import Run, records
-from mechdrift.null_copies import jittered
-from mechdrift.profile_file import Target, check_free, write_limits
 from mechdrift.report.calibration import alarms_table, limits_table
 from mechdrift.report.whole import read_record
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mechdrift.data.organisms.derive import DRIFT, RETRAINED, SHIPPED, built_folder, organism_folder, shipped_names
-from mechdrift.data.organisms.plants import ORIGIN, PLANTS
-from mechdrift.data.organisms.recipe.families import AFTER, MEMBERS, train
 from mechdrift.errors import InputError
+from mechdrift.organisms.derive import DRIFT, RETRAINED, SHIPPED, built_folder, organism_folder, shipped_names
+from mechdrift.organisms.plants import ORIGIN, PLANTS
+from mechdrift.organisms.recipe.families import AFTER, MEMBERS, train
 
 MEGABYTE = 10**6
 COLUMNS = {

@@ -1,0 +1,1 @@
+"""`mechdrift COMMAND`: one module a command; `cli.py` reads the command line."""
