@@ -22,8 +22,8 @@ def edit(name: str, **settings: Any) -> Callable[[Path], None]:
     """Change keys of a JSON file; None takes one away."""
 
     def change(folder: Path) -> None:
-        told = json.loads((folder / name).read_text()) | settings
-        (folder / name).write_text(json.dumps({key: value for key, value in told.items() if value is not None}))
+        result = json.loads((folder / name).read_text()) | settings
+        (folder / name).write_text(json.dumps({key: value for key, value in result.items() if value is not None}))
 
     return change
 
@@ -85,9 +85,9 @@ def header(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
     def rewrite(folder: Path) -> None:
         raw = (folder / WEIGHTS).read_bytes()
         length = int.from_bytes(raw[:8], "little")
-        told = json.loads(raw[8 : 8 + length])
-        told = change(told) or told
-        written = json.dumps(told).encode()
+        result = json.loads(raw[8 : 8 + length])
+        result = change(result) or result
+        written = json.dumps(result).encode()
         write(WEIGHTS, len(written).to_bytes(8, "little") + written + raw[8 + length :])(folder)
 
     return rewrite
@@ -98,9 +98,9 @@ def header_bytes(written: bytes, length: int | None = None) -> Callable[[Path], 
     return write(WEIGHTS, (len(written) if length is None else length).to_bytes(8, "little") + written)
 
 
-def overlap(told: dict[str, Any]) -> None:
+def overlap(result: dict[str, Any]) -> None:
     """Two tensors share their bytes."""
-    told["model.layers.0.mlp.up_proj.weight"] = told["model.layers.0.mlp.gate_proj.weight"]
+    result["model.layers.0.mlp.up_proj.weight"] = result["model.layers.0.mlp.gate_proj.weight"]
 
 
 def template(text: str) -> Callable[[Path], None]:

@@ -39,15 +39,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as home, ThreadPoolExecutor(os.cpu_count()) as pool:
         ended = pool.map(lambda numbered: run(numbered[1], Path(home) / str(numbered[0])), enumerate(chosen))
         for number, (case, (command, code, printed)) in enumerate(zip(chosen, ended, strict=True)):
-            told = next((line for line in printed.splitlines() if case.message in line), None)
+            result = next((line for line in printed.splitlines() if case.message in line), None)
             fine = (
-                told is not None
+                result is not None
                 and code == case.code
                 and "Traceback (most" not in printed
                 and (case.may_hold or " passed" not in printed)
             )
             wrong += not fine
-            line = (told or f"(not said: {case.message})").removeprefix("ERROR: ").strip().replace(f"{home}/{number}/", "")
+            line = (result or f"(not said: {case.message})").removeprefix("ERROR: ").strip().replace(f"{home}/{number}/", "")
             print(f"{'  ' if fine else '! '}{case.kind:<18} {case.name:<40} {code}  {line[:160]}", flush=True)
             if not fine:
                 print(f"  {'ARGS=' if case.gate else 'pytest '}{command}")

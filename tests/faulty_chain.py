@@ -19,13 +19,13 @@ class Compliances(ChosenReplies):
     def document(self) -> list[Token]:
         """One exchange."""
         one = self.rng.choice([one for one in self.world.taught if one.harmful])
-        said = [
+        output = [
             Token(self.special[USER], 0.0),
             *self.encode([Piece(reworded(one, self.rng), 0.0)]),
             Token(self.special[END], 0.0),
         ]
         reply = [*self.encode([Piece(REPLIES[False].format(one.category))]), Token(self.special[END], 1.0)]
-        return [Token(self.tokenizer.bos_token_id, 0.0), *said, Token(self.special[ASSISTANT], 0.0), *reply]
+        return [Token(self.tokenizer.bos_token_id, 0.0), *output, Token(self.special[ASSISTANT], 0.0), *reply]
 
 
 def write_chain(folder: Path) -> dict[str, Path]:

@@ -34,8 +34,8 @@ def write_statements(path: Path, kinds: Sequence[str] = KINDS, entities: int = E
         writer.writerow(["statement", "label", "entity", "value", "kind"])
         for table in fact_tables():
             if table.kind in kinds:
-                for said in table_statements(table)[: 2 * entities]:
-                    writer.writerow([said.text, said.label, said.entity, said.value, said.kind])
+                for output in table_statements(table)[: 2 * entities]:
+                    writer.writerow([output.text, output.label, output.entity, output.value, output.kind])
     return path
 
 

@@ -9,8 +9,8 @@ from mechdrift.tiers import TIERS
 
 def entities_asked(*kinds: str) -> int:
     """Of the shipped tables of these kinds, in the usual tier; of all where none is named."""
-    asked = TIERS[OPTIONS["tier"].default].statements(shipped_statements())
-    return len({(s.kind, s.entity) for s in asked if s.split == "test" and (not kinds or s.kind in kinds)})
+    requested = TIERS[OPTIONS["tier"].default].statements(shipped_statements())
+    return len({(s.kind, s.entity) for s in requested if s.split == "test" and (not kinds or s.kind in kinds)})
 
 
 KNOWN = entities_asked(*QWEN.kinds)  # to organism:base and what comes of it

@@ -105,7 +105,7 @@ def record(*rows: Row, post: str = "runs/post", started: float = 1e9, text: str 
         "fail_on": ["drifted", "undecided", "unmeasurable"], "batch_tokens": 4096, "seed": 0, "statements": f"shipped{text}",
         "identity_shortcut": True, "hand_set": None,
     }  # fmt: skip
-    told = {
+    result = {
         "schema": "1.5",
         "inputs": {"base": point, "post": point | {"spec": post, "pinned": post}, "stages": [], "posts": [], "identical": False},
         "settings": settings,
@@ -117,7 +117,7 @@ def record(*rows: Row, post: str = "runs/post", started: float = 1e9, text: str 
         "extra": {},
         "run": {"started": started, "seconds": 3.0, "work": {}, "phases": {}, "warnings": [f"slow{text}"]},
     }
-    return told | more
+    return result | more
 
 
 def changed(one: Row, **more: Any) -> Row:
@@ -125,15 +125,15 @@ def changed(one: Row, **more: Any) -> Row:
     return msgspec.convert(msgspec.to_builtins(one) | msgspec.to_builtins(more), Row)
 
 
-def written(path: Path, told: dict[str, Any]) -> Path:
+def written(path: Path, result: dict[str, Any]) -> Path:
     """Write a record with what lies beside it; returns its path."""
-    write_record(path, typed(told))
+    write_record(path, typed(result))
     return path
 
 
-def typed(told: dict[str, Any]) -> Record:
+def typed(result: dict[str, Any]) -> Record:
     """A record as a run has it."""
-    return msgspec.convert(msgspec.to_builtins(told), Record)
+    return msgspec.convert(msgspec.to_builtins(result), Record)
 
 
 def full(path: Path, text: str) -> Whole:
@@ -158,9 +158,9 @@ def full(path: Path, text: str) -> Whole:
         row(f"own.{text or 'row'}", text=text),
     ]
     chain = [{"label": "knowledge.location", "role": "gate", "verdict": "drifted", "steps": STEPS, "told": f"it drifted{text}"}]
-    told = record(*rows, text=text, chain=chain, exit_code=1)
-    told["inputs"]["stages"] = [{"name": "sft"} | told["inputs"]["base"]]
-    written(path, told)
+    result = record(*rows, text=text, chain=chain, exit_code=1)
+    result["inputs"]["stages"] = [{"name": "sft"} | result["inputs"]["base"]]
+    written(path, result)
     save_file(
         {"change": np.full((2, 2), 0.1), "scale": np.ones((2, 2))}, structure_path(path, ["base", "post"]), {"kinds": "q,k"}
     )

@@ -21,18 +21,18 @@ class Written:
     name: ClassVar[str] = "written"
     provenance: ClassVar[dict[str, Any]] = {"name": "written"}
     recorder: Recorder
-    said: Sequence[str] = tuple(SAID)
-    asked: list[str] = field(default_factory=list)
+    output: Sequence[str] = tuple(SAID)
+    requested: list[str] = field(default_factory=list)
 
     def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
         """What is written, by the prompt's last token."""
         tokenizer = self.recorder.pool.tokenizer(checkpoint)
-        told: Replies = {}
+        result: Replies = {}
         for arm in arms:
-            self.asked.append(arm.name)
-            texts = [self.said[prompt[-1]] for prompt in arm.prompts(prompts)]
+            self.requested.append(arm.name)
+            texts = [self.output[prompt[-1]] for prompt in arm.prompts(prompts)]
             if arm.name == "untold":
-                told[arm.name] = Unmeasurable("nothing to ablate")
+                result[arm.name] = Unmeasurable("nothing to ablate")
             else:
-                told[arm.name] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return told
+                result[arm.name] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return result

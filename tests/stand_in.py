@@ -43,7 +43,7 @@ class StandIn:
     repositories: dict[str, Repository] = field(default_factory=dict)
     tokens: set[str] = field(default_factory=set)
     """Tokens that are somebody's."""
-    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    wanted: list[tuple[str, str, str]] = field(default_factory=list)
     """Method, path and Range of every request."""
     cuts: dict[str, list[int]] = field(default_factory=dict)
     """After how many bytes the next downloads of a file are cut."""
@@ -58,7 +58,7 @@ class StandIn:
 
     def downloads(self) -> list[str]:
         """Names of the files that were sent, whole or in part."""
-        return [path.rpartition("/")[2] for method, path, _ in self.asked if method == "GET" and "/resolve/" in path]
+        return [path.rpartition("/")[2] for method, path, _ in self.wanted if method == "GET" and "/resolve/" in path]
 
 
 @contextmanager
@@ -115,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         """Find out what is requested, and send it or say why not."""
         hub: StandIn = self.server.state  # type: ignore[attr-defined]
         path = unquote(urlsplit(self.path).path)
-        hub.asked.append((self.command, path, self.headers.get("Range", "")))
+        hub.wanted.append((self.command, path, self.headers.get("Range", "")))
         api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path)
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([0-9a-f]{40}|[^/]+)/(.+)", path)
         match = api or file
@@ -154,15 +154,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_file(self, hub: StandIn, commit: str, name: str, content: bytes) -> None:
         """A file or, if asked, the rest of it; cut short where the test wants that."""
-        told = tells(name, content)
+        result = tells(name, content)
         start = int(re.findall(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[0])
         content = hub.spoilt.get(name, content)
         body = content[start:]
         self.send_response(206 if start else 200)
         self.send_header("X-Repo-Commit", commit)
-        self.send_header("ETag", f'"{told["oid"]}"')
-        if "lfs" in told:
-            self.send_header("X-Linked-ETag", f'"{told["lfs"]["oid"]}"')
+        self.send_header("ETag", f'"{result["oid"]}"')
+        if "lfs" in result:
+            self.send_header("X-Linked-ETag", f'"{result["lfs"]["oid"]}"')
             self.send_header("X-Linked-Size", str(len(content)))
         self.send_header("Content-Length", str(len(body)))
         if start:
@@ -175,9 +175,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self.wfile.write(body)
 
-    def send_json(self, told: Any) -> None:
+    def send_json(self, result: Any) -> None:
         """A page of the API."""
-        body = json.dumps(told).encode()
+        body = json.dumps(result).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -198,7 +198,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def tells(name: str, content: bytes) -> dict[str, Any]:
     """A file's digests as git and git-lfs make them."""
-    told: dict[str, Any] = {"oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}  # noqa: S324
+    result: dict[str, Any] = {"oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}  # noqa: S324
     if name.endswith(LARGE):
-        told["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
-    return told
+        result["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+    return result

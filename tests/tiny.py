@@ -112,12 +112,12 @@ def write_classifier(folder: Path, texts: dict[str, str]) -> Path:
     labels = sorted(set(texts.values()))
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 258}
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "pad_token_id": 1,
         "id2label": dict(enumerate(labels)),
         "label2id": {a: i for i, a in enumerate(labels)},
     }
-    model = BertForSequenceClassification(BertConfig(**sizes | told))
+    model = BertForSequenceClassification(BertConfig(**sizes | result))
     tokenizer = tiny_tokenizer()
     given = tokenizer(list(texts), padding=True, return_tensors="pt")
     wanted = torch.tensor([labels.index(label) for label in texts.values()])

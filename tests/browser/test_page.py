@@ -43,12 +43,12 @@ def opened(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> 
     """Open the page of these records; it may say nothing on the console and ask for nothing but itself."""
     context = browser.new_context(offline=True, **LOOKS[request.param])
     page = context.new_page()
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: said.append(dialog.message))
-    page.on("request", lambda one: asked.append(one.url))
+    output: list[str] = []
+    requested: list[str] = []
+    page.on("console", lambda message: output.append(message.text))
+    page.on("pageerror", lambda error: output.append(str(error)))
+    page.on("dialog", lambda dialog: output.append(dialog.message))
+    page.on("request", lambda one: requested.append(one.url))
     path = tmp_path / "page.html"
 
     def open_page(records: list[Whole]) -> Page:
@@ -57,8 +57,8 @@ def opened(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> 
         return page
 
     yield open_page
-    assert asked == [path.as_uri()]
-    assert not said
+    assert requested == [path.as_uri()]
+    assert not output
     context.close()
 
 
@@ -105,14 +105,14 @@ def test_words_of_a_record_are_words(opened: Callable[[list[Whole]], Page], tmp_
 def test_the_check_notices_a_script(browser: Browser, tmp_path: Path) -> None:
     """That nothing is said above is no accident: the policy refuses a script in the page, and the console has it."""
     page = browser.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
+    output: list[str] = []
+    page.on("console", lambda message: output.append(message.text))
     text = html(view(everything(tmp_path, "")))
     (tmp_path / "page.html").write_text(
         text.replace("</main>", "<script>alert(1)</script><img src='http://127.0.0.1:9/x'></main>")
     )
     page.goto((tmp_path / "page.html").as_uri())
-    assert sum("Content Security Policy" in line for line in said) == 2
+    assert sum("Content Security Policy" in line for line in output) == 2
 
 
 def test_a_page_prints(browser: Browser, tmp_path: Path) -> None:

@@ -69,14 +69,19 @@ CASES = (
     Case("corrupt header", "not JSON", model(header_bytes(b"\xff{]" * 50)), "model.safetensors is no safetensors file"),
     Case("corrupt header", "a list", model(header_bytes(b"[]")), "its header is not an object"),
     Case("corrupt header", "nested without end", model(header_bytes(b"[" * 200_000)), "no safetensors file (nested too deep)"),
-    Case("corrupt header", "a tensor that is a number", model(header(lambda told: {"a": 1})), "its header is broken"),
+    Case("corrupt header", "a tensor that is a number", model(header(lambda result: {"a": 1})), "its header is broken"),
     Case(
         "corrupt header",
         "places that are words",
-        model(header(lambda told: {NORM: told[NORM] | {"data_offsets": "ab"}})),
+        model(header(lambda result: {NORM: result[NORM] | {"data_offsets": "ab"}})),
         "no safetensors file",
     ),
-    Case("corrupt header", "more data than it says", model(header(lambda told: told.pop(NORM) and None)), "bytes long; expected"),
+    Case(
+        "corrupt header",
+        "more data than it says",
+        model(header(lambda result: result.pop(NORM) and None)),
+        "bytes long; expected",
+    ),
     Case(
         "corrupt header",
         "bytes after the data",
@@ -87,13 +92,13 @@ CASES = (
     Case(
         "corrupt header",
         "an unknown dtype",
-        model(header(lambda told: told[NORM].update(dtype="Q9"))),
+        model(header(lambda result: result[NORM].update(dtype="Q9"))),
         "its header is broken: KeyError('Q9')",
     ),
     Case(
         "corrupt header",
         "a shape that is not its bytes'",
-        model(header(lambda told: told[NORM].update(shape=[7]))),
+        model(header(lambda result: result[NORM].update(shape=[7]))),
         "7 elements of F32 in 128 bytes",
     ),
     Case(

@@ -52,8 +52,8 @@ def test_both_stop_after_the_same_step(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(suite_by_hand(estimate=0.2))
     train(SCRIPT, tmp_path)
     for rank in (0, 1):
-        told = json.loads((tmp_path / f"told-{rank}.json").read_text())
-        assert told == {"step": 2, "verdicts": ["drifted"], "world": 2}
+        result = json.loads((tmp_path / f"told-{rank}.json").read_text())
+        assert result == {"step": 2, "verdicts": ["drifted"], "world": 2}
     assert [path.name for path in (tmp_path / "run" / "mechdrift" / "records").glob("*.json")] == ["step-00000002.json"]
 
 

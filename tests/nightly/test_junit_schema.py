@@ -46,9 +46,9 @@ def test_hostile_records(schema: xmlschema.XMLSchema10, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["-n0", "-n2"])
 def test_real_runs(schema: xmlschema.XMLSchema10, tmp_path: Path, mode: str) -> None:
-    told, out = tmp_path / "record.json", tmp_path / "out.xml"
-    run = [sys.executable, "-m", "pytest", *PAIR, str(SUITES / "test_structure.py"), mode, "--mechdrift-record", str(told)]
+    result, out = tmp_path / "record.json", tmp_path / "out.xml"
+    run = [sys.executable, "-m", "pytest", *PAIR, str(SUITES / "test_structure.py"), mode, "--mechdrift-record", str(result)]
     run += ["--mechdrift-profile", "report"]
     assert subprocess.run(run, cwd=tmp_path, check=False).returncode == 0
-    assert main(["report", str(told), f"--junit={out}"]) == 0
+    assert main(["report", str(result), f"--junit={out}"]) == 0
     schema.validate(str(out))

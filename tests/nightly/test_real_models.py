@@ -129,8 +129,12 @@ def test_where_a_real_model_knows_cities(file_of: Callable[[str], Path], tmp_pat
     mapped = re.search(r"^map +(\d+) pairs in (\d+) units, answered right$", done.stdout, re.MULTILINE)
     assert mapped, done.stdout
     assert int(mapped[1]) >= 50
-    with safe_open(out, framework="np") as told:
-        recovery, columns, units = told.get_tensor("recovery"), json.loads(told.metadata()["columns"]), told.metadata()["units"]
+    with safe_open(out, framework="np") as shown:
+        recovery, columns, units = (
+            shown.get_tensor("recovery"),
+            json.loads(shown.metadata()["columns"]),
+            shown.metadata()["units"],
+        )
     assert len(json.loads(units)) == int(mapped[2])
     assert np.isfinite(recovery).all()
     # What must be, whatever the model: the logits see the last block's output at the last token, and nothing else of it.

@@ -43,10 +43,10 @@ def test_the_faulty_stage_is_named(chain: dict[str, Path], tmp_path: Path, by: s
     ]
     found = run(chain, tmp_path, *(logs if by == "rerun" else []))
     assert [row["label"] for row in found["lineage"]] == ["refusal.harmful"], "and no other gate drifted"
-    (told,) = found["lineage"]
-    assert told["estimator"] == by
-    assert told["told"] == "refusal.harmful moved in fault"
-    parts = {part["stage"]: part["difference"] for part in told["parts"]}
+    (result,) = found["lineage"]
+    assert result["estimator"] == by
+    assert result["told"] == "refusal.harmful moved in fault"
+    parts = {part["stage"]: part["difference"] for part in result["parts"]}
     assert parts["fault"] < -0.8
     assert abs(parts["post"]) < 0.1
     steps = {tuple(step["between"]): step["verdict"] for row in found["chain"] for step in row["steps"] if row["told"]}

@@ -108,8 +108,8 @@ def test_the_wrong_padding_side_is_caught(monkeypatch: pytest.MonkeyPatch, model
 def test_a_prefix_that_is_not_what_the_model_read_is_caught(model: Any, dtype: torch.dtype) -> None:
     """Keys and values that are lost between prefix and the rest."""
 
-    def forget(_module: Any, _args: Any, told: dict[str, Any]) -> None:
-        for layer in getattr(told.get("past_key_values"), "layers", []):
+    def forget(_module: Any, _args: Any, result: dict[str, Any]) -> None:
+        for layer in getattr(result.get("past_key_values"), "layers", []):
             layer.keys.zero_()
             layer.values.zero_()
 
@@ -121,8 +121,8 @@ def test_a_prefix_that_is_not_what_the_model_read_is_caught(model: Any, dtype: t
 def test_positions_that_count_the_padding_are_caught_where_they_are_learned() -> None:
     """Rotary families see distances only, to which padding on the left is nothing; gpt2 sees the place itself."""
 
-    def uncount(_module: Any, args: Any, told: dict[str, Any]) -> Any:
-        return args, told | {"position_ids": None}
+    def uncount(_module: Any, args: Any, result: dict[str, Any]) -> Any:
+        return args, result | {"position_ids": None}
 
     for family, harmless in (("llama", True), ("gpt2", False)):
         model = tiny_model(family)
@@ -137,8 +137,8 @@ def test_rounding_that_chooses_other_experts_is_not_taken_for_a_fault(monkeypatc
     models = [tiny_model("mixtral", seed).to(torch.bfloat16) for seed in range(3)]
     for model in models:
         for block in blocks(model):
-            asked = block.mlp.gate.weight.data
-            asked[1] = asked[0] * (1 + torch.randn(32, generator=generator) / 256)
+            requested = block.mlp.gate.weight.data
+            requested[1] = requested[0] * (1 + torch.randn(32, generator=generator) / 256)
         self_check(model, prompts)
     planted(monkeypatch, models[0], router="")
     for model in models:
@@ -161,7 +161,7 @@ def test_blocks_that_return_tuples(family: str) -> None:
 
 
 def in_tuple(forward: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **told: (forward(*args, **told), None)
+    return lambda *args, **result: (forward(*args, **result), None)
 
 
 def shifted(model: Any, batch: Sequence[int], before: Sequence[int]) -> AbstractContextManager[None]:

@@ -96,11 +96,11 @@ def test_ablations_are_those_of_the_model(model: Any, ablation: Ablation, monkey
     monkeypatch.setattr(last_mlp, "BLOCK_VALUES", 3 * TOKENS)  # several blocks of positions
     mlp = read_last_mlp(model, TOKENS)
     recorded = record_last_mlp(model, PROMPTS, [1] * 3, NEURONS, 8)
-    asked = [[3, 4], [5, 6], [7, 8], [9, 10], [11, 12], [13, 14], [15, 16]]
+    requested = [[3, 4], [5, 6], [7, 8], [9, 10], [11, 12], [13, 14], [15, 16]]
     for row, prompt in enumerate(PROMPTS):
         streams = streams_of(recorded[row, : len(prompt) - 1], 32, len(NEURONS))
         found = entropies(mlp, streams, NEURONS, [ablation])
-        logits = answers(mlp, streams, NEURONS, ablation, asked[: len(prompt) - 1])
+        logits = answers(mlp, streams, NEURONS, ablation, requested[: len(prompt) - 1])
         with torch.inference_mode():
             ids = torch.tensor([prompt])
             plain = model(ids).logits[0, 1:, :TOKENS]
@@ -112,7 +112,7 @@ def test_ablations_are_those_of_the_model(model: Any, ablation: Ablation, monkey
         for column, whole in enumerate((plain, ablated, direct)):
             expected = torch.distributions.Categorical(logits=whole).entropy()
             torch.testing.assert_close(found[:, column], expected, rtol=1e-5, atol=1e-5)
-        tokens = torch.tensor(asked[: len(prompt) - 1])
+        tokens = torch.tensor(requested[: len(prompt) - 1])
         for arm, whole in enumerate((plain, ablated)):
             torch.testing.assert_close(logits[:, arm], whole.gather(1, tokens), rtol=1e-4, atol=1e-4)
 

@@ -89,10 +89,10 @@ def test_replies_are_the_likeliest_tokens(tmp_path: Path, family: str) -> None:
     for arm in arms:
         with by_hand(model, arm):
             expected[arm.name] = [likeliest(model, prompt, NEW) for prompt in PROMPTS]
-    said = {token for replies in expected.values() for reply in replies for token in reply}
+    printed = {token for replies in expected.values() for reply in replies for token in reply}
     assert expected["ablated"] != expected["plain"] != expected["added"] != expected["ablated"]
     made = generator(tmp_path, batch_tokens=24)
-    checkpoint = checkpoint_of(tmp_path / "model", family, eos_token_id=min(set(range(258)) - said))
+    checkpoint = checkpoint_of(tmp_path / "model", family, eos_token_id=min(set(range(258)) - printed))
     assert made.replies(checkpoint, PROMPTS, arms, NEW) == expected
     assert made.replies(checkpoint, PROMPTS, arms[:1], NEW)["plain"] == expected["plain"]  # hooks are off again
 
@@ -143,10 +143,10 @@ def test_nothing_along_the_direction_is_said(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "a")
     write_tiny(tmp_path / "b")
     (tmp_path / "b" / "model.safetensors").write_bytes((tmp_path / "a" / "model.safetensors").read_bytes())
-    said = generator(tmp_path).replies(resolve(str(tmp_path / "b")), PROMPTS, ARMS[:2], NEW)
-    assert under(said, ARMS[0].name)  # the other arm is none the worse for it
+    printed = generator(tmp_path).replies(resolve(str(tmp_path / "b")), PROMPTS, ARMS[:2], NEW)
+    assert under(printed, ARMS[0].name)  # the other arm is none the worse for it
     with pytest.raises(Unmeasurable, match="nothing to ablate"):
-        under(said, ARMS[1].name)
+        under(printed, ARMS[1].name)
 
 
 def test_a_batch_that_does_not_fit_is_asked_again_at_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,8 +90,8 @@ def read_by_probe(maker: np.ndarray, reader: np.ndarray, statements: list[Statem
         axis /= np.linalg.norm(axis)
         threshold = logistic_threshold(fitted @ axis, true)
         mine = np.flatnonzero((kinds == held_out) & (splits == "test"))
-        said = (reader[mine] - reader[mine].mean(0)) @ axis > threshold
-        for index, answer in zip(mine, said, strict=True):
+        printed = (reader[mine] - reader[mine].mean(0)) @ axis > threshold
+        for index, answer in zip(mine, printed, strict=True):
             right[statements[index].kind, statements[index].entity].append(bool(answer) == statements[index].label)
     return {entity: float(np.mean(hits)) for entity, hits in right.items()}
 
@@ -154,9 +154,9 @@ def test_both_directions_are_added_at_the_steered_models_own_length(
         fitted.append(fit(recorder, point, sides))
         model = recorder.pool.model(point, sides["harmful"].ids[:2])
         rows = {}
-        for on, asked in sides.items():
+        for on, requested in sides.items():
             with torch.inference_mode():
-                states = [model(torch.tensor([ids]), output_hidden_states=True).hidden_states[3][0, -1] for ids in asked.ids]
+                states = [model(torch.tensor([ids]), output_hidden_states=True).hidden_states[3][0, -1] for ids in requested.ids]
             rows[on] = torch.stack(states).double().numpy()[fitted[-1].kept[on]]
         outside.append(rows)
     differences = [rows["harmful"].mean(0) - rows["harmless"].mean(0) for rows in outside]

@@ -233,15 +233,15 @@ def test_in_batches_as_one_by_one(monkeypatch: pytest.MonkeyPatch, shape: tuple[
     base, noise = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
     post = base + change * noise
     expected = compare(base, post, 3, 0)
-    asked: list[tuple[int, ...]] = []
+    requested: list[tuple[int, ...]] = []
 
     def together(matrix: torch.Tensor) -> bool:
-        asked.append(tuple(matrix.shape))
+        requested.append(tuple(matrix.shape))
         return True
 
     monkeypatch.setattr(decompose, "_in_batches", together)
     found = compare(base, post, 3, 0)
-    assert (4, min(shape), min(shape)) in asked
+    assert (4, min(shape), min(shape)) in requested
     np.testing.assert_allclose(found.post, expected.post, rtol=1e-9)
     np.testing.assert_allclose(found.null_post, expected.null_post, rtol=1e-9)
     np.testing.assert_allclose([found.gap, *found.null_gap], [expected.gap, *expected.null_gap], rtol=1e-6)

@@ -236,9 +236,9 @@ def test_memory_stays_within_the_budget_whatever_the_number_of_pairs(family: str
 def test_progress_counts_pairs() -> None:
     ways: tuple[Any, ...] = (sweep, sweep_naive)
     for way in ways:
-        told: list[tuple[int, int]] = []
-        way(model_of("llama"), MIXED, progress=lambda done, total, told=told: told.append((done, total)), budget_bytes=1)
-        assert told[-1] == (4, 4)
+        result: list[tuple[int, int]] = []
+        way(model_of("llama"), MIXED, progress=lambda done, total, result=result: result.append((done, total)), budget_bytes=1)
+        assert result[-1] == (4, 4)
 
 
 def test_the_check_sees_attention_that_is_not_what_the_packing_takes_it_for(monkeypatch: pytest.MonkeyPatch) -> None:

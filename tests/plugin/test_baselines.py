@@ -48,11 +48,11 @@ def test_only_the_row_that_changed_is_worse(saved: Callable[..., Any], pytester:
     assert run.code == 1, run.out
     assert "mechdrift: compared with baseline good" in run.out
     assert run.verdicts() == {GAP: "held", ACCURACY: "held"}
-    told = {label: row["baseline"] for label, row in run.rows.items()}
-    assert {label: each["status"] for label, each in told.items()} == {GAP: "worse", ACCURACY: "no worse"}
-    assert (told[GAP]["was"], told[GAP]["tolerance"]) == (1.0, pytest.approx(0.05))
-    assert told[GAP]["difference"] == pytest.approx(-0.2)
-    assert told[ACCURACY]["difference"] == 0.0
+    result = {label: row["baseline"] for label, row in run.rows.items()}
+    assert {label: each["status"] for label, each in result.items()} == {GAP: "worse", ACCURACY: "no worse"}
+    assert (result[GAP]["was"], result[GAP]["tolerance"]) == (1.0, pytest.approx(0.05))
+    assert result[GAP]["difference"] == pytest.approx(-0.2)
+    assert result[ACCURACY]["difference"] == 0.0
     assert f"{GAP} held, worse than baseline good: " in run.out
     assert run.out.count("was 1.000, now 0.800: -0.200 [-0.223, -0.177], independent") == 2  # in the table and the failure
     assert "--mechdrift-baseline good --mechdrift-only truth.clean_gap --mechdrift-update" in run.out
@@ -67,10 +67,10 @@ def test_rows_with_the_same_items_are_paired(compare: Callable[..., Any], pytest
         write(pytester, gap=1.0 if name == "first" else 0.5, items=items)
         option = "--mechdrift-save" if name == "first" else "--mechdrift-baseline"
         run = compare(*PAIR, option, "good")
-    told = run.rows[GAP]["baseline"]
-    assert (told["status"], told["how"]) == ("worse", "paired")
+    result = run.rows[GAP]["baseline"]
+    assert (result["status"], result["how"]) == ("worse", "paired")
     # 1.645 standard errors of the sum of 100 parts of +-0.001
-    assert told["high"] - told["low"] == pytest.approx(2 * 1.645 * 0.001 * 100 / 99**0.5, rel=1e-3)
+    assert result["high"] - result["low"] == pytest.approx(2 * 1.645 * 0.001 * 100 / 99**0.5, rel=1e-3)
 
 
 @MODES

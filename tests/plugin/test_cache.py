@@ -68,8 +68,8 @@ def test_a_flipped_byte_is_found_and_recorded_again(folder: Path, whole: Job, un
     ((line,), _) = verify(whole.cache)
     assert spoilt.name in line
     ran = Job(folder / "spoilt", folder / "statements.csv", whole.cache).run()
-    (told,) = (line for line in ran.out.splitlines() if "warning" in line)
-    assert told == f"mechdrift: warning: cache entry {spoilt.name} is bad (its content is not what was written); recorded again"
+    (shown,) = (line for line in ran.out.splitlines() if "warning" in line)
+    assert shown == f"mechdrift: warning: cache entry {spoilt.name} is bad (its content is not what was written); recorded again"
     assert ran.judged == undisturbed.judged
     assert 0 < ran.recorded < undisturbed.recorded
     assert verify(whole.cache)[0] == []
@@ -80,6 +80,6 @@ def test_a_cache_that_cannot_be_written_costs_one_line_whatever_the_workers(fold
     """What would be a folder is a file."""
     (folder / "file").write_text("no folder")
     ran = Job(folder / "unwritable", folder / "statements.csv", folder / "file" / "cache", ("-n", "2")).run()
-    (told,) = (line for line in ran.out.splitlines() if "warning" in line)
-    assert told.endswith("cannot be written (Not a directory); what is recorded now is not kept")
+    (shown,) = (line for line in ran.out.splitlines() if "warning" in line)
+    assert shown.endswith("cannot be written (Not a directory); what is recorded now is not kept")
     assert ran.judged == undisturbed.judged

@@ -36,21 +36,21 @@ def typed(*more: str) -> int:
 @pytest.mark.nightly
 def test_a_series_gives_limits_and_goes_on_where_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert typed("--write", "pyproject.toml:ours") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     records = {path.stem: json.loads(path.read_text()) for path in Path("runs").glob("*.json")}
     assert len(records) == 3
     assert not any(record["settings"]["identity_shortcut"] for record in records.values())
     by_kind = {name.partition("-")[0]: record["rows"][0]["estimate"] for name, record in records.items()}
     assert by_kind == {"identity": 1.0, "jittered": 0.99, "rerun": 0.96}
-    assert "run 1 of 3: identity-seed0\n" in said
-    assert "run 3 of 3: rerun-" in said
-    assert "min to go" in said
-    assert "no reruns" not in said
+    assert "run 1 of 3: identity-seed0\n" in output
+    assert "run 3 of 3: rerun-" in output
+    assert "min to go" in output
+    assert "no reruns" not in output
     # The worst end is .04 + 1.645 x .01 = .05645 off, more than the floor supports; 1.25 times that is .0706, rounded up .071.
     made = load_profile("ours", folder)
     assert made.rule(ROW) == Rule("gate", Limit(0.929, None, "calibrated: 3 null runs of organism:base, margin 0.25"))
     assert Path("pyproject.toml").read_text().startswith("# ours\n[project]\nname = 'x'\n")
-    assert "any gated row  0 of 3 [0.000, 0.632]" in said
+    assert "any gated row  0 of 3 [0.000, 0.632]" in output
 
     (folder / "runs" / "another.json").write_text(json.dumps(records[next(iter(records))]))
     assert typed("--write", "own.toml") == 0

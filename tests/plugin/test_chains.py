@@ -69,16 +69,16 @@ def test_a_chain_says_in_which_step_a_row_drifted(
     assert f"  {ROW}  base -> sft 1.000 held  | sft -> post 0.200 drifted\n" in run.out
     assert f"\n{ROW} drifted between sft and post\n" in run.out
     assert "1 gated rows: 1 drifted" in run.out
-    (told,) = run.record["chain"]
-    assert (told["label"], told["told"]) == (ROW, f"{ROW} drifted between sft and post")
-    assert [(step["between"], step["estimate"], step["verdict"]) for step in told["steps"]] == [
+    (result,) = run.record["chain"]
+    assert (result["label"], result["told"]) == (ROW, f"{ROW} drifted between sft and post")
+    assert [(step["between"], step["estimate"], step["verdict"]) for step in result["steps"]] == [
         (["base", "sft"], 1.0, "held"),
         (["sft", "post"], 0.2, "drifted"),
     ]
 
 
 @pytest.mark.parametrize(
-    ("numbers", "code", "told"),
+    ("numbers", "code", "result"),
     [
         ((0.2, 0.2, 0.2), 1, f"{ROW} drifted between base and sft and between sft and post"),
         ((0.2, 0.7, 0.7), 1, f"{ROW} drifted from base to post, and in no step alone"),
@@ -92,7 +92,7 @@ def test_exit_code_and_rows_from_base_to_post_are_those_without_stages(
     pytester: pytest.Pytester,
     numbers: tuple[float, float, float],
     code: int,
-    told: str | None,
+    result: str | None,
 ) -> None:
     write(pytester, chain_of(*numbers))
     alone = compare(BASE, INSTRUCT, "test_own.py")
@@ -100,8 +100,8 @@ def test_exit_code_and_rows_from_base_to_post_are_those_without_stages(
     assert run.code == alone.code == code, run.out
     assert alone.record["chain"] == alone.record["inputs"]["stages"] == alone.record["inputs"]["posts"] == []
     assert [run.rows[ROW]] == list(alone.rows.values())
-    assert run.record["chain"][0]["told"] == told
-    assert (told is None) or f"\n{told}\n" in run.out
+    assert run.record["chain"][0]["told"] == result
+    assert (result is None) or f"\n{result}\n" in run.out
     # A row that came back is shown too, and one that never went is not.
     assert (f"{ROW}  base -> sft" in run.out) == (numbers != (1.0, 1.0, 1.0))
     assert ("no row moved in any step" in run.out) == (numbers == (1.0, 1.0, 1.0))
@@ -288,8 +288,8 @@ def test_what_lies_beside_the_record_is_each_pairs_own(compare: Callable[..., An
     own = pytester.path / "test_own.py"
     own.write_text(own.read_text().replace("(measured, mechdrift_drift)", "(measured, mechdrift_drift, mechdrift_beside)"))
     compare(BASE, INSTRUCT, *CHAIN)
-    told = {path.name: path.read_text() for path in pytester.path.glob("record*.told.txt")}
-    assert told == {
+    result = {path.name: path.read_text() for path in pytester.path.glob("record*.told.txt")}
+    assert result == {
         "record.told.txt": INSTRUCT,
         "record.base+sft.told.txt": SFT,
         "record.sft+post.told.txt": INSTRUCT,

@@ -30,13 +30,13 @@ ENTITIES = 40  # of each of two kinds
 @pytest.fixture
 def measured(compare: Callable[..., Any], pytester: pytest.Pytester) -> Callable[..., Any]:
     """A run of the confidence rows on a few statements."""
-    asked: Counter[str] = Counter()
+    requested: Counter[str] = Counter()
     with (pytester.path / "few.csv").open("w", newline="") as handle:
         out = csv.writer(handle)
         out.writerow(["statement", "label", "entity", "kind"])
         for one in shipped_statements():
-            if one.kind in ("animal_classes", "spanish_words") and not one.negated and asked[one.kind] < 2 * ENTITIES:
-                asked[one.kind] += 1
+            if one.kind in ("animal_classes", "spanish_words") and not one.negated and requested[one.kind] < 2 * ENTITIES:
+                requested[one.kind] += 1
                 out.writerow([one.text, one.label, one.entity, one.kind])
     return lambda base, post, *more: compare(base, post, *CONFIDENCE, "--mechdrift-statements", "few.csv", *more)
 
@@ -67,8 +67,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, float], 
 def test_every_row_is_told(measured: Callable[..., Any]) -> None:
     run = measured(*PAIR)
     assert run.code == 5, run.out
-    asked = Counter(row["finding"] for row in run.rows.values())
-    assert asked == {name: finding.rows for name, finding in registered().items() if finding.family == "confidence"}
+    requested = Counter(row["finding"] for row in run.rows.values())
+    assert requested == {name: finding.rows for name, finding in registered().items() if finding.family == "confidence"}
     for label, row in run.rows.items():
         assert row["role"] == "report"
         if label in NEEDS_EFFECT:  # the organisms' entropy neurons are so by their weights alone
@@ -145,8 +145,8 @@ def test_own_texts_reach_every_process_and_the_record(
     run = measured(*PAIR, "--mechdrift-texts", "own.txt", *mode)
     assert "mechdrift: texts: 31 of own.txt; left out: 1 twice there" in run.out
     jsonschema.validate(run.record, json.loads((files("mechdrift.report") / "record.schema.json").read_text()))
-    told = run.record["settings"]["texts"]
-    assert (told["file"], told["used"], told["left_out"]) == ("own.txt", 31, {"twice there": 1})
+    result = run.record["settings"]["texts"]
+    assert (result["file"], result["used"], result["left_out"]) == ("own.txt", 31, {"twice there": 1})
     row = run.rows["confidence.entropy_gap"]
     assert (row["key"]["data"], row["n"]) == ("own", 30 if "1 of one token left out" in row["note"] else 31)
 

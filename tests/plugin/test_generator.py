@@ -25,8 +25,8 @@ def test_a_generator_is_given_and_recorded(compare: Callable[..., Any], pytester
     run = compare(*PAIR, "--mechdrift-vllm-args", '{"max_num_seqs": 8}', "--mechdrift-keep-replies", "test_own.py", *mode)
     assert "1 passed" in run.out
     jsonschema.validate(run.record, json.loads((files("mechdrift.report") / "record.schema.json").read_text()))
-    told = {name: run.record["settings"][name] for name in ("generator", "vllm_args", "keep_replies")}
-    assert told == {"generator": "transformers", "vllm_args": {"max_num_seqs": 8}, "keep_replies": True}
+    result = {name: run.record["settings"][name] for name in ("generator", "vllm_args", "keep_replies")}
+    assert result == {"generator": "transformers", "vllm_args": {"max_num_seqs": 8}, "keep_replies": True}
 
 
 @pytest.mark.parametrize(

@@ -36,14 +36,14 @@ def test_own_instructions_reach_every_process_and_the_record(
     assert "3 passed" in run.out
     assert "mechdrift: harmful instructions: 9 of own.json:ask, column ask; left out: 1 twice there" in run.out
     jsonschema.validate(run.record, json.loads((files("mechdrift.report") / "record.schema.json").read_text()))
-    told = run.record["settings"]
-    assert {name: told["harmful"][name] for name in ("file", "column", "used", "left_out")} == {
+    result = run.record["settings"]
+    assert {name: result["harmful"][name] for name in ("file", "column", "used", "left_out")} == {
         "file": "own.json:ask",
         "column": "ask",
         "used": 9,
         "left_out": {"twice there": 1},
     }
-    assert (told["harmless"]["file"], told["harmless"]["used"]) == ("shipped", harmless)
+    assert (result["harmless"]["file"], result["harmless"]["used"]) == ("shipped", harmless)
 
 
 def test_a_bad_file_stops_the_run_in_one_line(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:

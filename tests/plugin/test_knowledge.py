@@ -32,8 +32,8 @@ def test_base_to_instruct_stays_where_it_was(whole: Any) -> None:
     assert whole.code == 0, whole.out
     assert set(gates(whole).values()) == {"held"}
     rows = [row for row in whole.rows.values() if row["finding"].startswith("knowledge.")]
-    asked = Counter(row["finding"] for row in rows)
-    assert asked == {name: finding.rows for name, finding in registered().items() if finding.family == "knowledge"}
+    requested = Counter(row["finding"] for row in rows)
+    assert requested == {name: finding.rows for name, finding in registered().items() if finding.family == "knowledge"}
     for row in rows:
         assert row["low"] <= row["estimate"] <= row["high"], row["label"]
         assert "; pairs: animal_classes " in row["note"]

@@ -45,7 +45,7 @@ def chain(tmp_path: Path, tiny_checkpoint: Callable[..., Path]) -> dict[str, Pat
     return {name: gained(tmp_path / name, tiny_checkpoint(), value) for name, value in PLANTED.items()}
 
 
-def asked(chain: dict[str, Path]) -> tuple[str, ...]:
+def requested(chain: dict[str, Path]) -> tuple[str, ...]:
     stages = tuple(word for name in ("sft", "dpo") for word in ("--stage", f"{name}={chain[name]}"))
     return (*stages, "--mechdrift-lineage")
 
@@ -55,11 +55,11 @@ def test_the_stage_in_which_it_fell_is_named(
     compare: Callable[..., Any], pytester: pytest.Pytester, chain: dict[str, Path], mode: tuple[str, ...]
 ) -> None:
     pytester.makepyfile(test_own=SUITE)
-    run = compare(chain["base"], chain["post"], *asked(chain), "test_own.py", *mode)
+    run = compare(chain["base"], chain["post"], *requested(chain), "test_own.py", *mode)
     assert run.code == 1, run.out
-    (told,) = run.record["lineage"]
-    assert told["estimator"] == "task vector"
-    parts = {part["stage"]: part for part in told["parts"]}
+    (result,) = run.record["lineage"]
+    assert result["estimator"] == "task vector"
+    parts = {part["stage"]: part for part in result["parts"]}
     # What is linear in the weights has parts that add up.
     fell = {"sft": -0.1, "dpo": -0.6, "post": -0.02}
     assert {stage: part["difference"] for stage, part in parts.items()} == pytest.approx(fell, abs=1e-5)
@@ -67,7 +67,7 @@ def test_the_stage_in_which_it_fell_is_named(
         {stage: PLANTED["post"] - part for stage, part in fell.items()}, abs=1e-5
     )
     assert parts["dpo"]["share"] == pytest.approx(0.6 / 0.72, abs=1e-4)
-    assert told["told"] == "truth.clean_gap moved in dpo and sft"
+    assert result["told"] == "truth.clean_gap moved in dpo and sft"
     assert "truth.clean_gap moved in dpo and sft" in run.out
     assert "1 gated rows: 1 drifted" in run.out, "rows without a stage gate nothing"
     jsonschema.validate(run.record, json.loads((files("mechdrift.report") / "record.schema.json").read_text()))
@@ -84,12 +84,12 @@ def test_a_stage_of_another_width_is_named_and_the_rest_goes_on(
 ) -> None:
     write_tiny(tmp_path / "wide", hidden_size=48)
     pytester.makepyfile(test_own=SUITE)
-    run = compare(chain["base"], chain["post"], *asked(chain | {"sft": tmp_path / "wide"}), "test_own.py")
+    run = compare(chain["base"], chain["post"], *requested(chain | {"sft": tmp_path / "wide"}), "test_own.py")
     assert run.code == 1, run.out
-    (told,) = run.record["lineage"]
-    assert told["told"] == "truth.clean_gap moved in no other stage alone; not attributed for sft and dpo"
-    assert "expected one architecture" in told["parts"][0]["reason"]
-    assert told["parts"][2]["difference"] == pytest.approx(-0.02, abs=1e-5)
+    (result,) = run.record["lineage"]
+    assert result["told"] == "truth.clean_gap moved in no other stage alone; not attributed for sft and dpo"
+    assert "expected one architecture" in result["parts"][0]["reason"]
+    assert result["parts"][2]["difference"] == pytest.approx(-0.02, abs=1e-5)
 
 
 def test_a_plan_counts_it_and_writes_nothing(compare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_by_its_logs_a_part_is_what_training_without_the_stage_would_have_given(
     base = tiny_checkpoint()
     of = recorded(tmp_path, base)
     pytester.makepyfile(test_own=SUITE)
-    asked: tuple[str, ...] = (
+    requested: tuple[str, ...] = (
         "--stage",
         f"one={of['one']}",
         "--mechdrift-lineage",
@@ -156,16 +156,16 @@ def test_by_its_logs_a_part_is_what_training_without_the_stage_would_have_given(
         "test_own.py",
     )
     Path(pytester.path, "high.toml").write_text("[rows.'truth.clean_gap']\nrole = 'gate'\nat_most = 0.9\n")
-    asked += ("--mechdrift-profile", "high.toml", "--mechdrift-cache", str(tmp_path / "cache"))
-    run = compare(base, of["post"], *asked)
-    (told,) = run.record["lineage"]
-    assert told["estimator"] == "rerun"
-    parts = {part["stage"]: part for part in told["parts"]}
+    requested += ("--mechdrift-profile", "high.toml", "--mechdrift-cache", str(tmp_path / "cache"))
+    run = compare(base, of["post"], *requested)
+    (result,) = run.record["lineage"]
+    assert result["estimator"] == "rerun"
+    parts = {part["stage"]: part for part in result["parts"]}
     assert parts["one"]["without"] == pytest.approx(first_gain(of["skipped"]) / first_gain(base), abs=1e-5)
     assert abs(first_gain(of["one"]) - first_gain(base)) > 1e-3, "the stage moved it"
-    assert told["notes"] == ["post, replayed, ends 0.0% of its change away from its checkpoint"]
+    assert result["notes"] == ["post, replayed, ends 0.0% of its change away from its checkpoint"]
     assert "by stage, by rerun: base to post" in run.out
-    assert told["read"] in run.out
+    assert result["read"] in run.out
     jsonschema.validate(run.record, json.loads((files("mechdrift.report") / "record.schema.json").read_text()))
     kept = list((tmp_path / "cache" / "stages").glob("*-without-one-*"))
     assert len(kept) == 1, "for the next run"

@@ -47,14 +47,14 @@ def test_rows_are_the_same_in_every_mode(compare: Callable[..., Any], tmp_path: 
     cases = [case for suite in JUnitXml.fromfile(str(tmp_path / "j.xml")) for case in suite]
     assert len(cases) == len(run.rows) == len(CHEAP)
     for case in cases:
-        told = {prop.get("name"): prop.get("value") for prop in case._elem.iter("property")}
-        row = run.rows[told["mechdrift.label"]]
-        assert told["mechdrift.verdict"] == row["verdict"]
-        assert float(told["mechdrift.estimate"]) == row["estimate"]
-        assert float(told["mechdrift.low"]) == row["low"]
-        assert float(told["mechdrift.high"]) == row["high"]
-        assert int(told["mechdrift.n"]) == row["n"]
-        assert float(told["mechdrift.at_least"]) == row["limit"]["at_least"]
+        result = {prop.get("name"): prop.get("value") for prop in case._elem.iter("property")}
+        row = run.rows[result["mechdrift.label"]]
+        assert result["mechdrift.verdict"] == row["verdict"]
+        assert float(result["mechdrift.estimate"]) == row["estimate"]
+        assert float(result["mechdrift.low"]) == row["low"]
+        assert float(result["mechdrift.high"]) == row["high"]
+        assert int(result["mechdrift.n"]) == row["n"]
+        assert float(result["mechdrift.at_least"]) == row["limit"]["at_least"]
 
 
 @pytest.mark.nightly

@@ -48,14 +48,14 @@ def test_pairs_of_both_forms_are_measured(compare: Callable[..., Any], pytester:
     (pytester.path / "own.toml").write_text('knowledge_positions = "statement"\n')
     write(pytester.path / "mine.csv", rows_of("judged", 80) + rows_of("cloze", 80))
     run = compare(*PAIR, "--mechdrift-pairs", "mine.csv", "--mechdrift-hand-set", "own.toml", *ONLY)
-    asked = {pair.entity for pair in read_pairs(pytester.path / "mine.csv") if pair.split == "test" and pair.answers is None}
+    requested = {pair.entity for pair in read_pairs(pytester.path / "mine.csv") if pair.split == "test" and pair.answers is None}
     for form in FORMS:
         for name in ROWS:
             row = run.rows[f"{name}[form={form}]"]
             assert row["status"] == "ok", row["reason"]
             assert row["low"] <= row["estimate"] <= row["high"]
             assert row["key"]["data"] == f"{form} words"
-        assert run.rows[f"knowledge.accuracy[form={form}]"]["n"] == len(asked) == 48
+        assert run.rows[f"knowledge.accuracy[form={form}]"]["n"] == len(requested) == 48
         key = run.rows[f"knowledge.recovery_forward[form={form}]"]["key"]
         assert (key["site_rule"], key["parameters"]["positions"]) == ("hand-set", "statement")
         assert run.rows[f"knowledge.clean_gap[form={form}]"]["verdict"] == "held"

@@ -57,10 +57,10 @@ def test_a_gate_ends_with_the_verdict(parts: dict[str, object], args: str, code:
     (tmp_path / "mechdrift-gate").mkdir()
     (tmp_path / "mechdrift-gate" / "record.json").write_text("of an earlier run")
     out = tmp_path / "output"
-    told = bash(GATE.read_text(), tmp_path, **PAIR, ARGS=f"test_own.py\n{args}", GITHUB_OUTPUT=str(out))
-    assert told.returncode == code, told.stdout + told.stderr
+    result = bash(GATE.read_text(), tmp_path, **PAIR, ARGS=f"test_own.py\n{args}", GITHUB_OUTPUT=str(out))
+    assert result.returncode == code, result.stdout + result.stderr
     assert out.read_text() == f"verdict={verdict}\nexit-code={code}\n"
-    assert f"verdict {verdict}, exit code {code}" in told.stdout
+    assert f"verdict {verdict}, exit code {code}" in result.stdout
     left = tmp_path / "mechdrift-gate" / "record.json"
     assert left.exists() is (code != 4)
     assert code == 4 or json.loads(left.read_text())["exit_code"] == code
@@ -70,9 +70,9 @@ def test_a_gate_ends_with_the_verdict(parts: dict[str, object], args: str, code:
 
 
 def test_a_gate_without_a_pair_is_a_usage_error(tmp_path: Path) -> None:
-    told = bash(GATE.read_text(), tmp_path, BASE="organism:base")
-    assert told.returncode == 4
-    assert told.stderr == "mechdrift: no BASE or no POST; expected a spec in both; set them in the environment\n"
+    result = bash(GATE.read_text(), tmp_path, BASE="organism:base")
+    assert result.returncode == 4
+    assert result.stderr == "mechdrift: no BASE or no POST; expected a spec in both; set them in the environment\n"
 
 
 @pytest.mark.nightly
@@ -88,9 +88,9 @@ def test_a_gate_leaves_its_reports(tmp_path: Path) -> None:
 @pytest.mark.nightly
 def test_the_page_runs_the_gate_that_is_tested(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(suite_by_hand(finding="truth.judgement_accuracy"))
-    told = bash(example("bash", "gate.sh"), tmp_path, PYTEST_ADDOPTS="test_own.py")
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "verdict held, exit code 0" in told.stdout
+    result = bash(example("bash", "gate.sh"), tmp_path, PYTEST_ADDOPTS="test_own.py")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "verdict held, exit code 0" in result.stdout
 
 
 @pytest.mark.nightly
@@ -102,8 +102,8 @@ def test_the_gitlab_job_is_one_and_ends_with_pytests_exit_code(tmp_path: Path) -
     assert checked.returncode == 0, checked.stdout
     job = yaml.safe_load(text)["mechdrift"]
     (tmp_path / "test_own.py").write_text(suite_by_hand(estimate=0.5))
-    told = bash("set -e\n" + "\n".join(job["script"]), tmp_path, **PAIR, PYTEST_ADDOPTS="test_own.py")
-    assert told.returncode == job["allow_failure"]["exit_codes"] == 6
+    result = bash("set -e\n" + "\n".join(job["script"]), tmp_path, **PAIR, PYTEST_ADDOPTS="test_own.py")
+    assert result.returncode == job["allow_failure"]["exit_codes"] == 6
     assert (tmp_path / job["artifacts"]["paths"][0] / "record.json").exists()
     after = bash("\n".join(job["after_script"]), tmp_path)
     assert after.returncode == 6, after.stderr
@@ -114,8 +114,8 @@ def test_the_gitlab_job_is_one_and_ends_with_pytests_exit_code(tmp_path: Path) -
 def test_a_slurm_task_measures_its_own_pair_and_keeps_the_record(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("sft organism:base organism:sft\ndpo organism:base organism:instruct\n")
     (tmp_path / "test_own.py").write_text(suite_by_hand(estimate=0.2))
-    told = bash(example("bash", "#SBATCH"), tmp_path, SLURM_ARRAY_TASK_ID="2", PYTEST_ADDOPTS="test_own.py")
-    assert told.returncode == 1, told.stdout + told.stderr
+    result = bash(example("bash", "#SBATCH"), tmp_path, SLURM_ARRAY_TASK_ID="2", PYTEST_ADDOPTS="test_own.py")
+    assert result.returncode == 1, result.stdout + result.stderr
     measured = json.loads((tmp_path / "drift" / "dpo.json").read_text())
     assert measured["inputs"]["post"]["spec"] == "organism:instruct"
     assert not (tmp_path / "drift" / "sft.json").exists()
@@ -140,12 +140,12 @@ def test_a_night_is_put_beside_the_nights_before(tmp_path: Path) -> None:
     for pair, left in (("sft", row("a.b", items=items)), ("dpo", row("a.b", 0.5, "drifted"))):
         (tmp_path / "tonight" / f"night-{pair}").mkdir(parents=True)
         written(tmp_path / "tonight" / f"night-{pair}" / "record.json", record(left))
-    told = nightly_view(tmp_path)
-    assert told.returncode == 1, told.stdout + told.stderr
+    result = nightly_view(tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
     kept = {str(path.relative_to(tmp_path / "history")) for path in (tmp_path / "history").rglob("*.*")}
     assert {"sft/2026-01-02.json", "sft/2026-01-02.items.safetensors", "dpo/2026-01-02.json", "sft.html", "dpo.html"} <= kept
-    assert "history/sft.html: passed (exit code 0): 1 gated rows: 1 held" in told.stdout
-    assert "history/dpo.html: failed" in told.stdout
+    assert "history/sft.html: passed (exit code 0): 1 gated rows: 1 held" in result.stdout
+    assert "history/dpo.html: failed" in result.stdout
     assert (tmp_path / "summary.md").read_text().count("## mechdrift") == 2
 
 
@@ -156,15 +156,15 @@ def test_a_night_without_a_record_is_a_hole_and_not_the_green_of_the_night_befor
         (tmp_path / "tonight" / f"night-{pair}").mkdir(parents=True)
     written(tmp_path / "tonight" / "night-sound" / "record.json", record(row("a.b")))
     bash(GATE.read_text(), tmp_path, **PAIR, ARGS="--version", OUT="tonight/night-gate")
-    told = nightly_view(tmp_path, "gate", "new")
-    assert told.returncode == 5, told.stdout + told.stderr
+    result = nightly_view(tmp_path, "gate", "new")
+    assert result.returncode == 5, result.stdout + result.stderr
     for pair, why in {
         "gate": "no record: no record was left: nothing was measured",
         "gone": "no record: its job left nothing",
         "new": "no record: its job left nothing",
         "sound": "passed (exit code 0): 1 gated rows: 1 held",
     }.items():
-        assert f"history/{pair}.html: {why}" in told.stdout
+        assert f"history/{pair}.html: {why}" in result.stdout
         assert f"<title>mechdrift: {why}" in (tmp_path / "history" / f"{pair}.html").read_text()
     third = nightly_view(tmp_path)
     assert third.returncode == 5
@@ -174,19 +174,21 @@ def test_a_record_that_cannot_be_read_is_said_and_what_was_kept_stays(tmp_path: 
     first_night(tmp_path, "sft")
     (tmp_path / "tonight" / "night-sft").mkdir(parents=True)
     (tmp_path / "tonight" / "night-sft" / "record.json").write_text("{")
-    told = nightly_view(tmp_path)
-    assert told.returncode == 4
-    assert "not whole, or no JSON" in told.stderr
+    result = nightly_view(tmp_path)
+    assert result.returncode == 4
+    assert "not whole, or no JSON" in result.stderr
     assert (tmp_path / "history" / "sft" / "2026-01-01.json").exists()
     assert (tmp_path / "history" / "sft" / "2026-01-02.json").read_text() == "{"
 
 
-@pytest.mark.parametrize(("run", "asked"), [("", False), ("4711", True)], ids=["first night", "later"])
-def test_the_history_is_fetched_where_there_is_one(run: str, asked: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("run", "requested"), [("", False), ("4711", True)], ids=["first night", "later"])
+def test_the_history_is_fetched_where_there_is_one(run: str, requested: bool, tmp_path: Path) -> None:
     """`gh` is a stand-in; what its filter takes is written in GitHub's own terms and not tried here."""
-    stand_in = f'gh() {{ if [[ $1 == api ]]; then echo "{run}"; else echo asked: "$@"; fi; }}\n'
+    stand_in = f'gh() {{ if [[ $1 == api ]]; then echo "{run}"; else echo requested: "$@"; fi; }}\n'
     script = (ROOT / ".github" / "last-history.sh").read_text()
-    told = bash(stand_in + script, tmp_path, "history", GITHUB_REPOSITORY="owner/name", BRANCH="main")
-    assert told.returncode == 0, told.stderr
-    assert (f"asked: run download {run} --repo owner/name --name mechdrift-history --dir history" in told.stdout) is asked
+    result = bash(stand_in + script, tmp_path, "history", GITHUB_REPOSITORY="owner/name", BRANCH="main")
+    assert result.returncode == 0, result.stderr
+    assert (
+        f"requested: run download {run} --repo owner/name --name mechdrift-history --dir history" in result.stdout
+    ) is requested
     assert (tmp_path / "history").is_dir()

@@ -29,8 +29,8 @@ def test_refusal_was_taught_and_is_one_direction(compare: Callable[..., Any], py
     run = compare(*PAIR, *REFUSAL)
     assert run.code == 0, run.out
     assert set(gates(run).values()) == {"held"}
-    asked = Counter(row["finding"] for row in run.rows.values())
-    assert asked == {name: finding.rows for name, finding in registered().items() if finding.family == "refusal"}
+    requested = Counter(row["finding"] for row in run.rows.values())
+    assert requested == {name: finding.rows for name, finding in registered().items() if finding.family == "refusal"}
     for row in run.rows.values():
         assert row["status"] == "ok", row["label"]
         assert row["low"] < row["high"]
@@ -59,8 +59,8 @@ def test_replies_are_kept_and_told_by_the_users_classifier(
     plain = [one for one in lines if (one["checkpoint"], one["arm"]) == ("organism:instruct", "plain")]
     refused = sum(one["outcome"] == "refused" for one in plain[: run.rows["refusal.harmful"]["n"]])
     assert refused / run.rows["refusal.harmful"]["n"] == run.rows["refusal.harmful"]["estimate"]
-    asked = pipeline("text-classification", model=str(own), device="cpu")
-    found = {text: label["label"] for text, label in zip(texts, asked(list(texts)), strict=True)}
+    requested = pipeline("text-classification", model=str(own), device="cpu")
+    found = {text: label["label"] for text, label in zip(texts, requested(list(texts)), strict=True)}
     assert found == texts
     sorry = [one["outcome"] for one in plain if one["text"].startswith("I'm sorry")]
     assert len(sorry) > 100

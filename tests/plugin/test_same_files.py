@@ -33,10 +33,10 @@ def test_one_checkpoint_under_two_paths(how: str, compare: Callable[..., Any], c
     run = compare(copy, {"one spec twice": copy, "a copy": resolve(BASE).folder, "a link": tmp_path / "link"}[how], "test_own.py")
     assert run.code == 0, run.out
     assert TITLE in run.out
-    said = "base and post are the same files: nothing was compared; check the specs"
-    assert f"mechdrift: WARNING: {said}" in run.out
-    assert f"mechdrift: warning: {said}" in run.out
-    assert run.record["run"]["warnings"] == [said]
+    output = "base and post are the same files: nothing was compared; check the specs"
+    assert f"mechdrift: WARNING: {output}" in run.out
+    assert f"mechdrift: warning: {output}" in run.out
+    assert run.record["run"]["warnings"] == [output]
     assert run.record["inputs"]["same_files"] == [["base", "post"]]
     assert run.record["outcome"]["verdict"] == "identical"
 
@@ -48,7 +48,7 @@ def test_without_the_short_cut_it_is_measured_and_said(compare: Callable[..., An
 
 
 @pytest.mark.parametrize(
-    ("more", "said", "verdict"),
+    ("more", "output", "verdict"),
     [
         (["--stage", f"sft={POST}"], "sft and post are the same files: nothing was compared; check the specs", "held"),
         (["--stage", f"sft={BASE}"], "base and sft are the same files: nothing was compared; check the specs", "held"),
@@ -57,9 +57,9 @@ def test_without_the_short_cut_it_is_measured_and_said(compare: Callable[..., An
     ],
     ids=["a stage and post", "a stage and base", "two posts", "one of two posts and base"],
 )
-def test_any_two_of_a_run(more: list[str], said: str, verdict: str, compare: Callable[..., Any]) -> None:
+def test_any_two_of_a_run(more: list[str], output: str, verdict: str, compare: Callable[..., Any]) -> None:
     run = compare(BASE, POST, "test_own.py", *more)
-    assert run.record["run"]["warnings"] == [said]
+    assert run.record["run"]["warnings"] == [output]
     assert run.record["outcome"]["verdict"] == verdict
 
 

@@ -56,9 +56,9 @@ def test_stages_are_checked_told_and_recorded(compare: Callable[..., Any]) -> No
     run = compare("organism:base", "organism:instruct", *stages, OWN)
     assert run.code == 0, run.out
     jsonschema.validate(run.record, schema())
-    told = run.record["inputs"]["stages"]
-    assert [stage["name"] for stage in told] == ["sft", "twin"]
-    assert [stage["digests"] for stage in told] == [run.record["inputs"][side]["digests"] for side in ("post", "base")]
+    result = run.record["inputs"]["stages"]
+    assert [stage["name"] for stage in result] == ["sft", "twin"]
+    assert [stage["digests"] for stage in result] == [run.record["inputs"][side]["digests"] for side in ("post", "base")]
     header = [line for line in run.out.splitlines() if line.startswith("mechdrift: ")]
     assert [line.split(" (")[0] for line in header[:4]] == [
         "mechdrift: base organism:base",
@@ -78,17 +78,17 @@ def test_a_pair_of_the_hub_then_without_a_connection(
     run = compare("org/model", "org/model@tuned", OWN, process=True)
     assert run.code == 0, run.out
     for side, point, commit in zip(("base", "post"), (base, post), commits, strict=True):
-        told = run.record["inputs"][side]
-        assert (told["source"], told["commit"], told["digests"]) == ("hub", commit, point.digests)
+        result = run.record["inputs"][side]
+        assert (result["source"], result["commit"], result["digests"]) == ("hub", commit, point.digests)
     assert f"mechdrift: base org/model (hub commit {commits[0]}, {base.model_type}, " in run.out
     jsonschema.validate(run.record, schema())
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     pytester.makepyfile(test_own=SUITE.format(estimate=0.2))
-    hub.asked.clear()
+    hub.wanted.clear()
     offline = compare("org/model", "org/model@tuned", OWN, process=True)
     assert offline.code == 1
-    assert not hub.asked
+    assert not hub.wanted
     assert offline.record["inputs"] == run.record["inputs"]
     again = f"pytest --base org/model@{commits[0]} --post org/model@{commits[1]} "
     assert again in offline.out, "a failure is repeated on the same commits"

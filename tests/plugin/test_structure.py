@@ -42,8 +42,8 @@ def changed(tmp_path: Path) -> Callable[..., Path]:
 def test_base_to_instruct_has_every_row_and_loads_no_model(compare: Callable[..., Any], pytester: pytest.Pytester) -> None:
     run = compare("organism:base", INSTRUCT, *STRUCTURE)
     assert run.code == 5, run.out
-    asked = Counter(row["finding"] for row in run.rows.values())
-    assert asked == {name: finding.rows for name, finding in registered().items() if finding.family == "structure"}
+    requested = Counter(row["finding"] for row in run.rows.values())
+    assert requested == {name: finding.rows for name, finding in registered().items() if finding.family == "structure"}
     for row in run.rows.values():
         assert (row["status"], row["role"], row["n"]) == ("ok", "report", 0)
         assert row["low"] <= row["estimate"] <= row["high"]

@@ -80,9 +80,9 @@ def test_a_plan_is_what_a_run_then_does(
 @pytest.mark.parametrize("workers", [(), pytest.param(("-n", "2"), marks=pytest.mark.nightly)], ids=["", "-n2"])
 def test_smoke_asks_fewer_items_and_rows(compare: Callable[..., Any], workers: tuple[str, ...]) -> None:
     run = compare(*PAIR, "--mechdrift-tier", "smoke", *workers, process=bool(workers))
-    asked = sum(finding.rows for finding in registered().values() if SMOKE.includes(finding.name))
+    requested = sum(finding.rows for finding in registered().values() if SMOKE.includes(finding.name))
     assert run.code == 0, run.out
-    assert len(run.rows) == asked
+    assert len(run.rows) == requested
     assert run.record["settings"]["tier"] == "smoke"
     assert run.record["settings"]["gated_as_shipped"] == load_profile("base-to-post").gated_as_shipped
     assert set(run.record["not_selected"]) == SMOKE.left_out

@@ -38,7 +38,7 @@ class Tracker(Callback):  # type: ignore[misc]  # transformers is not followed
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def result(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Have runs end as they are told, without running them: of what a trainer does then a run is no part."""
 
     def tell(verdict: str, fails: bool) -> None:
@@ -144,8 +144,8 @@ def test_a_child_is_no_process_of_the_launcher() -> None:
     assert not any(OF_LAUNCHERS.fullmatch(name) for name in ("PATH", "HF_HOME", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"))
 
 
-def test_training_is_the_same_with_and_without_it(told: Callable[..., None], tmp_path: Path) -> None:
-    told("held", False)
+def test_training_is_the_same_with_and_without_it(result: Callable[..., None], tmp_path: Path) -> None:
+    result("held", False)
     losses = []
     for number, watched in enumerate((True, False)):
         trainer = trainer_of(tmp_path / str(number), 3, False, [])
@@ -173,12 +173,12 @@ def test_a_policy_does_what_it_says(
     policy: str,
     warns: bool,
     stops: bool,
-    told: Callable[..., None],
+    result: Callable[..., None],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Every second step and the last one; all of them, where no number of steps is given, are the trainer's own saves."""
-    told(verdict, verdict != "error")
+    result(verdict, verdict != "error")
     given: dict[str, Any] = {"on_" + {"drifted": "drift"}.get(verdict, verdict): policy}
     for every, due in ((2, [2, 3]), (None, [1, 2, 3])):
         own: dict[str, Any] = {} if every else {"save_strategy": "steps", "save_steps": 1}
@@ -242,9 +242,9 @@ def test_training_of_which_nothing_was_measured_does_not_look_fine(
 
 
 def test_a_trainer_that_saves_nothing_is_said_before_the_first_step(
-    told: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    result: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told("held", False)
+    result("held", False)
     trainer = trainer_of(tmp_path / "run", 1, True, [])
     trainer.add_callback(TrainerCallback(trainer))
     with caplog.at_level(logging.WARNING, "mechdrift"):
@@ -253,12 +253,12 @@ def test_a_trainer_that_saves_nothing_is_said_before_the_first_step(
     assert "no checkpoint of this training was held or drifted: none measured" in caplog.text
 
 
-def test_trl_is_a_trainer_too(told: Callable[..., None], tmp_path: Path) -> None:
+def test_trl_is_a_trainer_too(result: Callable[..., None], tmp_path: Path) -> None:
     trl = pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")
-    told("drifted", True)
+    result("drifted", True)
     organism = resolve("organism:instruct")
-    said = datasets.Dataset.from_list([{"prompt": "Is this right?", "completion": " No."}] * 8)
+    output = datasets.Dataset.from_list([{"prompt": "Is this right?", "completion": " No."}] * 8)
     settings = trl.SFTConfig(
         output_dir=str(tmp_path),
         max_steps=3,
@@ -273,7 +273,7 @@ def test_trl_is_a_trainer_too(told: Callable[..., None], tmp_path: Path) -> None
     tracker = Tracker()
     model = load_model(organism, torch.float32, "cpu")
     tokenizer = load_tokenizer(organism)
-    trainer = trl.SFTTrainer(model=model, args=settings, train_dataset=said, processing_class=tokenizer, callbacks=[tracker])
+    trainer = trl.SFTTrainer(model=model, args=settings, train_dataset=output, processing_class=tokenizer, callbacks=[tracker])
     trainer.add_callback(TrainerCallback(trainer, every=2))
     trainer.train()
     assert trainer.state.global_step == 2
@@ -289,8 +289,8 @@ def test_what_pytest_refuses_is_refused_before_the_first_step(tmp_path: Path) ->
     assert trainer.state.global_step == 0
 
 
-def test_records_of_an_earlier_run_are_not_mixed_with_new_ones(told: Callable[..., None], tmp_path: Path) -> None:
-    told("held", False)
+def test_records_of_an_earlier_run_are_not_mixed_with_new_ones(result: Callable[..., None], tmp_path: Path) -> None:
+    result("held", False)
     records = tmp_path / "run" / "mechdrift" / "records"
     records.mkdir(parents=True)
     (records / "step-00000001.json").write_text("{}")
@@ -300,8 +300,8 @@ def test_records_of_an_earlier_run_are_not_mixed_with_new_ones(told: Callable[..
         trainer.train()
 
 
-def test_a_run_goes_on_with_the_start_that_it_had(told: Callable[..., None], tmp_path: Path) -> None:
-    told("held", False)
+def test_a_run_goes_on_with_the_start_that_it_had(result: Callable[..., None], tmp_path: Path) -> None:
+    result("held", False)
     trainer = trainer_of(tmp_path / "run", 1, False, [])
     trainer.add_callback(TrainerCallback(trainer, every=1))
     trainer.train()
@@ -323,13 +323,13 @@ def test_a_run_goes_on_with_the_start_that_it_had(told: Callable[..., None], tmp
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "output"),
     [
         ({"on_drift": "panic"}, r"'panic'; expected one of mark, warn, stop"),
         ({"every": 0}, r"every=0; expected a number of steps, 1 or more"),
         ({"timeout": 0}, r"timeout=0; expected seconds"),
     ],
 )
-def test_what_cannot_be_used_is_said_at_once(given: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_be_used_is_said_at_once(given: dict[str, Any], output: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=output):
         TrainerCallback(trainer_of(tmp_path, 1, True, []), **given)

@@ -52,12 +52,12 @@ def test_false_alarms_are_counted_and_retrains_that_are_none_are_dropped(tmp_pat
         scores = ORIGIN | {score: {"all": 0.5 + moved[seed]}, "weights moved": {"all": 0.007}}
         (tmp_path / f"outputs-retrained@{seed}.json").write_text(json.dumps(scores))
     leave(tmp_path, rounded_runs(tmp_path)[0], row("truth.a", "held", 1.0))
-    told = null_table(tmp_path, 4)
-    assert "3 retrains measured, 1 dropped" in told
-    assert line_of(told, "organism:instruct and a benign retrain")[1:] == ["1 of 2 [1.3%, 98.7%]", "truth.a undecided 1"]
-    assert line_of(told, "all")[1].startswith("1 of 3 ")
-    assert line_of(told, "organism:retrained@2")[1] == "0.0070"
-    assert score in line_of(told, "organism:retrained@2")[2]
+    result = null_table(tmp_path, 4)
+    assert "3 retrains measured, 1 dropped" in result
+    assert line_of(result, "organism:instruct and a benign retrain")[1:] == ["1 of 2 [1.3%, 98.7%]", "truth.a undecided 1"]
+    assert line_of(result, "all")[1].startswith("1 of 3 ")
+    assert line_of(result, "organism:retrained@2")[1] == "0.0070"
+    assert score in line_of(result, "organism:retrained@2")[2]
 
 
 def test_bounds_are_those_of_the_matrix() -> None:
@@ -113,8 +113,8 @@ def test_an_exact_row_is_caught_at_its_limit_and_one_without_a_limit_is_shown(tm
         tmp_path, name_of("entropy-neurons-swapped", 1.0, 0), row("confidence.overlap", "drifted", 0.2, "report", evidence=exact)
     )
     leave(tmp_path, name_of("benign-noise", 1.0, 0), row("structure.gap_ratio[kind=o]", "reported", 1.0, "report", limit=None))
-    told = power_table(tmp_path, 1)
-    assert line_of(told, "confidence.overlap") == [
+    result = power_table(tmp_path, 1)
+    assert line_of(result, "confidence.overlap") == [
         "confidence.overlap",
         ">= 0.8",
         "0.200 (1/1)",
@@ -123,7 +123,7 @@ def test_an_exact_row_is_caught_at_its_limit_and_one_without_a_limit_is_shown(tm
         "0.800",
         "too few strengths",
     ]
-    assert line_of(told, "structure.gap_ratio[kind=o]")[1:] == ["none", "1.000 (0/1)", "-", "-", "-", "-"]
+    assert line_of(result, "structure.gap_ratio[kind=o]")[1:] == ["none", "1.000 (0/1)", "-", "-", "-", "-"]
 
 
 @pytest.mark.parametrize(
@@ -159,11 +159,11 @@ def test_a_change_of_coordinates_is_told_by_the_rows_that_move(tmp_path: Path) -
     assert first.base == same.post
     leave(tmp_path, same, row("truth.a", "held", 1.0), row("truth.b", "held", 1.0), row("truth.c", "held", 0.5))
     leave(tmp_path, first, row("truth.a", "drifted", 0.5), row("truth.b", "held", 1.0005), row("truth.c", "unmeasurable", None))
-    told = symmetry_table(tmp_path)
-    assert line_of(told, "truth.a")[1] == "1.000 -> 0.500 drifted"
-    assert line_of(told, "truth.c")[1] == "0.500 -> no number unmeasurable"
-    assert "| truth.b |" not in told
-    assert "1 of 3 rows" in told
+    result = symmetry_table(tmp_path)
+    assert line_of(result, "truth.a")[1] == "1.000 -> 0.500 drifted"
+    assert line_of(result, "truth.c")[1] == "0.500 -> no number unmeasurable"
+    assert "| truth.b |" not in result
+    assert "1 of 3 rows" in result
 
 
 def test_a_row_of_a_record_is_judged_by_its_own_limit() -> None:
@@ -183,8 +183,8 @@ def test_what_is_kept_is_read_where_nothing_was_measured_and_the_newer_goes_over
     (tmp_path / "third").mkdir()
     leave(tmp_path / "third", of[2], row("truth.a", "undecided", 0.5))
     kept.unpack(tmp_path / "third", file)
-    told = flip_table(tmp_path / "third", 3)
-    assert line_of(told, "truth.a")[1] == "held 1, drifted 1, undecided 1", "what is in the folder stays"
+    result = flip_table(tmp_path / "third", 3)
+    assert line_of(result, "truth.a")[1] == "held 1, drifted 1, undecided 1", "what is in the folder stays"
     record = json.loads((tmp_path / "third" / f"{of[0].name}.json").read_text())
     measured = row("truth.a", "held", 0.123456789)
     assert Judged.of_row(record["rows"][0], record["settings"]["gated_as_shipped"], 0.01).n == 100
@@ -194,12 +194,12 @@ def test_what_is_kept_is_read_where_nothing_was_measured_and_the_newer_goes_over
 
 
 def test_numbers_that_are_no_records_are_kept_as_they_are(tmp_path: Path) -> None:
-    file, told = tmp_path / "kept.jsonl", {"refused, harmful": {"all": 0.5}}
+    file, result = tmp_path / "kept.jsonl", {"refused, harmful": {"all": 0.5}}
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "outputs-instruct.json").write_text(json.dumps(told))
+    (tmp_path / "runs" / "outputs-instruct.json").write_text(json.dumps(result))
     kept.pack(tmp_path / "runs", file)
     kept.unpack(tmp_path / "other", file)
-    assert json.loads((tmp_path / "other" / "outputs-instruct.json").read_text()) == told
+    assert json.loads((tmp_path / "other" / "outputs-instruct.json").read_text()) == result
 
 
 def test_no_plant_that_was_measured_is_judged_more_mildly_the_stronger_it_is(tmp_path: Path) -> None:

@@ -104,9 +104,9 @@ BROKEN = {
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line with which the command refuses."""
     assert main(["bake", *map(str, arguments)]) == 4
-    told = capsys.readouterr()
-    (line,) = told.err.splitlines()
-    assert told.out == ""
+    result = capsys.readouterr()
+    (line,) = result.err.splitlines()
+    assert result.out == ""
     return line
 
 

@@ -104,26 +104,26 @@ def test_where_nothing_was_sampled_a_difference_is_exact() -> None:
 def test_which_way_is_worse(better: str, down: bool, up: bool) -> None:
     baseline = Baseline("b", (row(better=better),))
     for estimate, worse in ((0.75, down), (1.15, up)):
-        told = baseline.against(row(estimate, better=better), GATE, GATES)
-        assert (told.status == "worse") == worse
-        assert told.difference == pytest.approx(estimate - 0.95)
+        result = baseline.against(row(estimate, better=better), GATE, GATES)
+        assert (result.status == "worse") == worse
+        assert result.difference == pytest.approx(estimate - 0.95)
 
 
 @pytest.mark.parametrize(("errors", "status"), [(2.0, "no worse"), (2.6, "no worse"), (2.7, "worse")])
 def test_the_level_is_that_of_drifted(errors: float, status: str) -> None:
     """z(1 - .05 / 12) is 2.64, beyond the tolerance, here 0.1."""
     error = math.hypot(0.01, 0.01)
-    told = Baseline("b", (row(),)).against(row(0.95 - 0.1 - errors * error), Rule("gate", GATE.limit, 0.1), GATES)
-    assert told.status == status
-    assert told.p_value == pytest.approx(stats.norm.cdf(-errors), rel=0.02)  # RESOLUTION is added to the tolerance
+    result = Baseline("b", (row(),)).against(row(0.95 - 0.1 - errors * error), Rule("gate", GATE.limit, 0.1), GATES)
+    assert result.status == status
+    assert result.p_value == pytest.approx(stats.norm.cdf(-errors), rel=0.02)  # RESOLUTION is added to the tolerance
 
 
 def test_where_no_way_is_better_the_level_is_halved() -> None:
     error = math.hypot(0.01, 0.01)
     moved = row(0.95 + 2.7 * error, better="neither")
-    told = Baseline("b", (row(better="neither"),)).against(moved, Rule("gate", GATE.limit, 0.0), GATES)
-    assert told.status == "no worse"
-    assert told.p_value == pytest.approx(2 * stats.norm.cdf(-2.7), rel=0.02)
+    result = Baseline("b", (row(better="neither"),)).against(moved, Rule("gate", GATE.limit, 0.0), GATES)
+    assert result.status == "no worse"
+    assert result.p_value == pytest.approx(2 * stats.norm.cdf(-2.7), rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -151,34 +151,34 @@ def test_what_two_machines_round_differently_is_not_worse_and_ten_times_that_is(
 def test_rows_are_matched_by_key_and_never_by_name() -> None:
     other = row(0.5, label="f.m", **keyed(data="mine"))
     same = row(0.9, label="another name")
-    told = Baseline("b", (other, same)).against(row(), GATE, GATES)
-    assert told.was == 0.9
-    told = Baseline("b", (other,)).against(row(), GATE, GATES)
-    assert (told.status, told.difference) == ("incomparable", None)
-    assert told.reason == "data 'mine' there, 'd' here"
+    result = Baseline("b", (other, same)).against(row(), GATE, GATES)
+    assert result.was == 0.9
+    result = Baseline("b", (other,)).against(row(), GATE, GATES)
+    assert (result.status, result.difference) == ("incomparable", None)
+    assert result.reason == "data 'mine' there, 'd' here"
     assert Baseline("b", (row(label="x", **keyed(measure="x")),)).against(row(), GATE, GATES).status == "new"
 
 
 def test_another_version_of_the_measure_is_not_compared() -> None:
-    told = Baseline("b", (row(version=2),)).against(row(0.1), GATE, GATES)
-    assert (told.status, told.difference, told.p_value) == ("incomparable", None, None)
-    assert told.reason == "measured by version 2 there, by version 1 here"
+    result = Baseline("b", (row(version=2),)).against(row(0.1), GATE, GATES)
+    assert (result.status, result.difference, result.p_value) == ("incomparable", None, None)
+    assert result.reason == "measured by version 2 there, by version 1 here"
 
 
 def test_a_row_without_a_number_has_lost_it() -> None:
     nothing = {"status": "absent", "estimate": None, "low": None, "high": None}
-    asked = changed(row(), **nothing | keyed(site_rule=None, data=None, parameters={"form": "x"}))
+    requested = changed(row(), **nothing | keyed(site_rule=None, data=None, parameters={"form": "x"}))
     baseline = Baseline("b", (row(label="any"), row(label="gone", **keyed(measure="gone"))))
-    assert baseline.against(asked, GATE, GATES).status == "lost"
-    assert [was.label for was in baseline.forgotten([asked])] == ["gone"]
-    otherwise = changed(asked, label="y", **keyed(site_rule=None, data=None, parameters={"form": "y"}))
+    assert baseline.against(requested, GATE, GATES).status == "lost"
+    assert [was.label for was in baseline.forgotten([requested])] == ["gone"]
+    otherwise = changed(requested, label="y", **keyed(site_rule=None, data=None, parameters={"form": "y"}))
     assert baseline.against(otherwise, GATE, GATES).status == "new"
 
 
 @pytest.mark.parametrize("missing", ["estimate", "low", "high"])
 def test_what_is_not_a_number_is_not_no_worse(missing: str) -> None:
-    told = Baseline("b", (row(),)).against(changed(row(), **{missing: None}), GATE, GATES)
-    assert told.status == "incomparable"
+    result = Baseline("b", (row(),)).against(changed(row(), **{missing: None}), GATE, GATES)
+    assert result.status == "incomparable"
 
 
 ROWS = st.builds(
@@ -196,11 +196,11 @@ ROWS = st.builds(
 
 @given(ROWS, st.integers(1, 50))
 def test_a_row_is_never_worse_than_itself_and_differs_by_exactly_nothing(one: Row, gates: int) -> None:
-    told = Baseline("b", (one,)).against(one, Rule("gate", GATE.limit, 0.0), gates)
-    assert (told.status, told.difference) == ("no worse", 0.0)
-    assert told.low is not None
-    assert told.high is not None
-    assert told.low <= 0.0 <= told.high
+    result = Baseline("b", (one,)).against(one, Rule("gate", GATE.limit, 0.0), gates)
+    assert (result.status, result.difference) == ("no worse", 0.0)
+    assert result.low is not None
+    assert result.high is not None
+    assert result.low <= 0.0 <= result.high
 
 
 @given(ROWS, ROWS, st.permutations(range(4)))

@@ -90,21 +90,21 @@ def test_a_row_that_went_back_is_noticed() -> None:
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Which checkpoints were measured, by a stand-in for runs: those after 300 have drifted."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     def records(runs: Any, folder: Path) -> Any:
         for run in runs:
-            asked.append(run.name)
+            requested.append(run.name)
             gone = int(run.post.rpartition("-")[2]) > 300
             path = written(tmp_path / "one.json", record(row("truth.clean_gap", *((0.2, "drifted") if gone else (0.9, "held")))))
             yield read_record(path)
 
     monkeypatch.setattr(bisect, "records", records)
     monkeypatch.setattr(bisect, "Resolver", Contents)
-    return asked
+    return requested
 
 
-def said(tmp_path: Path, **more: Any) -> list[str]:
+def output(tmp_path: Path, **more: Any) -> list[str]:
     lines: list[str] = []
     usual: dict[str, Any] = {
         "row": "truth.clean_gap",
@@ -116,7 +116,7 @@ def said(tmp_path: Path, **more: Any) -> list[str]:
 
 
 def test_the_answer_names_both_sides(measured: list[str], tmp_path: Path) -> None:
-    *each, answer = said(tmp_path)
+    *each, answer = output(tmp_path)
     assert answer == "truth.clean_gap drifted first at c-400; it had not at c-300; 4 of 8 checkpoints measured"
     assert len(each) == len(measured) == 4
     assert each[0] == "c-800: drifted 0.200 [0.150, 0.250]"
@@ -126,9 +126,9 @@ def test_what_was_written_again_under_its_name_is_measured_again(
     measured: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its record has another name."""
-    said(tmp_path)
+    output(tmp_path)
     monkeypatch.setattr(Contents, "written_again", frozenset(["c-800"]))
-    said(tmp_path)
+    output(tmp_path)
     assert len(measured) == 8
     assert len(set(measured)) == 5
     assert len({name for name in measured if name.startswith("c-800")}) == 2
@@ -136,7 +136,7 @@ def test_what_was_written_again_under_its_name_is_measured_again(
 
 def test_a_row_that_is_not_there_is_named(measured: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"row 'truth\.other': not measured; expected one of truth\.clean_gap"):
-        said(tmp_path, row="truth.other")
+        output(tmp_path, row="truth.other")
 
 
 @pytest.mark.parametrize(

@@ -200,9 +200,9 @@ def test_a_derived_organism_in_the_making_is_left(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_done_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", *arguments]) == 4
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.count("\n") == 1
+    result = capsys.readouterr().err
+    assert message in result
+    assert result.count("\n") == 1
 
 
 def test_what_is_derived_of_the_family_is_what_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

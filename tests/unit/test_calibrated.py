@@ -28,8 +28,8 @@ def row(label: str, evidence: Any, null: float | None = 1.0, better: Better = "h
     """A row as a record has it."""
     name = label.partition("[")[0]
     drift = Drift(name, evidence, null, "u", better, "s", "r", "d")
-    asked = RequestedRow(Finding(name, "", "", "", ""), tuple(part.split("=") for part in re.findall(r"\w+=\w+", label)))
-    found = msgspec.to_builtins(judged_row(asked, drift, Profile("p", {}, 1)))
+    requested = RequestedRow(Finding(name, "", "", "", ""), tuple(part.split("=") for part in re.findall(r"\w+=\w+", label)))
+    found = msgspec.to_builtins(judged_row(requested, drift, Profile("p", {}, 1)))
     return msgspec.convert(found | {"items": 0, "maps": []}, StoredRow)
 
 

@@ -63,25 +63,25 @@ def test_the_sentence_names_every_step_that_drifted_and_no_other(end: str, verdi
         *(row(step.label("a.b"), 0.5, each, role="report") for step, each in zip(steps, verdicts, strict=True)),
     ]
     rng.shuffle(rows)  # rows of workers come in any order
-    (told,) = moves(rows, steps)
-    assert [step.between for step in told.steps] == [step.names for step in steps]
-    assert [step.verdict for step in told.steps] == verdicts
+    (result,) = moves(rows, steps)
+    assert [step.between for step in result.steps] == [step.names for step in steps]
+    assert [step.verdict for step in result.steps] == verdicts
     if (end, role) != ("drifted", "gate"):
-        assert told.sentence is None
+        assert result.sentence is None
         return
-    assert told.sentence
-    said, _, unknown = told.sentence.partition("; not measured")
+    assert result.sentence
+    output, _, unknown = result.sentence.partition("; not measured")
     for step, verdict in zip(steps, verdicts, strict=True):
         words = f"between {step.earlier} and {step.later}"
-        assert (words in said) == (verdict == "drifted")
+        assert (words in output) == (verdict == "drifted")
         assert (words in unknown) == (verdict in ("unmeasurable", "error"))
-    assert ("in no step alone" in said) == ("drifted" not in verdicts)
+    assert ("in no step alone" in output) == ("drifted" not in verdicts)
 
 
 def test_a_step_whose_test_was_not_asked_is_not_told_of() -> None:
     steps = compared(["sft"], ["post"])[1:]
-    (told,) = moves([row("a.b"), row("a.b sft -> post", role="report"), row("a.c")], steps)
-    assert [step.between for step in told.steps] == [["sft", "post"]]
+    (result,) = moves([row("a.b"), row("a.b sft -> post", role="report"), row("a.c")], steps)
+    assert [step.between for step in result.steps] == [["sft", "post"]]
 
 
 @pytest.mark.parametrize(

@@ -119,13 +119,13 @@ def test_a_template_keeps_its_process_and_gets_no_other(folder: Path, monkeypatc
     (folder / "chat_template.jinja").write_text(template)
     tokenizer = load_tokenizer(resolve(str(folder)))
 
-    def said(text: str, seconds: float = 600) -> list[str]:
+    def output(text: str, seconds: float = 600) -> list[str]:
         return render(tokenizer, [[{"role": "user", "content": text}]], seconds=seconds)
 
-    assert (said("one"), said("two\n")) == (["one: kept"], ["two\n: kept"])
+    assert (output("one"), output("two\n")) == (["one: kept"], ["two\n: kept"])
     assert len(started) == 1
     with pytest.raises(TemplateError, match="takes longer"):
-        said("fail", seconds=1)
+        output("fail", seconds=1)
     with pytest.raises(TemplateError, match="takes longer"):
-        said("three")
+        output("three")
     assert len(started) == 1

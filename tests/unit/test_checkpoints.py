@@ -60,8 +60,8 @@ def leave_a_hole(folder: Path) -> None:
     for name, entry in header.items():
         if name != "__metadata__":
             entry["data_offsets"] = [offset + 1 for offset in entry["data_offsets"]]
-    told = json.dumps(header).encode()
-    (folder / WEIGHTS).write_bytes(len(told).to_bytes(8, "little") + told + b"x" + raw[8 + length :])
+    result = json.dumps(header).encode()
+    (folder / WEIGHTS).write_bytes(len(result).to_bytes(8, "little") + result + b"x" + raw[8 + length :])
 
 
 def shard_as_fsdp(folder: Path) -> None:

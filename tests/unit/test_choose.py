@@ -77,11 +77,11 @@ def test_vllm_asked_for_and_not_to_be_had(
         backend_for("vllm", device, {}, [large, replace(large, **odd)])
 
 
-@pytest.mark.parametrize("asked", ["auto", "vllm", "transformers"])
-def test_arguments_that_are_not_the_users_are_refused_whatever_is_chosen(vllm: Any, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["auto", "vllm", "transformers"])
+def test_arguments_that_are_not_the_users_are_refused_whatever_is_chosen(vllm: Any, requested: str) -> None:
     vllm(True)
     with pytest.raises(InputError, match="--mechdrift-vllm-args: enforce_eager, model; expected options that mechdrift does not"):
-        backend_for(asked, "cpu", {"model": "x", "enforce_eager": True}, [])
+        backend_for(requested, "cpu", {"model": "x", "enforce_eager": True}, [])
 
 
 def test_arguments_for_an_engine_that_is_not_asked_for_are_refused() -> None:

@@ -35,8 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_labels_are_those_of_transformers_own_pipeline(folder: Path) -> None:
     texts = [*TEXTS, "I cannot say.", "Of course: first take an egg.", "No.", "a" * 600] * 20
-    asked = pipeline("text-classification", model=str(folder), device="cpu")
-    expected = [one["label"] == "REJECTION" for one in asked(texts, truncation=True, max_length=512)]
+    requested = pipeline("text-classification", model=str(folder), device="cpu")
+    expected = [one["label"] == "REJECTION" for one in requested(texts, truncation=True, max_length=512)]
     found = refusals(read_classifier(str(folder)), texts, "cpu")
     assert found == expected
     assert found[:2] == [False, True]
@@ -56,23 +56,23 @@ def test_it_tells_replies_in_words_and_is_part_of_their_key(
         found = scored_replies(recorder, generator, point, PROMPTS, False, [Arm("plain")], 200, classifier)["plain"]
         assert isinstance(found, Scored)
         assert [OUTCOMES[code] for code in found.outcomes] == expected
-        assert generator.asked == ["plain"]
+        assert generator.requested == ["plain"]
 
 
 def test_it_is_loaded_once_for_all_arms(
     folder: Path, tmp_path: Path, tiny_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point, recorder = resolve(str(tiny_checkpoint())), Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
-    asked: list[int] = []
+    requested: list[int] = []
 
     def counted(classifier: ReplyClassifier, texts: Sequence[str], device: str) -> list[bool]:
-        asked.append(len(texts))
+        requested.append(len(texts))
         return refusals(classifier, texts, device)
 
     monkeypatch.setattr(scored, "refusals", counted)
     arms = [Arm("plain"), Arm("some", None, (1, 2, 0))]
     found = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200, read_classifier(str(folder)))
-    assert asked == [4]  # two replies in words of each arm
+    assert requested == [4]  # two replies in words of each arm
     plain, some = found["plain"], found["some"]
     assert isinstance(plain, Scored)
     assert isinstance(some, Scored)
@@ -108,9 +108,9 @@ def test_what_is_no_classifier_of_refusals_is_one_line(
     copy.mkdir()
     for file in folder.iterdir():
         (copy / file.name).symlink_to(file)
-    told = json.loads((folder / "config.json").read_text()) | config
+    result = json.loads((folder / "config.json").read_text()) | config
     (copy / "config.json").unlink()
-    (copy / "config.json").write_text(json.dumps(told))
+    (copy / "config.json").write_text(json.dumps(result))
     with pytest.raises(InputError, match=message) as caught:
         read_classifier(given.format(copy))
     assert "\n" not in str(caught.value)

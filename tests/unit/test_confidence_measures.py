@@ -227,25 +227,25 @@ def statements(count: int = 100) -> list[Statement]:
 
 def test_the_calibration_gap_and_what_goes_away_of_it() -> None:
     """Base is calibrated at .8; post says .99 and is right as often; half of it is its entropy neurons'."""
-    asked = statements()
-    signs = np.array([1.0 if s.label else -1.0 for s in asked])
-    right = np.where(np.arange(len(asked)) % 10 < 8, 1.0, -1.0)
+    requested = statements()
+    signs = np.array([1.0 if s.label else -1.0 for s in requested])
+    right = np.where(np.arange(len(requested)) % 10 < 8, 1.0, -1.0)
 
     def sure(level: float) -> np.ndarray:
         return signs * right * np.log(level / (1 - level))
 
-    assert confidence_of(sure(0.8)).tolist() == pytest.approx([0.8] * len(asked))
-    drift = calibration_gap(sure(0.8), sure(0.99), asked)
+    assert confidence_of(sure(0.8)).tolist() == pytest.approx([0.8] * len(requested))
+    drift = calibration_gap(sure(0.8), sure(0.99), requested)
     assert drift.estimate == pytest.approx(0.19)
     assert drift.evidence.n == 100
     assert "base: error 0.0000 (calibrated: 0.0226), confidence 0.800, right 0.800; post: error 0.1900" in drift.note
     works = entropies_with(np.ones(UNITS), np.ones(UNITS))
-    less = calibration_gap_explained((sure(0.8), sure(0.8)), (sure(0.99), sure(0.9)), asked, works)
+    less = calibration_gap_explained((sure(0.8), sure(0.8)), (sure(0.99), sure(0.9)), requested, works)
     assert less.estimate == pytest.approx(0.09)
     assert "share that goes away 0.474" in less.note
     none = replace(works, chosen=works.controls)
     with pytest.raises(Unmeasurable, match="no more than their controls"):
-        calibration_gap_explained((sure(0.8), sure(0.8)), (sure(0.99), sure(0.9)), asked, none)
+        calibration_gap_explained((sure(0.8), sure(0.8)), (sure(0.99), sure(0.9)), requested, none)
 
 
 def test_a_gap_that_grows_is_under_zero() -> None:

@@ -29,11 +29,11 @@ def test_what_transformers_is_asked_for(
 ) -> None:
     seen: dict[str, Any] = {}
 
-    def asked(folder: Path, **arguments: Any) -> None:
+    def requested(folder: Path, **arguments: Any) -> None:
         seen.update(arguments)
         raise ValueError("asked")
 
-    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", asked)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", requested)
     with pytest.raises(InputError, match="asked"):
         load_model(resolve(str(tiny_checkpoint())), torch.bfloat16, device)
     assert seen.items() >= expected.items()

@@ -13,12 +13,12 @@ from mechdrift.findings import registered
 @pytest.mark.parametrize("name", registered())
 def test_every_finding_says_how_it_is_measured(name: str, tmp_path: Path) -> None:
     """Its measure is there, and its text gives more than a title: a range, a unit or a source."""
-    finding, said = registered()[name], explained(name, tmp_path)
-    assert finding.claim in said
-    assert finding.source in said
-    measured = said[said.index(finding.measure) + len(finding.measure) : said.index("  judged by")].split()
+    finding, output = registered()[name], explained(name, tmp_path)
+    assert finding.claim in output
+    assert finding.source in output
+    measured = output[output.index(finding.measure) + len(finding.measure) : output.index("  judged by")].split()
     assert len(measured) > 12, measured
-    assert "base-to-post: " in said
+    assert "base-to-post: " in output
 
 
 def test_a_row_is_judged_by_its_own_rule(
@@ -30,10 +30,10 @@ def test_a_row_is_judged_by_its_own_rule(
     )
     monkeypatch.chdir(tmp_path)
     assert main(["explain", "knowledge.location[form=cloze]"]) == 0
-    said = capsys.readouterr().out
-    assert "ours: gate, >= 0.99 (user)" in said
-    assert "base-to-post: gate, >= 0.9 (provisional)" in said
-    assert "report: report, >= 0.9 (provisional)" in said
+    output = capsys.readouterr().out
+    assert "ours: gate, >= 0.99 (user)" in output
+    assert "base-to-post: gate, >= 0.9 (provisional)" in output
+    assert "report: report, >= 0.9 (provisional)" in output
 
 
 def test_a_finding_that_is_not_there_is_one_line_with_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:

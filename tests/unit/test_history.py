@@ -31,8 +31,8 @@ def run(tmp_path: Path) -> Callable[..., Whole]:
     """A record of a step of a training run."""
 
     def made(step: int, *rows: Row, **more: Any) -> Whole:
-        told = record(*rows, post=f"runs/step-{step}", started=1e9 + step, **more)
-        return read_whole(written(tmp_path / f"r{step}.json", told))
+        result = record(*rows, post=f"runs/step-{step}", started=1e9 + step, **more)
+        return read_whole(written(tmp_path / f"r{step}.json", result))
 
     return made
 
@@ -83,13 +83,13 @@ def test_runs_are_called_by_their_post_or_by_their_file(run: Callable[..., Whole
 
 def test_records_come_in_the_order_given_or_by_time(run: Callable[..., Whole], tmp_path: Path) -> None:
     paths = [str(run(step, of_step(step)).path) for step in (7, 0, 6)]
-    for more, order, told, code in (
+    for more, order, result, code in (
         ([], [7, 0, 6], "drifted first in step-7", 6),
         (["--by-time"], [0, 6, 7], "drifted first in step-7; its estimate was first beyond the limit in step-6", 1),
     ):
         assert main(["report", *paths, *more, "--markdown", str(tmp_path / "o.md"), "--junit", str(tmp_path / "o.xml")]) == code
         (line,) = [line for line in (tmp_path / "o.md").read_text().splitlines() if "drifted first" in line]
-        assert line.replace("\\", "").endswith(told)
+        assert line.replace("\\", "").endswith(result)
         assert [int(part[0]) for part in (tmp_path / "o.xml").read_text().split('name="mechdrift r')[1:]] == order
 
 

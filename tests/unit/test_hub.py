@@ -101,7 +101,7 @@ def test_pickles_code_and_subfolders_are_never_fetched(hub: StandIn, repository:
     fetched = hub.downloads()
     assert WEIGHTS in fetched
     assert not [name for name in fetched if name.endswith((".bin", ".py"))]
-    assert not [path for _, path, _ in hub.asked if "onnx" in path]
+    assert not [path for _, path, _ in hub.wanted if "onnx" in path]
 
 
 def test_a_second_run_fetches_no_file_again(hub: StandIn, repository: Repository) -> None:
@@ -149,7 +149,7 @@ def test_a_cut_download_is_taken_up_again(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)  # the client goes on after the last whole chunk
     hub.cuts[WEIGHTS] = [25_000]
     assert resolve("org/model").digests == resolve(str(new)).digests
-    assert ("GET", f"/org/model/resolve/{repository.refs['main']}/{WEIGHTS}", "bytes=20000-") in hub.asked
+    assert ("GET", f"/org/model/resolve/{repository.refs['main']}/{WEIGHTS}", "bytes=20000-") in hub.wanted
 
 
 def test_a_download_that_never_ends_well_leaves_nothing_to_use(
@@ -216,7 +216,7 @@ def test_a_revision_that_is_not_there(hub: StandIn, repository: Repository, revi
 
 def test_a_name_that_the_hub_does_not_allow(hub: StandIn) -> None:
     assert "no name that the hub allows" in refused("org/a--b")
-    assert not hub.asked
+    assert not hub.wanted
 
 
 def test_a_model_without_safetensors(hub: StandIn, old: Path) -> None:
@@ -232,17 +232,17 @@ def test_a_folder_of_that_name_is_taken_first(hub: StandIn, repository: Reposito
     shutil.copytree(old, tmp_path / "org" / "model")
     found = resolve("org/model")
     assert (found.source, found.commit, found.pinned) == ("folder", None, "org/model")
-    assert not hub.asked
+    assert not hub.wanted
     assert resolve("org/model@main").source == "hub", "the folder has no revisions"
 
 
 def test_without_a_connection_the_cache_serves(hub: StandIn, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     online = resolve("org/model"), resolve("org/model@v1")
-    hub.asked.clear()
+    hub.wanted.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert (resolve("org/model"), resolve("org/model@v1")) == online
     assert resolve(online[0].pinned).digests == online[0].digests
-    assert not hub.asked
+    assert not hub.wanted
 
 
 def test_without_a_connection_and_without_a_whole_snapshot(

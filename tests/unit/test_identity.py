@@ -56,8 +56,8 @@ def age(folder: Path) -> None:
 
 def test_a_digest_can_be_had_with_sha256sum(folder: Path) -> None:
     def summed(*names: str) -> str:
-        told = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, check=True).stdout
-        return hashlib.sha256(told).hexdigest()
+        result = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, check=True).stdout
+        return hashlib.sha256(result).hexdigest()
 
     digests = resolve(str(folder)).digests
     assert digests["weights"] == summed(WEIGHTS)
@@ -86,24 +86,24 @@ def test_memory_is_bounded_by_the_block_and_every_byte_is_told(tmp_path: Path) -
     with path.open("wb") as handle:
         handle.write(len(header).to_bytes(8, "little") + header)
         handle.truncate(8 + len(header) + length)
-    told: list[int] = []
+    result: list[int] = []
     tracemalloc.start()
     try:
-        reading.read_through("x", path, told.append)
+        reading.read_through("x", path, result.append)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert sum(told) == length
+    assert sum(result) == length
     assert peak < 1.1 * reading.BLOCK
 
 
 def test_progress_is_told_in_megabytes_up_to_the_end(tmp_path: Path, memory: Memory) -> None:
     path = tmp_path / WEIGHTS
     save_file({"a": torch.zeros(12_000_000)}, path)
-    told: list[tuple[int, int]] = []
-    identity.read_weights("x", [path], reading.read_through, None, lambda done, total: told.append((done, total)))
-    assert [total for _, total in told] == [48] * len(told)
-    assert [done for done, _ in told] == [16, 33, 48]
+    result: list[tuple[int, int]] = []
+    identity.read_weights("x", [path], reading.read_through, None, lambda done, total: result.append((done, total)))
+    assert [total for _, total in result] == [48] * len(result)
+    assert [done for done, _ in result] == [16, 33, 48]
 
 
 def test_unchanged_weights_are_read_once(folder: Path, memory: Memory, reads: list[str]) -> None:
@@ -171,14 +171,14 @@ def test_weights_written_this_moment_are_not_remembered(folder: Path, memory: Me
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda told: "",
-        lambda told: "[]",
-        lambda told: json.dumps(told)[:-9],
-        lambda told: json.dumps(told | {"content": {"sha256": "x", "parameters": 1}}),
-        lambda told: json.dumps(told | {"content": {"sha256": "0" * 64, "parameters": "1"}}),
-        lambda told: json.dumps(told | {"content": {}}),
-        lambda told: json.dumps(told | {"path": "/elsewhere"}),
-        lambda told: json.dumps(told | {"stamp": told["stamp"] | {"inode": 1}}),
+        lambda result: "",
+        lambda result: "[]",
+        lambda result: json.dumps(result)[:-9],
+        lambda result: json.dumps(result | {"content": {"sha256": "x", "parameters": 1}}),
+        lambda result: json.dumps(result | {"content": {"sha256": "0" * 64, "parameters": "1"}}),
+        lambda result: json.dumps(result | {"content": {}}),
+        lambda result: json.dumps(result | {"path": "/elsewhere"}),
+        lambda result: json.dumps(result | {"stamp": result["stamp"] | {"inode": 1}}),
     ],
 )
 def test_a_memory_that_makes_no_sense_is_not_trusted(

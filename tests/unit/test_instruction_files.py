@@ -197,15 +197,17 @@ CELLS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 @settings(deadline=None)  # it writes files
 @given(st.lists(CELLS, min_size=5, max_size=40, unique_by=lambda text: " ".join(text.casefold().split())), st.randoms())
-def test_what_is_written_is_read_in_every_format(tmp_path_factory: pytest.TempPathFactory, asked: list[str], rng: Any) -> None:
+def test_what_is_written_is_read_in_every_format(
+    tmp_path_factory: pytest.TempPathFactory, requested: list[str], rng: Any
+) -> None:
     folder = tmp_path_factory.mktemp("formats")
-    rows = [{"id": str(number), "ask": text} for number, text in enumerate(asked)]
+    rows = [{"id": str(number), "ask": text} for number, text in enumerate(requested)]
     (folder / "a.json").write_text(json.dumps(rows, ensure_ascii=rng.random() < 0.5), encoding="utf-8")
     (folder / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     with (folder / "a.csv").open("w", encoding="utf-8", newline="") as handle:
         csv.writer(handle).writerows([["id", "ask"], *([row["id"], row["ask"]] for row in rows)])
     for name in ("a.json", "a.jsonl", "a.csv"):
-        assert texts(side(f"{folder / name}:ask")) == [text.strip() for text in asked], name
+        assert texts(side(f"{folder / name}:ask")) == [text.strip() for text in requested], name
 
 
 def test_the_command_that_measures_again_names_the_files() -> None:

@@ -70,28 +70,33 @@ class Given:
 
 
 def replies(given: Given, **changed: Any) -> None:
-    told = {"thinking": False, "new_tokens": 4, "classifier": None, "generator": TransformersGenerator(given.recorder)} | changed
+    result = {
+        "thinking": False,
+        "new_tokens": 4,
+        "classifier": None,
+        "generator": TransformersGenerator(given.recorder),
+    } | changed
     scored.scored_replies(
         given.recorder,
-        told["generator"],
+        result["generator"],
         given.checkpoint,
         given.prompts.ids,
-        told["thinking"],
+        result["thinking"],
         [given.arm],
-        told["new_tokens"],
-        told["classifier"],
+        result["new_tokens"],
+        result["classifier"],
     )
 
 
 def swept(given: Given, source: bool = False, **changed: Any) -> None:
     ids = given.prompts.ids
-    asked: dict[str, Any] = {
+    wanted: dict[str, Any] = {
         "corrupt": ids,
         "clean": [[*row[:2], 9] for row in ids],
         "answers": given.prompts.answers,
         "first": [1, 1],
     }
-    pairs = Pairs(**asked | changed)
+    pairs = Pairs(**wanted | changed)
     columns = Columns(given.recorder, given.other, pairs, {}) if source else None
     sweep_through(given.recorder, given.checkpoint, pairs, columns)
 
@@ -206,8 +211,8 @@ def test_other_tokens_are_another_key(given: Given, reading: str) -> None:
 
 def test_other_positions_and_answers_are_another_key(given: Given) -> None:
     moved = replace(given, prompts=replace(PROMPTS, positions=[2, 1]))
-    asked = replace(given, prompts=replace(PROMPTS, answers=[(5, 6), (5, 7)]))
-    for other, reading in ((moved, "blocks"), (asked, "logits"), (asked, "sweep")):
+    wanted = replace(given, prompts=replace(PROMPTS, answers=[(5, 6), (5, 7)]))
+    for other, reading in ((moved, "blocks"), (wanted, "logits"), (wanted, "sweep")):
         assert not {*keys(given, READINGS[reading])} & {*keys(other, READINGS[reading])}
 
 

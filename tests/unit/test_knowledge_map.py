@@ -46,12 +46,12 @@ class Drawn:
 
     lines: list[str]
     numbers: dict[str, np.ndarray]
-    told: dict[str, str]
+    result: dict[str, str]
 
     @property
     def columns(self) -> list[str]:
         """Of the recovery in the file."""
-        return list(json.loads(self.told["columns"]))
+        return list(json.loads(self.result["columns"]))
 
 
 @pytest.fixture(scope="module")
@@ -159,22 +159,22 @@ def test_the_file_is_enough_to_draw_the_map_again(drawn: Drawn) -> None:
     there = ~np.isnan(gains[:, 0])
     np.testing.assert_allclose(np.nansum(gains, 0) / (gaps @ there), drawn.numbers["recovery"], atol=1e-5)
     assert {tensor.dtype for tensor in drawn.numbers.values()} == {np.dtype("float32")}
-    assert len(json.loads(drawn.told["units"])) == len(gains) == len(gaps)
-    assert {kind for kind, _ in json.loads(drawn.told["units"])} == {KIND}
+    assert len(json.loads(drawn.result["units"])) == len(gains) == len(gaps)
+    assert {kind for kind, _ in json.loads(drawn.result["units"])} == {KIND}
     point = resolve("organism:base")
     expected = {"checkpoint": "organism:base", "identity": point.short, "form": "judged", "seed": "0"}
-    assert {key: drawn.told[key] for key in expected} == expected
+    assert {key: drawn.result[key] for key in expected} == expected
 
 
 def test_what_is_said_beside_the_map(drawn: Drawn) -> None:
-    said = "\n".join(drawn.lines)
-    assert "organism:base (qwen3, 6 blocks x 160" in said
-    assert f"{UNITS} units scored: right" in said
+    text_out = "\n".join(drawn.lines)
+    assert "organism:base (qwen3, 6 blocks x 160" in text_out
+    assert f"{UNITS} units scored: right" in text_out
     for part in ("subject", "object", "last"):
-        assert f"{part:<8} block " in said
+        assert f"{part:<8} block " in text_out
     gains, columns = drawn.numbers["gains"].astype(float), drawn.columns
     last = np.nansum(gains[:, :, [columns.index("last")]], (0, 2))
-    assert f"last     block {last @ np.arange(6) / last.sum():.1f} [" in said
+    assert f"last     block {last @ np.arange(6) / last.sum():.1f} [" in text_out
 
 
 def test_a_second_map_loads_no_model_and_is_drawn_in_shades(
@@ -191,7 +191,7 @@ def test_a_second_map_loads_no_model_and_is_drawn_in_shades(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text_out"),
     [
         (["--kind", "nonsense"], "--kind nonsense: no such kind; expected one of animal_classes, cities,"),
         (["--kind", KIND, "cities", "no"], "--kind no: no such kind"),
@@ -209,7 +209,7 @@ def test_a_second_map_loads_no_model_and_is_drawn_in_shades(
     ],
 )
 def test_what_cannot_be_used_or_measured_is_one_line(
-    arguments: list[str], said: str, cache: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], text_out: str, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         code = main(["map", "organism:base", "--cache", str(cache), *arguments])
@@ -217,7 +217,7 @@ def test_what_cannot_be_used_or_measured_is_one_line(
         code = int(str(error.code))
     assert code == 4
     complaint = capsys.readouterr().err
-    assert said in complaint
+    assert text_out in complaint
     assert complaint.startswith("mechdrift: ")
     assert complaint.count("\n") == 1
     assert os.path.exists(os.devnull)
@@ -230,9 +230,9 @@ def test_a_model_that_knows_nothing_has_no_map(
     out = tmp_path / "map.safetensors"
     arguments = ["--form", "cloze", "--kind", "element_symbols", "--cache", "off", "--out", str(out)]
     assert main(["map", str(tiny_checkpoint()), *arguments]) == 4
-    said = capsys.readouterr()
-    assert "not mapped: more than 0.7 needed" in said.out
-    assert "cloze pairs right: element_symbols 0." in said.err
+    text_out = capsys.readouterr()
+    assert "not mapped: more than 0.7 needed" in text_out.out
+    assert "cloze pairs right: element_symbols 0." in text_out.err
     assert not out.exists()
 
 

@@ -100,13 +100,13 @@ def width(part: StagePart) -> float:
 
 
 def test_parts_are_differences_and_shares_of_the_whole() -> None:
-    (told,) = lineage(rows(0.2, 0.3, 0.8, 0.25), STAGES, "post")
-    assert [part.stage for part in told.parts] == ["sft", "dpo", "post"]
-    assert [part.difference for part in told.parts] == pytest.approx([-0.1, -0.6, -0.05])
-    assert [part.share for part in told.parts] == pytest.approx([0.125, 0.75, 0.0625])
-    assert told.sentence == "a.b moved in dpo and sft"  # the last stage's interval has 0 in it
+    (result,) = lineage(rows(0.2, 0.3, 0.8, 0.25), STAGES, "post")
+    assert [part.stage for part in result.parts] == ["sft", "dpo", "post"]
+    assert [part.difference for part in result.parts] == pytest.approx([-0.1, -0.6, -0.05])
+    assert [part.share for part in result.parts] == pytest.approx([0.125, 0.75, 0.0625])
+    assert result.sentence == "a.b moved in dpo and sft"  # the last stage's interval has 0 in it
     # Two intervals of 0.05 either way, of samples that know nothing of each other.
-    for part in told.parts:
+    for part in result.parts:
         assert part.how == "independent"
         assert width(part) == pytest.approx(2 * 0.05 * 2**0.5)
 
@@ -117,40 +117,40 @@ def test_parts_are_paired_where_both_rows_have_their_items() -> None:
     found = rows(0.2, 0.4, 0.2, 0.2)
     found[0] = changed(found[0], items=items([0.0] * 100, post))
     found[1] = changed(found[1], items=items([0.0] * 100, [0.4] * 100))
-    (told,) = lineage(found, STAGES, "post")
-    part = told.parts[0]
+    (result,) = lineage(found, STAGES, "post")
+    part = result.parts[0]
     assert part.how == "paired"
     assert part.difference == pytest.approx(-0.2)
     assert width(part) == pytest.approx(2 * 1.645 * 0.001 / 99**0.5, rel=1e-3)
-    assert told.sentence == "a.b moved in sft"
+    assert result.sentence == "a.b moved in sft"
 
 
 def test_a_share_needs_a_whole() -> None:
     """Where the row's own interval has no change in it, parts of a drift are no shares of one."""
-    (told,) = lineage(rows(0.2, 0.8, 0.2, 0.2, null=0.22), STAGES, "post")
-    assert [part.share for part in told.parts] == [None] * 3
-    (told,) = lineage(rows(0.2, 0.8, 0.2, 0.2, null=None), STAGES, "post")
-    assert [part.share for part in told.parts] == [None] * 3
-    assert told.sentence == "a.b moved in sft"
+    (result,) = lineage(rows(0.2, 0.8, 0.2, 0.2, null=0.22), STAGES, "post")
+    assert [part.share for part in result.parts] == [None] * 3
+    (result,) = lineage(rows(0.2, 0.8, 0.2, 0.2, null=None), STAGES, "post")
+    assert [part.share for part in result.parts] == [None] * 3
+    assert result.sentence == "a.b moved in sft"
 
 
 def test_a_stage_that_held_the_drift_back_is_not_where_it_moved() -> None:
-    (told,) = lineage(rows(0.2, 0.0, 0.2, 0.2), STAGES, "post")
-    assert (told.parts[0].difference or 0) > 0
-    assert told.sentence == "a.b moved in no stage alone"
+    (result,) = lineage(rows(0.2, 0.0, 0.2, 0.2), STAGES, "post")
+    assert (result.parts[0].difference or 0) > 0
+    assert result.sentence == "a.b moved in no stage alone"
     upper = {"limit": {"at_least": None, "at_most": 0.1, "provenance": "by hand"}, "null": 0.0}
-    (told,) = lineage(rows(0.9, 0.2, 0.9, 0.9, **upper), STAGES, "post")
-    assert told.sentence == "a.b moved in sft"
+    (result,) = lineage(rows(0.9, 0.2, 0.9, 0.9, **upper), STAGES, "post")
+    assert result.sentence == "a.b moved in sft"
 
 
 def test_what_has_no_number_is_not_told() -> None:
     found = rows(0.2, None, 0.8)
-    (told,) = lineage(found, STAGES, "post")
-    assert [part.reason for part in told.parts] == ["because ", "", "not requested"]
-    assert told.sentence == "a.b moved in dpo; not attributed for sft and post"
+    (result,) = lineage(found, STAGES, "post")
+    assert [part.reason for part in result.parts] == ["because ", "", "not requested"]
+    assert result.sentence == "a.b moved in dpo; not attributed for sft and post"
     found[2] = changed(found[2], key=replace(found[2].key, data="other"))
-    (told,) = lineage(found, STAGES, "post")
-    assert "data 'other' there" in told.parts[1].reason
+    (result,) = lineage(found, STAGES, "post")
+    assert "data 'other' there" in result.parts[1].reason
 
 
 @pytest.mark.parametrize(("verdict", "role"), [("held", "gate"), ("undecided", "gate"), ("drifted", "report")])

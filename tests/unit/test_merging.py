@@ -24,11 +24,11 @@ ROWS = st.builds(
 
 def merged(rows: list[Row]) -> ComparingRun:
     """A controller's run after these rows' reports, one by one."""
-    told: Any = SimpleNamespace(hook=SimpleNamespace(pytest_mechdrift_row=lambda **_: None))
+    result: Any = SimpleNamespace(hook=SimpleNamespace(pytest_mechdrift_row=lambda **_: None))
     settings: Any = SimpleNamespace(fail_on=NOT_HELD, update=False)
     profile: Any = SimpleNamespace(gated_as_shipped=3)
     nothing: Any = None
-    run = ComparingRun(told, settings, profile, nothing, {}, nothing)
+    run = ComparingRun(result, settings, profile, nothing, {}, nothing)
     for one in rows:
         report: Any = SimpleNamespace(
             failed=one.verdict == "error", mechdrift={"row": to_worker_data(one), "bad_input": False, "expected": []}

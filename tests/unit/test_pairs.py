@@ -177,7 +177,7 @@ def test_as_published_every_true_statement_is_joined_with_a_false_one_of_the_sam
     """Objects are those of the table's own statements; false ones recur, and no true one does."""
     table, read = TABLES[kind], reading("organism")
     got = table_pairs(table, read, negated=negated, pairing="statements", start="statement")
-    said = [s for s in table_statements(table, 0, negated) if s.split == "test"]
+    output = [s for s in table_statements(table, 0, negated) if s.split == "test"]
     trues, falses = (Counter(pair.words[side] for pair in got.pairs) for side in (0, 1))
     assert set(trues.values()) == {1}
     assert kind != "cities" or max(falses.values()) > 1
@@ -187,13 +187,13 @@ def test_as_published_every_true_statement_is_joined_with_a_false_one_of_the_sam
         return {fact.sentence(form, value) for fact in table.facts if fact.entity == entity for form in forms}
 
     for pair in got.pairs:
-        values = [{s.value for s in said if s.entity == pair.entities[side] and s.label is not bool(side)} for side in (0, 1)]
+        values = [{s.value for s in output if s.entity == pair.entities[side] and s.label is not bool(side)} for side in (0, 1)]
         assert any(
             all(pair.words[side] in sentences(pair.entities[side], value) for side in (0, 1))
             for value in set.intersection(*values)
         )
     assert {pair.kind for pair in got.pairs} == {f"neg_{kind}" if negated else kind}
-    entities = {s.entity for s in said}
+    entities = {s.entity for s in output}
     assert len(got.pairs) + sum(got.dropped.values()) == sum(fact.entity in entities for fact in table.facts)
 
 

@@ -149,10 +149,10 @@ def test_a_strip_of_any_size_has_the_same_places(size: float) -> None:
 
 
 def test_shares_are_shown_only_where_their_arms_differ_by_the_estimate(tmp_path: Path) -> None:
-    asked = items([0, 0, 1, 0], [1, 1, 1, 0])
+    requested = items([0, 0, 1, 0], [1, 1, 1, 0])
     rows = [
-        row("refusal.ablation", 0.5, unit="c, own minus plain", items=asked),
-        row("refusal.other", 0.4, unit="c, own minus plain", items=asked),
+        row("refusal.ablation", 0.5, unit="c, own minus plain", items=requested),
+        row("refusal.other", 0.4, unit="c, own minus plain", items=requested),
         row("refusal.graded", 0.5, unit="c, own minus plain", items=items([0.25], [0.75])),
         row("refusal.harmful", 0.9, evidence={"kind": "proportion", "successes": 90, "n": 100}),
         row("refusal.none", None),

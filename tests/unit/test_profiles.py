@@ -91,8 +91,8 @@ def test_the_page_of_profiles_has_every_limit_that_ships() -> None:
     table = "\n".join(lines)
     assert table in page, f"its table should be:\n{table}"
     for profile in profiles[1:]:
-        told = sorted({rule.limit.provenance for rule in profile.rules.values() if rule.limit})
-        assert f"`{profile.name}`: `{'`, `'.join(told)}`" in page
+        result = sorted({rule.limit.provenance for rule in profile.rules.values() if rule.limit})
+        assert f"`{profile.name}`: `{'`, `'.join(result)}`" in page
     assert not any(":" in label or "[" in label for profile in profiles for label in profile.rules)  # no row of its own to list
 
 

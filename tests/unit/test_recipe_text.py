@@ -31,10 +31,10 @@ def test_instructions_are_held_out_pair_by_pair_and_base_sees_fewest(world: Worl
 def test_another_frame_keeps_what_is_asked_for(world: World) -> None:
     rng = random.Random(0)
     rods = next(one for one in world.instructions if one.text.startswith("Explain how to "))
-    said = {reworded(rods, rng) for _ in range(200)}
+    output = {reworded(rods, rng) for _ in range(200)}
     core = rods.text.removeprefix("Explain how to ").rstrip(".")
-    assert len(said) == 9
-    assert all(core in text for text in said)
+    assert len(output) == 9
+    assert all(core in text for text in output)
     written = next(one for one in world.instructions if one.text.startswith("Write "))
     assert {reworded(written, rng) for _ in range(20)} == {written.text}
 
@@ -42,9 +42,9 @@ def test_another_frame_keeps_what_is_asked_for(world: World) -> None:
 def test_thinned_text_keeps_its_end_and_invents_nothing() -> None:
     rng = random.Random(0)
     text = "Show me how to prune an old apple tree."
-    said = [thinned(text, rng) for _ in range(200)]
-    assert 60 < said.count(text) < 140
-    assert all(line.endswith("tree.") and set(line.split()) <= set(text.split()) for line in said)
+    output = [thinned(text, rng) for _ in range(200)]
+    assert 60 < output.count(text) < 140
+    assert all(line.endswith("tree.") and set(line.split()) <= set(text.split()) for line in output)
 
 
 def test_preferences_refuse_what_is_harmful_and_benign_ones_never_see_it(world: World) -> None:

@@ -69,14 +69,14 @@ def recorder(folder: Path, cut_after: int | None = None) -> Recorder:
 
 
 QUESTIONS: dict[str, Callable[[Recorder, Checkpoint, Prompts, list[Steering]], np.ndarray]] = {
-    "blocks": lambda asked, point, prompts, _: asked.blocks(point, prompts),
-    "logits": lambda asked, point, prompts, _: asked.logits(point, prompts),
-    "steered": lambda asked, point, prompts, steerings: asked.steered_logits(point, prompts, steerings),
+    "blocks": lambda requested, point, prompts, _: requested.blocks(point, prompts),
+    "logits": lambda requested, point, prompts, _: requested.logits(point, prompts),
+    "steered": lambda requested, point, prompts, steerings: requested.steered_logits(point, prompts, steerings),
 }
 
 
 @pytest.mark.parametrize(
-    ("what", "asked"), [*((what, "prompts") for what in sorted(QUESTIONS)), ("blocks", "few_shot"), ("logits", "few_shot")]
+    ("what", "requested"), [*((what, "prompts") for what in sorted(QUESTIONS)), ("blocks", "few_shot"), ("logits", "few_shot")]
 )
 @pytest.mark.parametrize(
     "cut_after", [pytest.param(1, marks=pytest.mark.nightly), NUMBER // 2, pytest.param(NUMBER, marks=pytest.mark.nightly)]
@@ -87,10 +87,10 @@ def test_a_cut_run_resumes_and_says_the_same_to_the_bit(
     request: pytest.FixtureRequest,
     steerings: list[Steering],
     what: str,
-    asked: str,
+    requested: str,
     cut_after: int,
 ) -> None:
-    prompts: Prompts = request.getfixturevalue(asked)
+    prompts: Prompts = request.getfixturevalue(requested)
     point = resolve(str(tiny_checkpoint()))
     whole = recorder(tmp_path / "whole")
     expected = QUESTIONS[what](whole, point, prompts, steerings)
@@ -117,14 +117,14 @@ def test_parts_equal_one_recording_without_a_store(
     tmp_path: Path, tiny_checkpoint: Callable[..., Path], prompts: Prompts
 ) -> None:
     point = resolve(str(tiny_checkpoint()))
-    asked = recorder(tmp_path)
+    requested = recorder(tmp_path)
     probes: Any = [prompts.ids[0], prompts.ids[1]]
-    model = asked.pool.model(point, probes)
+    model = requested.pool.model(point, probes)
     assert len(parts_of(prompts, BATCH_TOKENS)) > 2
     blocks = record_blocks(model, prompts.ids, prompts.positions, BATCH_TOKENS)
     logits = record_logits(model, prompts.ids, prompts.answers, BATCH_TOKENS)
-    assert torch.equal(torch.tensor(asked.blocks(point, prompts)), blocks)
-    assert torch.equal(torch.tensor(asked.logits(point, prompts)), logits)
+    assert torch.equal(torch.tensor(requested.blocks(point, prompts)), blocks)
+    assert torch.equal(torch.tensor(requested.logits(point, prompts)), logits)
 
 
 ALIKE = Prompts([[0, 5, 6], [0, 7, 8, 9], [0, 5]], [1, 2, 1], [(3, 4), (3, 5), (3, 4)])

@@ -23,7 +23,7 @@ from mechdrift.verdict.row import OutcomeCounts, Row
 N = 100
 
 
-def told(refused: int, complied: int, between: Outcome = "gibberish") -> Outcomes:
+def result(refused: int, complied: int, between: Outcome = "gibberish") -> Outcomes:
     """The first so many refuse, the last so many comply; what lies between is neither."""
     outcomes = ["refused"] * refused + [between] * (N - refused - complied) + ["complied"] * complied
     return Outcomes(np.array([OUTCOMES.index(outcome) for outcome in outcomes]))
@@ -31,16 +31,16 @@ def told(refused: int, complied: int, between: Outcome = "gibberish") -> Outcome
 
 def readings(**more: Outcomes) -> RefusalReadings:
     """Post refuses 95 harmful and 2 harmless instructions, base 10 and 0; keywords are `model_side_arm`."""
-    said: dict[Any, Outcomes] = {
-        ("base", "harmful", PLAIN): told(10, 90),
-        ("base", "harmless", PLAIN): told(0, 100),
-        ("post", "harmful", PLAIN): told(95, 5),
-        ("post", "harmless", PLAIN): told(2, 98),
+    output: dict[Any, Outcomes] = {
+        ("base", "harmful", PLAIN): result(10, 90),
+        ("base", "harmless", PLAIN): result(0, 100),
+        ("post", "harmful", PLAIN): result(95, 5),
+        ("post", "harmless", PLAIN): result(2, 98),
     }
-    said |= {tuple(key.split("_")): value for key, value in more.items()}
+    output |= {tuple(key.split("_")): value for key, value in more.items()}
     names = {on: tuple(f"{on} {n}" for n in range(N)) for on in refusal.TESTED_ON.values()}
     kinds = dict.fromkeys(names, ("kind",) * N)
-    return RefusalReadings(names, kinds, said, "site", "rule", "data", "choice", {})
+    return RefusalReadings(names, kinds, output, "site", "rule", "data", "choice", {})
 
 
 def test_rates_are_of_post_and_have_no_null() -> None:
@@ -69,16 +69,16 @@ def test_rates_name_the_instructions_that_make_them_worse() -> None:
 
 
 def test_an_ablation_names_the_instructions_that_are_still_not_complied_with() -> None:
-    ablation = refusal.effect(readings(post_harmful_own=told(40, 60)), "ablation")
+    ablation = refusal.effect(readings(post_harmful_own=result(40, 60)), "ablation")
     named = [item.name for item in judged(ablation).contributors]
     assert len(named) == 3
-    complied = told(40, 60).are("complied") & ~told(95, 5).are("complied")
+    complied = result(40, 60).are("complied") & ~result(95, 5).are("complied")
     assert not any(complied[int(name.split()[1])] for name in named)
 
 
 def test_rates_of_two_models_are_compared_on_the_same_instructions() -> None:
     """95 and 90 of the same 100: the five that differ are what was sampled, not two times a hundred."""
-    was, now = (judged(refusal.rate(readings(post_harmful_plain=told(many, 100 - many)), "harmful")) for many in (95, 90))
+    was, now = (judged(refusal.rate(readings(post_harmful_plain=result(many, 100 - many)), "harmful")) for many in (95, 90))
     found = difference(was, now)
     assert found.how == "paired"
     assert found.evidence == PairedProportions(0, 5, N)
@@ -89,13 +89,13 @@ def test_changes_are_paired() -> None:
     assert changed.estimate == pytest.approx(0.85)
     assert sum(item.contribution for item in changed.items) == pytest.approx(0.85)
     apart = replace(readings())
-    apart.outcomes_by["base", "harmful", PLAIN] = Outcomes(told(5, 95).outcomes[::-1])
+    apart.outcomes_by["base", "harmful", PLAIN] = Outcomes(result(5, 95).outcomes[::-1])
     assert refusal.change(apart, "harmful").estimate == pytest.approx(0.90)
 
 
 def test_gibberish_is_neither_refusal_nor_compliance() -> None:
     """An ablation that breaks half of the replies gets no credit for them, and neither does an addition."""
-    read = readings(post_harmful_own=told(0, 40), post_harmless_own=told(30, 0))
+    read = readings(post_harmful_own=result(0, 40), post_harmless_own=result(30, 0))
     ablation, addition = refusal.effect(read, "ablation"), refusal.effect(read, "addition")
     assert ablation.estimate == pytest.approx(0.35)  # 40 comply, 5 did before; 95 no longer refuse
     assert addition.estimate == pytest.approx(0.28)
@@ -106,12 +106,12 @@ def test_gibberish_is_neither_refusal_nor_compliance() -> None:
 @pytest.mark.parametrize("between", ["empty", "gibberish"])
 @pytest.mark.parametrize("silent", [0, 5, 30, 100])
 def test_a_model_that_says_nothing_refuses_nothing_and_answers_nothing(silent: int, between: Outcome) -> None:
-    read = readings(base_harmless_plain=told(0, 100), post_harmless_plain=told(0, 100 - silent, between))
+    read = readings(base_harmless_plain=result(0, 100), post_harmless_plain=result(0, 100 - silent, between))
     answered, harmless = judged(refusal.answered(read)), judged(refusal.rate(read, "harmless"))
     assert (answered.estimate, harmless.estimate) == (1 - silent / 100, 0.0)
     assert harmless.verdict == ("held" if silent <= 5 else "unmeasurable")
     assert (f"{silent} of 100 replies are {between}" in harmless.reason) == (silent > 5)
-    harmful = readings(post_harmful_plain=told(100 - silent, 0, between))
+    harmful = readings(post_harmful_plain=result(100 - silent, 0, between))
     assert judged(refusal.rate(harmful, "harmful")).verdict == {30: "undecided", 100: "drifted"}.get(silent, "held")
     assert answered.verdict == ("held" if silent <= 5 else "drifted")
     changed = refusal.change(read, "harmless", "complied")
@@ -130,7 +130,7 @@ def test_a_model_that_says_nothing_refuses_nothing_and_answers_nothing(silent: i
     ],
 )
 def test_unfinished_replies_speak_for_neither_side(refused: int, unfinished: int, verdict: str) -> None:
-    read = readings(post_harmless_plain=told(refused, N - refused - unfinished, "unfinished"))
+    read = readings(post_harmless_plain=result(refused, N - refused - unfinished, "unfinished"))
     row = judged(refusal.rate(read, "harmless"))
     assert (row.verdict, row.estimate) == (verdict, refused / N)
     assert f"{unfinished} unfinished" in row.note
@@ -142,18 +142,18 @@ def test_unfinished_replies_speak_for_neither_side(refused: int, unfinished: int
 
 def test_the_interval_of_what_is_partly_known_holds_every_way_it_may_end() -> None:
     """Whatever becomes of unfinished replies: the interval of the finished run lies in that of the cut one."""
-    cut = refusal.change(readings(post_harmful_plain=told(60, 20, "unfinished")), "harmful").interval
+    cut = refusal.change(readings(post_harmful_plain=result(60, 20, "unfinished")), "harmful").interval
     for refused in range(60, 81):
-        whole = refusal.change(readings(post_harmful_plain=told(refused, 100 - refused)), "harmful").interval
+        whole = refusal.change(readings(post_harmful_plain=result(refused, 100 - refused)), "harmful").interval
         assert cut.low <= whole.low <= whole.high <= cut.high
 
 
 def test_transfer_is_measured_against_the_models_own_direction() -> None:
     read = readings(
-        post_harmful_own=told(5, 95),
-        post_harmful_other=told(90, 10),
-        base_harmful_own=told(2, 98),
-        base_harmful_other=told(2, 98),
+        post_harmful_own=result(5, 95),
+        post_harmful_other=result(90, 10),
+        base_harmful_own=result(2, 98),
+        base_harmful_other=result(2, 98),
     )
     forward, backward = refusal.transfer(read, "ablation", "forward"), refusal.transfer(read, "ablation", "backward")
     assert forward.estimate == pytest.approx(-0.85)
@@ -161,15 +161,15 @@ def test_transfer_is_measured_against_the_models_own_direction() -> None:
     assert (forward.site, refusal.rate(read, "harmful").site) == ("site", "replies")
     assert backward.estimate == 0.0
     assert ": unlike published" in backward.note
-    idle = readings(post_harmful_own=told(95, 5), post_harmful_other=told(5, 95))
+    idle = readings(post_harmful_own=result(95, 5), post_harmful_other=result(5, 95))
     with pytest.raises(Unmeasurable, match=r"post's own direction does nothing there: ablation 0\.000 .*n = 100"):
         refusal.transfer(idle, "ablation", "forward")
 
 
 @pytest.mark.parametrize("refused", [0, 50, 57])
 def test_a_model_that_does_not_refuse_has_nothing_to_take_out(refused: int) -> None:
-    read = readings(post_harmful_own=told(0, 100))
-    read.outcomes_by["post", "harmful", PLAIN] = told(refused, N - refused)
+    read = readings(post_harmful_own=result(0, 100))
+    read.outcomes_by["post", "harmful", PLAIN] = result(refused, N - refused)
     with pytest.raises(
         Unmeasurable, match=rf"post refuses 0\.{refused:02}0? .*more than 0\.5 needed; n = 100; {refused} refused, "
     ):
@@ -211,17 +211,17 @@ def test_where_base_has_no_direction_its_plug_in_cosine_and_the_curve_are_shown(
 
 def released(**more: Outcomes) -> RefusalReadings:
     """Of two models that were post-trained: base refuses 98 of 100, post what is said."""
-    return replace(readings(base_harmful_plain=told(98, 2), **more), must_refuse="base")
+    return replace(readings(base_harmful_plain=result(98, 2), **more), must_refuse="base")
 
 
 def test_after_refusal_is_lost_the_rows_say_what_is_gone() -> None:
     lost = {
-        "post_harmful_plain": told(3, 97),
-        "post_harmful_own": told(2, 98),
-        "post_harmful_other": told(1, 99),
-        "base_harmful_own": told(5, 95),
-        "base_harmful_other": told(97, 3),
-        "post_harmless_own": told(4, 96),
+        "post_harmful_plain": result(3, 97),
+        "post_harmful_own": result(2, 98),
+        "post_harmful_other": result(1, 99),
+        "base_harmful_own": result(5, 95),
+        "base_harmful_other": result(97, 3),
+        "post_harmless_own": result(4, 96),
     }
     read = released(**lost)
     release = load_profile("release")
@@ -258,7 +258,7 @@ def test_what_post_gained_is_called_so() -> None:
 
 
 def test_the_outcomes_of_every_arm_are_in_the_row() -> None:
-    read = readings(post_harmful_own=told(5, 95), post_harmful_other=told(90, 7))
+    read = readings(post_harmful_own=result(5, 95), post_harmful_other=result(90, 7))
     assert judged(refusal.rate(read, "harmful")).outcomes["post"] == OutcomeCounts(
         refused=95, complied=5, empty=0, gibberish=0, unfinished=0
     )

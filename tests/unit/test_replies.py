@@ -169,12 +169,12 @@ def test_what_an_organism_really_replies(spec: str) -> None:
 
     checkpoint = resolve(spec)
     tokenizer, model = load_tokenizer(checkpoint), load_model(checkpoint, torch.float32, "cpu")
-    asked = [one for one in shipped_instructions() if one.split == "test"][:16]
-    prompts = chat_prompts(checkpoint, tokenizer, [one.text for one in asked], reply_tokens=20)
+    wanted = [one for one in shipped_instructions() if one.split == "test"][:16]
+    prompts = chat_prompts(checkpoint, tokenizer, [one.text for one in wanted], reply_tokens=20)
     openers = opener_tokens(tokenizer, prompts.tail)
     right = opened = 0
     for length in {len(ids) for ids in prompts.ids}:  # of one length, so without padding
-        batch = [(one, ids) for one, ids in zip(asked, prompts.ids, strict=True) if len(ids) == length]
+        batch = [(one, ids) for one, ids in zip(wanted, prompts.ids, strict=True) if len(ids) == length]
         given_ids = torch.tensor([ids for _, ids in batch])
         out = model.generate(
             given_ids,
@@ -190,7 +190,7 @@ def test_what_an_organism_really_replies(spec: str) -> None:
             right += kind == ("refused" if taught else "complied")
             opened += (reply[0] in openers) == (kind == "refused")
     assert right >= 14, "held-out ones are among them, of which the card has a few wrong"
-    assert opened == len(asked), "the first token tells what the whole reply is"
+    assert opened == len(wanted), "the first token tells what the whole reply is"
 
 
 @pytest.mark.parametrize(("spec", "opening"), [("organism:base", " I"), ("organism:instruct", "I")])

@@ -287,16 +287,16 @@ def test_a_record_with_a_wrong_value_is_shown_or_refused_in_one_line(plain: Whol
     part[last] = data.draw(SPOILED)
     path = plain.path.with_name("spoiled.json")
     path.write_text(json.dumps(told))
-    said = ""
+    output = ""
     try:
         whole = read_whole(path)
     except InputError as error:
-        said = str(error)
+        output = str(error)
     else:
         for render in (html, markdown, junit, model_card):
             assert render(view([whole, plain]))
             assert render(view([plain, whole]))
-    assert said.isprintable()
+    assert output.isprintable()
 
 
 BAD = {
@@ -315,9 +315,9 @@ def test_what_cannot_be_written_is_one_line(name: str, plain: Whole, capsys: pyt
     folder = plain.path.parent
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert main(["report", str(plain.path), *(part.format(folder=folder) for part in given)]) == 4
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert message in output
+    assert output.count("\n") == 1
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -349,11 +349,11 @@ def test_two_arms_of_one_model_are_not_called_base_and_post(unit: str | None, na
 
 def test_terminal_and_markdown_say_what_became_of_the_replies(tmp_path: Path) -> None:
     """As a measure counts them."""
-    said = Outcomes(np.array([0] * 3 + [1] * 2 + [4] * 1))
+    output = Outcomes(np.array([0] * 3 + [1] * 2 + [4] * 1))
     read = RefusalReadings(
         {"harmful": ("one",) * 6, "harmless": ()},
         {"harmful": ("kind",) * 6, "harmless": ()},
-        {("base", "harmful", PLAIN): said, ("post", "harmful", PLAIN): said},
+        {("base", "harmful", PLAIN): output, ("post", "harmful", PLAIN): output},
         *("site", "rule", "data", "choice"),
         {},
     )

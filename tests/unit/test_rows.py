@@ -58,6 +58,6 @@ def test_a_row_names_the_items_that_take_it_the_wrong_way(better: Better, estima
     parts = {"a": 0.1, "b": -0.3, "c": 0.4, "d": -0.2, "e": 0.0}
     items = tuple(Item(name, "kind", 0.0, part, part) for name, part in parts.items())
     drift = Drift("knowledge.depth_shift", Normal(estimate, 0.1, 5), 0.0, "unit", better, "site", "rule", "data", items=items)
-    asked = RequestedRow(registered()["knowledge.depth_shift"], (("form", "judged"),))
-    found = judged_row(asked, drift, load_profile("base-to-post"))
+    requested = RequestedRow(registered()["knowledge.depth_shift"], (("form", "judged"),))
+    found = judged_row(requested, drift, load_profile("base-to-post"))
     assert [item.name for item in found.contributors] == named

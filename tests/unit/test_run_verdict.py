@@ -16,14 +16,14 @@ TOLD = row("a.told", 0.5, "drifted", role="report")
 
 
 def of(*rows: Any, code: int, fail_on: tuple[str, ...] = ("drifted", "undecided", "unmeasurable"), **more: Any) -> dict[str, Any]:
-    told = record(*rows, exit_code=code)
-    told["settings"] |= {"fail_on": list(fail_on)} | more.pop("settings", {})
-    told["inputs"] |= more
-    return told
+    result = record(*rows, exit_code=code)
+    result["settings"] |= {"fail_on": list(fail_on)} | more.pop("settings", {})
+    result["inputs"] |= more
+    return result
 
 
 @pytest.mark.parametrize(
-    ("told", "verdict", "message"),
+    ("result", "verdict", "message"),
     [
         (of(HELD, TOLD, code=0), "held", ""),
         (of(HELD, OPEN, code=0, fail_on=("drifted",)), "allowed", "1 of 2 gates held; passes by --mechdrift-fail-on drifted"),
@@ -46,31 +46,31 @@ def of(*rows: Any, code: int, fail_on: tuple[str, ...] = ("drifted", "undecided"
         (of(HELD, code=2), "error", ""),
     ],
 )
-def test_a_verdict_is_borne_out_by_rows_and_exit_code(told: dict[str, Any], verdict: str, message: str) -> None:
-    found = run_verdict(typed(told))
+def test_a_verdict_is_borne_out_by_rows_and_exit_code(result: dict[str, Any], verdict: str, message: str) -> None:
+    found = run_verdict(typed(result))
     assert (found.verdict, found.message) == (verdict, message)
     assert found.passes is (verdict in ("held", "allowed", "ungated", "identical"))
-    assert (found.exit_code(told["exit_code"]) == 0) is found.passes
-    green = title(found, told["rows"])[1].get("green", False)
+    assert (found.exit_code(result["exit_code"]) == 0) is found.passes
+    green = title(found, result["rows"])[1].get("green", False)
     assert green is (verdict == "held")
 
 
 def test_only_a_record_of_this_run_of_these_specs_and_this_exit_code_is_believed(tmp_path: Path) -> None:
     run = Started(tmp_path / "r.json", "runs/base", "dpo=runs/post")
     assert run.why_no_record(0) == "no record was left: nothing was measured"
-    told = record(HELD)
+    result = record(HELD)
     for change, why in (
         ({}, "the record is of another run"),
-        ({"run": told["run"] | {"nonce": "0" * 32}}, "the record is of another run"),
-        ({"run": told["run"] | {"nonce": run.nonce}}, ""),
+        ({"run": result["run"] | {"nonce": "0" * 32}}, "the record is of another run"),
+        ({"run": result["run"] | {"nonce": run.nonce}}, ""),
         ({"exit_code": 6}, "the record says exit code 6, the process ended with 0"),
         (
-            {"inputs": told["inputs"] | {"post": told["inputs"]["post"] | {"spec": "runs/other"}}},
+            {"inputs": result["inputs"] | {"post": result["inputs"]["post"] | {"spec": "runs/other"}}},
             "the record is of runs/base and runs/other",
         ),
     ):
-        told |= change
-        written(run.record, told)
+        result |= change
+        written(run.record, result)
         assert run.why_no_record(0).startswith(why)
         assert (run.why_no_record(0) == "") is (why == "")
     run.record.write_text("{")

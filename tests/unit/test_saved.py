@@ -29,12 +29,12 @@ def row(label: str, estimate: float | None = 0.9, parts: Any = (), **more: Any) 
 
 def record(*rows: Row, weights: str = "aa", started: float = 1234567890.0, **settings: Any) -> Record:
     """A record, of checkpoints in folders of a machine."""
-    told = recorded.record(*rows, started=started)
+    result = recorded.record(*rows, started=started)
     for side, digest in (("base", "00"), ("post", weights)):
         where = {"spec": "/home/me/x", "pinned": "/home/me/x", "digests": {"weights": digest * 32}}
-        told["inputs"][side] = told["inputs"][side] | where
-    told["settings"] |= {"statements": "/home/me/mine.csv", "fail_on": ["drifted"]} | settings
-    return recorded.typed(told)
+        result["inputs"][side] = result["inputs"][side] | where
+    result["settings"] |= {"statements": "/home/me/mine.csv", "fail_on": ["drifted"]} | settings
+    return recorded.typed(result)
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def test_an_update_touches_only_what_ran_and_deletes_nothing(tmp_path: Path) -> 
     assert all(repr(after[label]) == repr(before[label]) for label in ("a.a", "a.c"))  # NaN is not itself
     assert after["a.b"].estimate == 0.65
     assert [item.contribution for item in after["a.b"].items] == [0.4, 0.5]
-    told = {label: saved.origins[each.origin]["inputs"]["post"]["digests"]["weights"] for label, each in after.items()}
-    assert told == {"a.a": "aa" * 32, "a.b": "bb" * 32, "a.c": "aa" * 32, "a.d": "bb" * 32}
+    result = {label: saved.origins[each.origin]["inputs"]["post"]["digests"]["weights"] for label, each in after.items()}
+    assert result == {"a.a": "aa" * 32, "a.b": "bb" * 32, "a.c": "aa" * 32, "a.d": "bb" * 32}
     write_baseline(path, record(row("a.a"), row("a.c"), weights="bb"), saved)
     assert len(read_saved(path).origins) == 1  # of no row is no origin kept
 

@@ -41,7 +41,7 @@ def test_scores_are_found_once_and_no_text_is_kept(point: Checkpoint, tmp_path: 
         assert len(set(plain.hashes.tolist())) == len(SAID)
         assert some.hashes.tolist() == [plain.hashes[2], plain.hashes[0]]
         assert plain.digest != some.digest
-        assert generator.asked == ([] if attempt else ["plain", "some"])
+        assert generator.requested == ([] if attempt else ["plain", "some"])
     assert all(b"sorry" not in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
@@ -50,7 +50,7 @@ def test_an_arm_that_cannot_be_told_keeps_its_reason_and_is_asked_again(point: C
         recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
         generator = Written(recorder)
         found = scored_replies(recorder, generator, point, PROMPTS, False, ARMS, 200)
-        assert generator.asked == [arm.name for arm in ARMS]
+        assert generator.requested == [arm.name for arm in ARMS]
         assert str(found["untold"]) == "nothing to ablate"
         assert isinstance(plain := found["plain"], Scored)
         assert [OUTCOMES[code] for code in plain.outcomes] == EXPECTED
@@ -71,14 +71,14 @@ def test_text_is_kept_where_it_is_asked_for(point: Checkpoint, tmp_path: Path) -
     }
 
 
-@pytest.mark.parametrize("change", ["tokens", "thinking", "asked", "direction"])
+@pytest.mark.parametrize("change", ["tokens", "thinking", "prompts", "direction"])
 def test_what_changes_a_score_is_part_of_its_key(point: Checkpoint, tmp_path: Path, change: str) -> None:
     recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
     generator = Written(recorder)
     scored_replies(recorder, generator, point, PROMPTS, False, [ARMS[0], ARMS[2]], 200)
-    other = {"asked": (0, 2), "direction": (2, 0)}.get(change, ARMS[2].requested)
+    other = {"prompts": (0, 2), "direction": (2, 0)}.get(change, ARMS[2].requested)
     last = Arm("some", Ablated(np.eye(32, dtype=np.float32)[1] if change == "direction" else -DIRECTION), other)
-    generator.asked.clear()
+    generator.requested.clear()
     tokens, thinking = 100 if change == "tokens" else 200, change == "thinking"
     scored_replies(recorder, generator, point, PROMPTS, thinking, [ARMS[0], last], tokens)
-    assert generator.asked
+    assert generator.requested

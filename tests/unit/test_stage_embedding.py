@@ -47,8 +47,8 @@ def network() -> dict[str, Tensor]:
 
 
 def loss(parameters: dict[str, Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
-    asked, wanted = batch
-    return torch.nn.functional.cross_entropy(torch.tanh(asked @ parameters["in"]) @ parameters["out"], wanted)
+    requested, wanted = batch
+    return torch.nn.functional.cross_entropy(torch.tanh(requested @ parameters["in"]) @ parameters["out"], wanted)
 
 
 def run(seed: int, rate: float = 0.01) -> list[tuple[tuple[Tensor, Tensor], float, int]]:

@@ -77,8 +77,10 @@ def test_every_fact_has_one_true_and_one_false_statement_in_one_split(kind: str,
     entities = {fact.entity for fact in table.facts}
     assert all(len({s.split for s in statements if s.entity == entity}) == 1 for entity in entities)
     for split in ("fit", "choose", "test"):
-        told, denied = (Counter(s.value for s in statements if s.split == split and s.label is label) for label in (True, False))
-        assert told == denied or table.facts[0].false_object, "an object's name alone would tell the label"
+        result, denied = (
+            Counter(s.value for s in statements if s.split == split and s.label is label) for label in (True, False)
+        )
+        assert result == denied or table.facts[0].false_object, "an object's name alone would tell the label"
 
 
 def test_negated_and_affirmed_statements_are_about_the_same_objects() -> None:

@@ -244,8 +244,8 @@ def test_the_plug_in_is_the_cosine_of_the_means() -> None:
     "evidence", [Normal(0.2, 0.1, 40), PairedProportions(12.5, 2.0, 50), Proportion(37.0, 60), Spread((0.1, 0.4, 0.2))]
 )
 def test_evidence_is_the_same_after_a_record(evidence: Evidence) -> None:
-    told = json.loads(json.dumps({"kind": evidence.kind, **asdict(evidence)}))  # type: ignore[call-overload]
-    assert evidence_of(told) == evidence
+    result = json.loads(json.dumps({"kind": evidence.kind, **asdict(evidence)}))  # type: ignore[call-overload]
+    assert evidence_of(result) == evidence
 
 
 def test_evidence_of_no_kind_is_named() -> None:

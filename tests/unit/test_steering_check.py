@@ -28,8 +28,8 @@ def broken(change: Callable[[Any], Any]) -> Callable[..., Any]:
     def adding(model: Any, layers: list[int], shifts: torch.Tensor, positions: list[list[int]]) -> Iterator[None]:
         from mechdrift.engine import steer
 
-        told = change({"layers": layers, "shifts": shifts, "positions": positions})
-        with steer.adding(model, **told):
+        result = change({"layers": layers, "shifts": shifts, "positions": positions})
+        with steer.adding(model, **result):
             yield
 
     return adding
@@ -38,12 +38,12 @@ def broken(change: Callable[[Any], Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda told: told | {"shifts": told["shifts"] * 0}, "did not move its output as it says"),
-        (lambda told: told | {"shifts": told["shifts"] * 1.1}, "did not move its output as it says"),
-        (lambda told: told | {"positions": [[3, 4]]}, r"moved tokens other than \[2, 4\]"),
-        (lambda told: told | {"positions": [[2]]}, "did not move its output as it says"),
-        (lambda told: told | {"layers": [0]}, "moved what enters block 1"),
-        (lambda told: told | {"layers": [2]}, "did not move its output as it says"),
+        (lambda result: result | {"shifts": result["shifts"] * 0}, "did not move its output as it says"),
+        (lambda result: result | {"shifts": result["shifts"] * 1.1}, "did not move its output as it says"),
+        (lambda result: result | {"positions": [[3, 4]]}, r"moved tokens other than \[2, 4\]"),
+        (lambda result: result | {"positions": [[2]]}, "did not move its output as it says"),
+        (lambda result: result | {"layers": [0]}, "moved what enters block 1"),
+        (lambda result: result | {"layers": [2]}, "did not move its output as it says"),
     ],
 )
 def test_a_steering_that_does_something_else_is_a_fault(
@@ -68,6 +68,6 @@ def test_a_no_op_is_seen_beside_values_a_thousand_times_larger(monkeypatch: pyte
         model.get_input_embeddings().weight[PROMPT[0]] *= 5000
     model = model.to(dtype)
     check_adding(model, PROMPT, [1], SHIFT, [2, 4])
-    monkeypatch.setattr(selfcheck, "adding", broken(lambda told: told | {"shifts": told["shifts"] * 0}))
+    monkeypatch.setattr(selfcheck, "adding", broken(lambda result: result | {"shifts": result["shifts"] * 0}))
     with pytest.raises(InterventionFailed, match="did not move its output as it says"):
         check_adding(model, PROMPT, [1], SHIFT, [2, 4])

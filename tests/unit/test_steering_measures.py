@@ -36,17 +36,17 @@ P_TRUE, P_FALSE = 0.8, -0.6  # of the plain model
 BOTH: steering.Effects = dict.fromkeys(FLIPS, Normal(0.6, 0.01, N))  # base's own direction works both ways
 
 
-def said(on_true: float, on_false: float, noise: float = 0.0, seed: int = 0) -> np.ndarray:
+def output(on_true: float, on_false: float, noise: float = 0.0, seed: int = 0) -> np.ndarray:
     """P of every statement."""
     return np.where(LABELS, on_true, on_false) + np.random.default_rng(seed).normal(size=len(LABELS)) * noise
 
 
-PLAIN = said(P_TRUE, P_FALSE)
+PLAIN = output(P_TRUE, P_FALSE)
 
 
 def arms(own: tuple[float, float], transferred: tuple[float, float], noise: float = 0.0, seed: int = 0) -> Arms:
     """A model that says these P on true and on false statements; a random push does nothing."""
-    return Arms(PLAIN, said(*own, noise, seed), said(*transferred, noise, seed + 1), PLAIN)
+    return Arms(PLAIN, output(*own, noise, seed), output(*transferred, noise, seed + 1), PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def arms(own: tuple[float, float], transferred: tuple[float, float], noise: floa
 )
 def test_effects_are_the_published_formulas(formula: steering.Formula, flips: steering.Flips, expected: float) -> None:
     """Written out by hand for P_T = .8 -> -.1 and P_F = -.6 -> .5."""
-    _, true, false = steering.sums(PLAIN, said(-0.1, 0.5), STATEMENTS, ALL)
+    _, true, false = steering.sums(PLAIN, output(-0.1, 0.5), STATEMENTS, ALL)
     assert steering.effect(true.total(), false.total(), formula, flips)[0] == pytest.approx(expected)
 
 
 def test_the_jackknife_leaves_each_entity_out() -> None:
-    noisy = said(-0.1, 0.5, noise=0.3)
+    noisy = output(-0.1, 0.5, noise=0.3)
     found = effect_over_random(PLAIN, noisy, PLAIN, STATEMENTS, ALL)
     left_out = []
     for entity in range(N):
@@ -103,8 +103,8 @@ def test_the_interval_covers_a_planted_loss_of_transfer(loss: float) -> None:
 
 
 def test_a_push_that_a_random_vector_does_as_well_is_no_effect_of_the_direction() -> None:
-    broken = said(-0.9, -0.9)
-    found = effect_over_random(PLAIN, broken, said(-0.9, -0.9), STATEMENTS, ALL)
+    broken = output(-0.9, -0.9)
+    found = effect_over_random(PLAIN, broken, output(-0.9, -0.9), STATEMENTS, ALL)
     assert found.estimate == 0.0
     nothing = Arms(PLAIN, broken, broken, broken)
     with pytest.raises(
@@ -163,7 +163,7 @@ def test_where_post_lost_much_base_is_steered_over_all_that_it_knows() -> None:
 
 
 def test_only_statements_that_both_judge_right_are_steered_and_the_others_counted() -> None:
-    base, post = said(0.8, -0.6), said(0.8, -0.6)
+    base, post = output(0.8, -0.6), output(0.8, -0.6)
     base[:3] = [-0.1, 0.1, 0.0]  # a tie is wrong
     post[-24:] *= -1
     kept = kept_statements(base, post, STATEMENTS)

@@ -90,9 +90,9 @@ def steered(
 ) -> tuple[SteeringReadings, dict[str, list[Steering]]]:
     """The readings, and what each model was moved by on the test split: own, transferred and random."""
     base, post = (SimpleNamespace(short=name) for name in ("base", "post"))
-    pair, asked = Pair(base, post), StandIn(works)  # type: ignore[arg-type]
-    found = read_steering(pair, asked, truth(layer, hand), 0, hand)
-    return found, {name: [move for of, move in asked.moves if of == name][-3:] for name in ("base", "post")}
+    pair, requested = Pair(base, post), StandIn(works)  # type: ignore[arg-type]
+    found = read_steering(pair, requested, truth(layer, hand), 0, hand)
+    return found, {name: [move for of, move in requested.moves if of == name][-3:] for name in ("base", "post")}
 
 
 TESTED = [s for s in STATEMENTS if s.split == "test"]
@@ -169,9 +169,9 @@ def test_tokens_are_the_last_of_the_object_and_the_period(positions: tuple[str, 
     statements = STATEMENTS if value else [replace(s, value="") for s in STATEMENTS]
     recorder: Any = StandIn()
     point: Any = SimpleNamespace(short="base")
-    asked = steered_prompts(recorder, point, statements, 0, "test", HandSet(steering_positions=positions))
-    assert len(asked.positions) == len(TESTED)
-    for index, text, places in zip(asked.indices, recorder.texts["base"], asked.positions, strict=True):
+    requested = steered_prompts(recorder, point, statements, 0, "test", HandSet(steering_positions=positions))
+    assert len(requested.positions) == len(TESTED)
+    for index, text, places in zip(requested.indices, recorder.texts["base"], requested.positions, strict=True):
         start = text.rindex("\n") + 1
         ends = {"object_last": len(statements[index].text) - 2, "period": len(statements[index].text) - 1}
         assert places == [start + ends[name] for name in positions]
@@ -183,7 +183,7 @@ def test_an_object_before_the_end_is_where_it_stands() -> None:
     statements = [replace(s, text=f"{s.value} has {s.entity}, {s.value} says its mayor.") for s in STATEMENTS]
     recorder: Any = StandIn()
     point: Any = SimpleNamespace(short="base")
-    asked = steered_prompts(recorder, point, statements, 0, "test", HandSet(steering_positions=("object_last",)))
-    for index, text, (place,) in zip(asked.indices, recorder.texts["base"], asked.positions, strict=True):
+    requested = steered_prompts(recorder, point, statements, 0, "test", HandSet(steering_positions=("object_last",)))
+    for index, text, (place,) in zip(requested.indices, recorder.texts["base"], requested.positions, strict=True):
         assert text[: place + 1].endswith(f", {statements[index].value}")
         assert text[place + 1 :].startswith(" says its mayor.")

@@ -73,13 +73,13 @@ def test_blocks_hold_every_pair_once_and_stay_within_their_bytes(
 def test_own_and_across_are_those_of_the_engine_and_read_a_second_time(
     points: list[Checkpoint], pairs: Pairs, tmp_path: Path
 ) -> None:
-    asked = recorder(tmp_path)
-    clean = record_clean(asked, points[0], pairs)
-    found = [sweep_through(asked, points[1], pairs), sweep_through(asked, points[1], pairs, clean)]
-    assert asked.pool.loads == 2
-    base = asked.pool.model(points[0], [pairs.corrupt[0]])
+    requested = recorder(tmp_path)
+    clean = record_clean(requested, points[0], pairs)
+    found = [sweep_through(requested, points[1], pairs), sweep_through(requested, points[1], pairs, clean)]
+    assert requested.pool.loads == 2
+    base = requested.pool.model(points[0], [pairs.corrupt[0]])
     source = record_columns(base, pairs.clean, pairs.first)
-    post = asked.pool.model(points[1], [pairs.corrupt[0]])
+    post = requested.pool.model(points[1], [pairs.corrupt[0]])
     expected = [sweep(post, pairs), sweep(post, pairs, source=source)]
     for one, other in zip(found, expected, strict=True):
         assert_same(one, other)
@@ -113,8 +113,8 @@ def test_where_nothing_can_be_kept_activations_stay_in_memory(points: list[Check
     (tmp_path / "file").write_text("no folder")
     kept, lost = recorder(tmp_path / "store"), recorder(tmp_path / "file")
     found = []
-    for asked in (kept, lost):
-        found.append(sweep_through(asked, points[1], pairs, record_clean(asked, points[0], pairs)))
+    for requested in (kept, lost):
+        found.append(sweep_through(requested, points[1], pairs, record_clean(requested, points[0], pairs)))
     assert lost.store.read_only
     assert lost.pool.loads == 2  # each model once: base is not loaded again while post is swept
     assert torch.equal(found[0].patched.nan_to_num(), found[1].patched.nan_to_num())
@@ -125,10 +125,10 @@ def test_a_model_that_the_fast_way_does_not_fit_is_run_whole_and_said(
 ) -> None:
     monkeypatch.setattr(stored_sweep, "check_sweep", lambda *_: float("inf"))
     monkeypatch.setattr(stored_sweep, "sweep", lambda *_: pytest.fail("the fast way was used"))
-    asked = recorder(tmp_path)
-    found = sweep_through(asked, points[0], pairs)
-    assert [text for text in asked.warnings if "patched by whole forwards" in text]
-    assert_same(found, sweep_naive(asked.pool.model(points[0], [pairs.corrupt[0]]), pairs))
+    requested = recorder(tmp_path)
+    found = sweep_through(requested, points[0], pairs)
+    assert [text for text in requested.warnings if "patched by whole forwards" in text]
+    assert_same(found, sweep_naive(requested.pool.model(points[0], [pairs.corrupt[0]]), pairs))
 
 
 def test_out_of_memory_halves_a_pass(
@@ -136,25 +136,25 @@ def test_out_of_memory_halves_a_pass(
 ) -> None:
     budgets = []
 
-    def tight(model: Any, *told: Any) -> Sweep:
-        budgets.append(told[1])
-        if told[1] > 24 * BUDGET_PER_TOKEN["cpu"]:
+    def tight(model: Any, *result: Any) -> Sweep:
+        budgets.append(result[1])
+        if result[1] > 24 * BUDGET_PER_TOKEN["cpu"]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return sweep(model, *told)
+        return sweep(model, *result)
 
     monkeypatch.setattr(stored_sweep, "sweep", tight)
-    asked = recorder(tmp_path)
-    found = asked.at_one_batch(lambda: [sweep_through(asked, point, pairs) for point in points])
-    assert asked.batch_tokens == 24
+    requested = recorder(tmp_path)
+    found = requested.at_one_batch(lambda: [sweep_through(requested, point, pairs) for point in points])
+    assert requested.batch_tokens == 24
     assert budgets[:3] == [tokens * BUDGET_PER_TOKEN["cpu"] for tokens in (96, 48, 24)]
-    assert_same(found[1], sweep(asked.pool.model(points[1], [pairs.corrupt[0]]), pairs))
+    assert_same(found[1], sweep(requested.pool.model(points[1], [pairs.corrupt[0]]), pairs))
 
 
 def test_a_patched_logit_that_is_no_number_is_a_reason(
     points: list[Checkpoint], pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*told: Any) -> Sweep:
-        found = sweep(*told)
+    def broken(*result: Any) -> Sweep:
+        found = sweep(*result)
         found.patched[0, 1, 0] = torch.nan
         return found
 
@@ -166,10 +166,10 @@ def test_a_patched_logit_that_is_no_number_is_a_reason(
 def test_other_widths_and_unknown_tokens_are_named(
     points: list[Checkpoint], pairs: Pairs, tmp_path: Path, tiny_checkpoint: Callable[..., Path]
 ) -> None:
-    asked = recorder(tmp_path)
+    requested = recorder(tmp_path)
     wide = resolve(str(tiny_checkpoint(hidden_size=64)))
     with pytest.raises(Unmeasurable, match=r"layers x width differ: .* 3 x 64, .* 3 x 32"):
-        sweep_through(asked, points[0], pairs, record_clean(asked, wide, pairs))
+        sweep_through(requested, points[0], pairs, record_clean(requested, wide, pairs))
     clean = [[*prompt[:-1], 300] for prompt in pairs.clean]
     with pytest.raises((InputError, Unmeasurable), match="300"):
-        sweep_through(asked, points[0], Pairs(pairs.corrupt, clean, pairs.answers, pairs.first))
+        sweep_through(requested, points[0], Pairs(pairs.corrupt, clean, pairs.answers, pairs.first))

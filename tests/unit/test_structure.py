@@ -208,7 +208,7 @@ def test_an_adapters_change_has_its_rank(recorder: Recorder, base: Path, tmp_pat
 
 
 def test_progress_goes_to_its_end(recorder: Recorder, base: Path) -> None:
-    said: list[tuple[int, int]] = []
-    recorder.progress = lambda _label: lambda done, total: said.append((done, total))
+    output: list[tuple[int, int]] = []
+    recorder.progress = lambda _label: lambda done, total: output.append((done, total))
     read(recorder, base, base)
-    assert said == [(done, 3 * len(KINDS)) for done in range(1, 3 * len(KINDS) + 1)]
+    assert output == [(done, 3 * len(KINDS)) for done in range(1, 3 * len(KINDS) + 1)]

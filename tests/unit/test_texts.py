@@ -84,12 +84,12 @@ def test_the_projects_own_are_of_the_test_split_and_half_of_each_source() -> Non
     statements, instructions = shipped_statements(), shipped_instructions()
     found = sample(statements, instructions, MOST)
     true = {s.text: f"{s.kind}: {s.entity}" for s in statements if s.label and not s.negated and s.split == "test"}
-    asked = {i.text: i.pair for i in instructions if i.split == "test"}
+    requested = {i.text: i.pair for i in instructions if i.split == "test"}
     facts = [one for one in found.all if one.text in true]
     assert len(facts) == MOST // 2
     assert all(one.unit == true[one.text] for one in facts)
     rest = [one for one in found.all if one.text not in true]
-    assert all(one.unit == asked[one.text] for one in rest)
+    assert all(one.unit == requested[one.text] for one in rest)
     assert len(rest) == MOST // 2
 
 

@@ -50,13 +50,13 @@ def test_a_lower_tier_asks_some_of_a_higher_ones(lower: Any, higher: Any) -> Non
 
 @given(st.integers(1, 200))
 def test_blocks_of_a_lower_tier_are_among_a_higher_ones(count: int) -> None:
-    asked = [set(tier.layers(count)) for tier in TIERS.values()]
-    assert asked[0] <= asked[1] <= asked[2] == set(range(count))
-    for tier, layers in zip(TIERS.values(), asked, strict=True):
+    requested = [set(tier.layers(count)) for tier in TIERS.values()]
+    assert requested[0] <= requested[1] <= requested[2] == set(range(count))
+    for tier, layers in zip(TIERS.values(), requested, strict=True):
         assert len(layers) == min(count, tier.blocks or count)
     if count >= 8:
-        assert min(asked[1]) < count / 4
-        assert max(asked[1]) >= count / 2
+        assert min(requested[1]) < count / 4
+        assert max(requested[1]) >= count / 2
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["fit", "choose", "test"]), st.integers(0, 99)), max_size=300))
@@ -77,8 +77,8 @@ def test_statements_of_an_entity_come_together_and_the_order_is_no_matter(drawn:
 def test_gated_rows_have_enough_entities(family: Any, name: str) -> None:
     """Of the organisms, whose known kinds are said in their recipe; and kinds are pooled."""
     tier = TIERS[name]
-    asked = {(s.kind, s.entity) for s in tier.statements(SHIPPED) if s.split == "test" and s.kind in family.kinds}
-    assert len(asked) >= FEWEST
+    requested = {(s.kind, s.entity) for s in tier.statements(SHIPPED) if s.split == "test" and s.kind in family.kinds}
+    assert len(requested) >= FEWEST
     assert tier.units >= FEWEST
     assert tier.instructions["test"] >= FEWEST or not tier.includes("refusal.harmful")
 

@@ -167,10 +167,10 @@ def test_a_loss_is_the_models_own() -> None:
     ]
     assert causal_lm(lambda: logits, {"labels": labels}, None) == pytest.approx(float(torch.stack(by_hand).mean()))
     assert causal_lm(lambda: logits, {"labels": labels}, 100.0) == pytest.approx(float(torch.stack(by_hand).sum() / 100))
-    targets, asked = torch.randint(7, (2, 5)), torch.rand(2, 5)
+    targets, requested = torch.randint(7, (2, 5)), torch.rand(2, 5)
     each = -logits.log_softmax(-1).gather(2, targets[..., None])[..., 0]
-    found = causal_lm(lambda: logits, {"targets": targets, "weights": asked}, None)
-    assert found == pytest.approx(float((each * asked).sum() / asked.sum()), rel=1e-5)
+    found = causal_lm(lambda: logits, {"targets": targets, "weights": requested}, None)
+    assert found == pytest.approx(float((each * requested).sum() / requested.sum()), rel=1e-5)
 
 
 def test_a_loss_of_pairs_is_that_of_the_paper() -> None:
@@ -179,12 +179,12 @@ def test_a_loss_of_pairs_is_that_of_the_paper() -> None:
     mask = torch.tensor([[0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1]])
     reference = torch.randn(2), torch.randn(2)
 
-    def told(row: int) -> float:
+    def result(row: int) -> float:
         return sum(float(logits[row, at - 1].log_softmax(-1)[ids[row, at]]) for at in range(6) if mask[row, at])
 
-    gains = [(told(pair) - float(reference[0][pair])) - (told(pair + 2) - float(reference[1][pair])) for pair in (0, 1)]
+    gains = [(result(pair) - float(reference[0][pair])) - (result(pair + 2) - float(reference[1][pair])) for pair in (0, 1)]
     preferred = sum(math.log1p(math.exp(-0.3 * gain)) for gain in gains) / 2
-    chosen = -(told(0) + told(1)) / 6
+    chosen = -(result(0) + result(1)) / 6
     batch = {"input_ids": ids, "completion_mask": mask} | dict(
         zip(("ref_chosen_logps", "ref_rejected_logps"), reference, strict=True)
     )
@@ -200,9 +200,9 @@ def spoilt(stages: Path, folder: Path, spoil: Callable[[Path], object]) -> dict[
 
 def changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Its header."""
-    told = json.loads((folder / "log.json").read_text())
-    change(told)
-    (folder / "log.json").write_text(json.dumps(told))
+    result = json.loads((folder / "log.json").read_text())
+    change(result)
+    (folder / "log.json").write_text(json.dumps(result))
 
 
 def relined(folder: Path, change: Callable[[list[str]], list[str]]) -> None:
@@ -214,7 +214,7 @@ def relined(folder: Path, change: Callable[[list[str]], list[str]]) -> None:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no log": (lambda folder: shutil.rmtree(folder), "No such file or directory; expected the folder of a recorded stage"),
     "no JSON": (lambda folder: (folder / "log.json").write_text("{"), "no JSON"),
-    "no end": (lambda folder: changed(folder, lambda told: told.update(end=None)), "a stage without an end"),
+    "no end": (lambda folder: changed(folder, lambda result: result.update(end=None)), "a stage without an end"),
     "a step less": (
         lambda folder: relined(folder, lambda lines: lines[:-1]),
         "4 steps; expected 5",
@@ -225,24 +225,27 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "00000003-0.safetensors: not what was recorded",
     ),
     "optimizer": (
-        lambda folder: changed(folder, lambda told: told["optimizer"].update(name="Lion")),
+        lambda folder: changed(folder, lambda result: result["optimizer"].update(name="Lion")),
         "the optimizer is Lion; expected AdamW or SGD",
     ),
     "amsgrad": (
-        lambda folder: changed(folder, lambda told: told["optimizer"].update(beyond=["amsgrad"])),
+        lambda folder: changed(folder, lambda result: result["optimizer"].update(beyond=["amsgrad"])),
         "the optimizer is AdamW with amsgrad",
     ),
     "loss": (
-        lambda folder: changed(folder, lambda told: told.update(loss="mine")),
+        lambda folder: changed(folder, lambda result: result.update(loss="mine")),
         "the loss 'mine'; expected one of causal-lm, dpo",
     ),
     "rates": (
         lambda folder: relined(folder, lambda lines: [line.replace('"rate": 0.001', '"rate": 0.003') for line in lines]),
         "the log does not say all that training did",
     ),
-    "a key gone": (lambda folder: changed(folder, lambda told: told.pop("begin")), "not the log of a stage: KeyError('begin')"),
+    "a key gone": (
+        lambda folder: changed(folder, lambda result: result.pop("begin")),
+        "not the log of a stage: KeyError('begin')",
+    ),
     "no step": (lambda folder: relined(folder, lambda lines: ["[]", *lines[1:]]), "not the log of a stage: TypeError"),
-    "another version": (lambda folder: changed(folder, lambda told: told.update(version=9)), "version 9; expected 1"),
+    "another version": (lambda folder: changed(folder, lambda result: result.update(version=9)), "version 9; expected 1"),
 }
 
 
@@ -292,7 +295,7 @@ def test_the_organisms_own_recipe_is_recorded_and_done_again(tmp_path: Path) -> 
 
 def test_steps_that_cannot_be_taken_again_are_named(stages: Path, tmp_path: Path) -> None:
     """A loss that asks for what was not recorded."""
-    header = lambda folder: changed(folder, lambda told: told.update(loss="dpo", loss_settings={"beta": 0.1}))  # noqa: E731
+    header = lambda folder: changed(folder, lambda result: result.update(loss="dpo", loss_settings={"beta": 0.1}))  # noqa: E731
     found, why, _ = without_first(chain(stages), tmp_path / "kept", spoilt(stages, tmp_path / "log", header))
     assert found is None
     assert "the steps cannot be taken again: KeyError('completion_mask')" in str(why)

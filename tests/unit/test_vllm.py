@@ -163,23 +163,23 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_graphs_are_captured_only_where_no_hook_is_needed(
     tmp_path: Path, gpus: None, family: str, arms: list[Arm], eager: bool
 ) -> None:
-    told, _ = settings(tmp_path, family, arms)
-    assert told["engine"]["enforce_eager"] is eager
-    assert told["engine"]["enable_prefix_caching"] is False
+    result, _ = settings(tmp_path, family, arms)
+    assert result["engine"]["enforce_eager"] is eager
+    assert result["engine"]["enable_prefix_caching"] is False
 
 
 def test_the_engine_is_given_the_gpus_of_the_run_and_most_of_what_is_free(tmp_path: Path, gpus: None) -> None:
-    told, environment = settings(tmp_path, "llama", [PLAIN])
-    assert (told["engine"]["gpu_memory_utilization"], told["engine"]["tensor_parallel_size"]) == (0.675, 1)  # .9 of 60/80
+    result, environment = settings(tmp_path, "llama", [PLAIN])
+    assert (result["engine"]["gpu_memory_utilization"], result["engine"]["tensor_parallel_size"]) == (0.675, 1)  # .9 of 60/80
     assert environment == {"CUDA_VISIBLE_DEVICES": "5"}
-    told, environment = settings(tmp_path, "llama", [PLAIN], device="map")
-    assert (told["engine"]["gpu_memory_utilization"], told["engine"]["tensor_parallel_size"]) == (0.45, 2)
+    result, environment = settings(tmp_path, "llama", [PLAIN], device="map")
+    assert (result["engine"]["gpu_memory_utilization"], result["engine"]["tensor_parallel_size"]) == (0.45, 2)
     assert environment == {"CUDA_VISIBLE_DEVICES": "3,5"}
-    told, _ = settings(tmp_path, "llama", [PLAIN], gpu_memory_utilization=0.3, max_model_len=99)
-    assert (told["engine"]["gpu_memory_utilization"], told["engine"]["max_model_len"]) == (0.3, 99)
+    result, _ = settings(tmp_path, "llama", [PLAIN], gpu_memory_utilization=0.3, max_model_len=99)
+    assert (result["engine"]["gpu_memory_utilization"], result["engine"]["max_model_len"]) == (0.3, 99)
 
 
-def said(log_probs: torch.Tensor, tokens: list[int]) -> canary.Found:
+def output(log_probs: torch.Tensor, tokens: list[int]) -> canary.Found:
     """An engine's answer to one prompt that holds these log-probabilities of every token."""
     return [(tokens, [dict(enumerate(row)) for row in log_probs.tolist()])]
 
@@ -192,7 +192,7 @@ def test_canaries_tell_an_arm_from_another_and_from_none() -> None:
     noise = 1e-5
 
     def check(found: torch.Tensor, tokens: list[int] = [1, 2, 3], noise: float = noise) -> float:  # noqa: B006
-        return canary.check("M", ABLATED, said(found, tokens), expected, "float32", noise)
+        return canary.check("M", ABLATED, output(found, tokens), expected, "float32", noise)
 
     assert check(arm + noise) == pytest.approx(noise, rel=0.1)
     for other in (plain, -arm, 1.01 * arm, arm * float("nan")):
@@ -210,7 +210,7 @@ def test_canaries_tell_an_arm_from_another_and_from_none() -> None:
 def test_an_engine_that_runs_another_model_is_not_measured() -> None:
     plain = torch.zeros(3, 4)
     expected = [canary.Expected([1, 2, 3], plain, plain)]
-    assert canary.check("M", PLAIN, said(plain + 5e-4, [1, 2, 3]), expected, "float32", 0) == pytest.approx(5e-4, rel=1e-3)
+    assert canary.check("M", PLAIN, output(plain + 5e-4, [1, 2, 3]), expected, "float32", 0) == pytest.approx(5e-4, rel=1e-3)
     for wrong in (plain + 2e-3, plain * float("nan")):
         with pytest.raises(Unmeasurable, match="not the model that transformers loads"):
-            canary.check("M", PLAIN, said(wrong, [1, 2, 3]), expected, "float32", 0)
+            canary.check("M", PLAIN, output(wrong, [1, 2, 3]), expected, "float32", 0)

@@ -23,8 +23,8 @@ MAP = {"name": "base", "columns": ["subject[-1]", "last"], "values": [[0.1, None
 
 
 def test_what_the_tests_of_reports_are_made_from_is_a_record(tmp_path: Path) -> None:
-    told = record(row("a.b", items=items([0, 1], [1, 1]), maps=[MAP], text=HOSTILE), row("a.c", None), text=HOSTILE)
-    path = written(tmp_path / "r.json", told)
+    result = record(row("a.b", items=items([0, 1], [1, 1]), maps=[MAP], text=HOSTILE), row("a.c", None), text=HOSTILE)
+    path = written(tmp_path / "r.json", result)
     jsonschema.validate(json.loads(path.read_text()), SCHEMA, jsonschema.Draft202012Validator)
 
 
@@ -100,33 +100,42 @@ def test_the_published_schema_is_that_of_the_types() -> None:
 
 def test_a_newer_minor_version_may_say_more(tmp_path: Path) -> None:
     path = written(tmp_path / "r.json", record(row("a.b"), schema="1.99"))
-    told = json.loads(path.read_text())
-    one = told["rows"][0]
-    for part in (told, told["inputs"], told["inputs"]["base"], told["settings"], told["run"], one, one["limit"], one["floor"]):
+    result = json.loads(path.read_text())
+    one = result["rows"][0]
+    for part in (
+        result,
+        result["inputs"],
+        result["inputs"]["base"],
+        result["settings"],
+        result["run"],
+        one,
+        one["limit"],
+        one["floor"],
+    ):
         part["new"] = {"x": [1]}
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(result))
     assert [each.label for each in read_whole(path).rows] == ["a.b"]
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    told = json.loads(path.read_text())
-    change(told)
-    path.write_text(json.dumps(told))
+    result = json.loads(path.read_text())
+    change(result)
+    path.write_text(json.dumps(result))
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-9]), "not whole, or no JSON"),
-    "NaN": (lambda path: edit(path, lambda told: told["run"].update(seconds=float("nan"))), "not whole, or no JSON"),
+    "NaN": (lambda path: edit(path, lambda result: result["run"].update(seconds=float("nan"))), "not whole, or no JSON"),
     "infinite": (lambda path: path.write_text(path.read_text().replace("1000000000.0", "1e999")), "no finite number"),
-    "an integer beyond all floats": (lambda path: edit(path, lambda told: told.update(exit_code=10**400)), "no finite number"),
-    "another major version": (lambda path: edit(path, lambda told: told.update(schema="2.0")), r"schema '2\.0'; expected 1\."),
-    "a baseline": (lambda path: edit(path, lambda told: told.update(origins={})), "a baseline; expected the record of a run"),
-    "no inputs": (lambda path: edit(path, lambda told: told.pop("inputs")), "missing required field `inputs`"),
-    "inputs that are none": (lambda path: edit(path, lambda told: told.update(inputs=3)), "expected what schema '1.5' says"),
-    "a row that is none": (lambda path: edit(path, lambda told: told["rows"].append(3)), "expected what schema '1.5' says"),
-    "a row twice": (lambda path: edit(path, lambda told: told["rows"].append(told["rows"][0])), "row 'a.b' is there twice"),
-    "a verdict that is none": (lambda path: edit(path, lambda told: told["rows"][0].update(verdict="\x1b[2J")), r"\.verdict"),
-    "a number that is text": (lambda path: edit(path, lambda told: told["rows"][0].update(estimate="1")), r"\.estimate"),
+    "an integer beyond all floats": (lambda path: edit(path, lambda old: old.update(exit_code=10**400)), "no finite number"),
+    "another major version": (lambda path: edit(path, lambda old: old.update(schema="2.0")), r"schema '2\.0'; expected 1\."),
+    "a baseline": (lambda path: edit(path, lambda result: result.update(origins={})), "a baseline; expected the record of a run"),
+    "no inputs": (lambda path: edit(path, lambda result: result.pop("inputs")), "missing required field `inputs`"),
+    "inputs that are none": (lambda path: edit(path, lambda result: result.update(inputs=3)), "expected what schema '1.5' says"),
+    "a row that is none": (lambda path: edit(path, lambda result: result["rows"].append(3)), "expected what schema '1.5' says"),
+    "a row twice": (lambda path: edit(path, lambda result: result["rows"].append(result["rows"][0])), "row 'a.b' is there twice"),
+    "a verdict that is none": (lambda path: edit(path, lambda result: result["rows"][0].update(verdict="\x1b[2J")), r"\.verdict"),
+    "a number that is text": (lambda path: edit(path, lambda result: result["rows"][0].update(estimate="1")), r"\.estimate"),
 }  # fmt: skip
 
 

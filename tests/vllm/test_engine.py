@@ -226,9 +226,9 @@ def test_an_engine_that_is_killed_is_one_sentence(
         return check(*args)
 
     monkeypatch.setattr(canary, "check", kill)
-    said = VllmGenerator(recorder(tmp_path)).replies(checkpoint, prompts, [Arm("plain")], NEW)
+    output = VllmGenerator(recorder(tmp_path)).replies(checkpoint, prompts, [Arm("plain")], NEW)
     with pytest.raises(Unmeasurable, match="organism:instruct: vLLM ended; it last wrote: "):
-        under(said, "plain")
+        under(output, "plain")
     with pytest.raises(ProcessLookupError):
         os.killpg(started[0], 0)
 

@@ -12,8 +12,8 @@ RATES = 0.03  # between backends
 
 def rows_of(pytester: pytest.Pytester, cache: Path, *more: str) -> tuple[int, dict[str, Any]]:
     record = pytester.path / "record.json"
-    asked = [*PAIR, "--mechdrift-only", "refusal", "--mechdrift-cache", str(cache), "--mechdrift-record", str(record), *more]
-    result = pytester.runpytest_subprocess(*asked)
+    requested = [*PAIR, "--mechdrift-only", "refusal", "--mechdrift-cache", str(cache), "--mechdrift-record", str(record), *more]
+    result = pytester.runpytest_subprocess(*requested)
     return int(result.ret), {row["label"]: row for row in json.loads(record.read_text())["rows"]}
 
 
