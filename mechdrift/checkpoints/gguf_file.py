@@ -95,7 +95,7 @@ def dropped(path: Path, model: "PreTrainedModel") -> set[str]:
     sizes = {tensor.name: int(tensor.n_elements) for tensor in GGUFReader(path).tensors}
     try:
         known = get_gguf_hf_weights_map(model, TensorProcessor())
-    except NotImplementedError:  # a family of the newer reader, which tells of them itself
+    except NotImplementedError:  # a family of the newer reader, which reports them itself
         return set()
     unknown = sizes.keys() - known.keys()
     held = {weight.data_ptr(): weight.numel() for weight in model.state_dict().values()}
