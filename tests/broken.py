@@ -233,8 +233,8 @@ def measured(
     """A pair that comes to be measured, on few statements: a shipped one, and a random one of its words but other sizes."""
 
     def make(folder: Path, _hub: StandIn) -> tuple[str, ...]:
-        from mechdrift.checkpoints.load import load_tokenizer
         from mechdrift.checkpoints.resolve import resolve
+        from mechdrift.checkpoints.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(resolve("organism:base"))
         tiny_model(vocab_size=len(tokenizer)).save_pretrained(folder / "model")

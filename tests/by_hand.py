@@ -5,7 +5,7 @@ from typing import Any
 SUITE = """
 import pytest
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.drift import Drift, Item
+from mechdrift.findings.drift import Drift, Item
 from mechdrift.stats import Normal
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """How many entities of the test split there are, and how many rows are asked."""
 
-from mechdrift.findings import registered
+from mechdrift.findings.registry import registered
+from mechdrift.findings.tiers import TIERS
 from mechdrift.organisms.recipe.families import QWEN
 from mechdrift.prompts.statements import shipped_statements
 from mechdrift.settings import OPTIONS
-from mechdrift.tiers import TIERS
 
 
 def entities_asked(*kinds: str) -> int:

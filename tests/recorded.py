@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
-from mechdrift.measures.drift import Item
-from mechdrift.report.record_file import structure_path, write_record
+from mechdrift.findings.drift import Item
+from mechdrift.report.record_file import beside_path, write_record
 from mechdrift.report.whole import Whole, read_whole
 from mechdrift.verdict.record import Record
 from mechdrift.verdict.row import Row
@@ -162,7 +162,9 @@ def full(path: Path, text: str) -> Whole:
     result["inputs"]["stages"] = [{"name": "sft"} | result["inputs"]["base"]]
     written(path, result)
     save_file(
-        {"change": np.full((2, 2), 0.1), "scale": np.ones((2, 2))}, structure_path(path, ["base", "post"]), {"kinds": "q,k"}
+        {"change": np.full((2, 2), 0.1), "scale": np.ones((2, 2))},
+        beside_path(path, ["base", "post"], ".structure.safetensors"),
+        {"kinds": "q,k"},
     )
     whole = read_whole(path)
     assert not whole.missing

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.models.load import load_model
 from mechdrift.stages.log_writer import LogWriter
 
 STEPS, RATE = 5, 1e-3

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mechdrift.engine.families import FAMILIES
+from mechdrift.models.families import FAMILIES
 
 VARIANTS = (*FAMILIES, "gpt_neox-sequential")
 """Every family, and the other way in which one of them adds."""

@@ -4,8 +4,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
+from mechdrift.models.load import load_model
 from mechdrift.prompts.judgement import judged_line
 from mechdrift.prompts.statements import Statement, shipped_statements
 

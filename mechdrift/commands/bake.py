@@ -10,11 +10,11 @@ from mechdrift.checkpoints.chat import PROBE
 from mechdrift.checkpoints.parts import CONFIG, copy_parts
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
 from mechdrift.checkpoints.shards import tensors, weight_files
-from mechdrift.engine.orthogonal import orthogonalised, require_pre_norm
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.sites import encode
+from mechdrift.engine.weights.orthogonal import orthogonalised, require_pre_norm
 from mechdrift.errors import InputError
 from mechdrift.files import whole
+from mechdrift.prompts.positions import encode
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ from pathlib import Path
 from mechdrift.checkpoints.identity import Memory
 from mechdrift.checkpoints.resolve import Resolver
 from mechdrift.errors import InputError, Unmeasurable
-from mechdrift.many_runs import Run, records
+from mechdrift.findings.labels import finding_of, row_of
 from mechdrift.report.text import interval, printable
-from mechdrift.verdict.limits import finding_of, row_of
+from mechdrift.session.many_runs import Run, records
 from mechdrift.verdict.row import StoredRow
 
 UNKNOWN = {"unmeasurable", "error"}

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechdrift.checkpoints.identity import Memory
-from mechdrift.checkpoints.load import try_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
+from mechdrift.checkpoints.tokenizer import try_tokenizer
 from mechdrift.device_names import TENSOR_PARALLEL
-from mechdrift.engine.pool import Pool, check_device, pick_device, pick_dtype
-from mechdrift.engine.sites import encode
+from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store, folder_of
 from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.stored_sweep import sweep_through
 from mechdrift.engine.sweep import Pairs
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.files import write_whole
-from mechdrift.measures.knowledge_depth import centre_of_mass
-from mechdrift.measures.knowledge_maps import Kept, Maps, Patched, answered, kept_pairs, maps_of, mean_gap, share_right
-from mechdrift.measures.minimums import ACCURACY_MINIMUM
+from mechdrift.findings.knowledge.depth import centre_of_mass
+from mechdrift.findings.knowledge.maps import Kept, Maps, Patched, answered, kept_pairs, maps_of, mean_gap, share_right
+from mechdrift.findings.minimums import ACCURACY_MINIMUM
+from mechdrift.models.devices import check_device, pick_device, pick_dtype
 from mechdrift.prompts.pairs import LAST, OBJECT, SUBJECT, Form, Found, PromptPair, part_of
+from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import FactTable, fact_tables, table_statements
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.report import text

@@ -9,10 +9,9 @@ from functools import cache, partial
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mechdrift.checkpoints.load import attention_of, require_known
+from mechdrift.checkpoints.config import require_known
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress, batches, groups
-from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.recording import (
     Edit,
@@ -24,13 +23,15 @@ from mechdrift.engine.recording import (
     record_under_whole,
 )
 from mechdrift.engine.selfcheck import check_adding, prefix_gap, sharing_gap, tolerance_of
-from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Part, Store
 from mechdrift.engine.versions import versions_for
 from mechdrift.engine.work import Work, reading
 from mechdrift.errors import Unmeasurable, is_out_of_memory
+from mechdrift.models.load import attention_of
+from mechdrift.models.memory import BatchTooLarge
 from mechdrift.prompts.framing import ONE_TOKENIZER, what_differs
+from mechdrift.prompts.positions import encode, token_at, token_over
 
 if TYPE_CHECKING:
     import numpy as np

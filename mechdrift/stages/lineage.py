@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechdrift.chains import BASE, Between, without
+from mechdrift.checkpoints.chain import BASE, Between, without
 from mechdrift.errors import InputError, is_out_of_memory
 from mechdrift.stages.replay import BY_TASK_VECTOR, RERUN, STAGE_EMBEDDING, Stage
 from mechdrift.stages.training_log import read_log

@@ -61,7 +61,7 @@ class Replayer:
         """Attention is written out, since fused kernels have no derivative forward; in float32."""
         import torch
 
-        from mechdrift.checkpoints.load import load_model
+        from mechdrift.models.load import load_model
 
         self.device = device
         self.model = load_model(point, torch.float32, device)
@@ -72,7 +72,7 @@ class Replayer:
         """Of a checkpoint, by name."""
         import torch
 
-        from mechdrift.checkpoints.load import load_model
+        from mechdrift.models.load import load_model
 
         return {name: weight.detach() for name, weight in load_model(point, torch.float32, self.device).named_parameters()}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechdrift.checkpoint_copies import copied
+from mechdrift.checkpoints.copies import copied
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import tensors, weight_files
 from mechdrift.errors import InputError

@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny import VARIANTS, tiny_model, write_adapter
 
-from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.matrices import LAYOUTS, Matrices
-from mechdrift.engine.sites import blocks
+from mechdrift.engine.weights.matrices import LAYOUTS, Matrices
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.structure import KINDS
+from mechdrift.findings.structure.changes import KINDS
+from mechdrift.models.load import load_model
+from mechdrift.models.sites import blocks
 
 # Of PEFT, about a name in transformers that it still uses.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

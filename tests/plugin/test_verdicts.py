@@ -13,8 +13,8 @@ import pytest
 from known import ALL, KNOWN
 from tiny import tiny_model
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.profiles import load_profile, profile_names
 

@@ -15,8 +15,8 @@ from rates.null import benign_runs, broken_bounds, null_table, rounded_runs
 from rates.power import STRENGTHS, name_of, points_of, power_runs, power_table
 from rates.symmetry import symmetry_runs, symmetry_table
 
-from mechdrift.many_runs import Run
 from mechdrift.organisms.matrix import bounds, claims_of, must_drift, read_matrix
+from mechdrift.session.many_runs import Run
 from mechdrift.verdict.profiles import load_profile
 
 SEEDS = 5

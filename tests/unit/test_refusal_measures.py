@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.findings import registered
-from mechdrift.measures import refusal
-from mechdrift.measures.drift import Drift
-from mechdrift.measures.refusal import PLAIN, Outcomes, RefusalReadings
+from mechdrift.findings.drift import Drift
+from mechdrift.findings.refusal import rates as refusal
+from mechdrift.findings.refusal.rates import PLAIN, Outcomes, RefusalReadings
+from mechdrift.findings.registry import registered
 from mechdrift.prompts.replies import OUTCOMES, Outcome
-from mechdrift.rows import RequestedRow, judged_row
+from mechdrift.session.rows import RequestedRow, judged_row
 from mechdrift.stats import PairedProportions
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.baseline import difference

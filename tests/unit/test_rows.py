@@ -5,9 +5,9 @@ import recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.findings import registered
-from mechdrift.measures.drift import Better, Drift, Item
-from mechdrift.rows import RequestedRow, judged_row
+from mechdrift.findings.drift import Better, Drift, Item
+from mechdrift.findings.registry import registered
+from mechdrift.session.rows import RequestedRow, judged_row
 from mechdrift.stats import Normal
 from mechdrift.verdict.failing import NOT_HELD, fails, holds
 from mechdrift.verdict.profiles import load_profile

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from mechdrift.commands.cli import main
 from mechdrift.errors import InputError
-from mechdrift.measures.drift import Item
+from mechdrift.findings.drift import Item
 from mechdrift.report.compare import compared
 from mechdrift.report.record_file import items_path, write_record
 from mechdrift.report.saved import read_saved, write_baseline

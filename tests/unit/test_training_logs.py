@@ -14,10 +14,10 @@ from short_stages import OPTIMIZERS, RATE, STEPS, by_hand, rows, saved
 from tiny import write_tiny
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.errors import InputError
 from mechdrift.integrations import StageRecorder
+from mechdrift.models.load import load_model
 from mechdrift.organisms.recipe.corpus import World
 from mechdrift.organisms.recipe.families import QWEN, SEED, load
 from mechdrift.organisms.recipe.train import Batches, Stage, train_stage

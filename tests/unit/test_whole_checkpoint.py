@@ -12,10 +12,10 @@ from misfit import add_block, add_value_head
 from safetensors.torch import load_file, save_file
 from tiny import VARIANTS, tiny_model, tiny_tokenizer, write_tiny
 
-from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.misplaced import in_order
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.errors import InputError
+from mechdrift.models.load import load_model
 
 WEIGHTS = "model.safetensors"
 # What transformers merges, splits and renames on load; blocks that it ignores; and every family of the house.

@@ -15,8 +15,8 @@ import torch
 from tiny import write_tiny
 
 from mechdrift.checkpoints.chat import render
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.generate import canary, vllm_generator, vllm_process
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, under
 from mechdrift.engine.generate.batched import TransformersGenerator
