@@ -25,7 +25,7 @@ from mechdrift.prompts.judgement import judgement_prompts
 from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import shipped_statements
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from real_models import gguf_of
 
 BATCH_TOKENS = 4096

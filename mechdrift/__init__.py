@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PLACES = {
     "mechdrift.api": ("compare", "load_record"),
     "mechdrift.errors": ("InputError", "Unmeasurable"),
-    "mechdrift.findings": ("Finding", "register"),
+    "mechdrift.findings.registry": ("Finding", "register"),
     "mechdrift.findings.drift": ("Drift", "Item"),
     "mechdrift.stats": ("Evidence", "Jackknifed", "Normal", "PairedProportions", "Proportion", "ratio_of_means"),
 }

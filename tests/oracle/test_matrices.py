@@ -116,7 +116,7 @@ def test_of_experts_attention_alone_is_told(tiny_checkpoint: Callable[..., Path]
 
 
 def test_a_dense_block_among_experts_has_its_matrices(tiny_checkpoint: Callable[..., Path]) -> None:
-    settings = {"mlp_only_layers": [1]}
+    settings: dict[str, Any] = {"mlp_only_layers": [1]}
     matrices = Matrices(resolve(str(tiny_checkpoint("qwen3_moe", **settings))))
     expected = module_of(blocks(tiny_model("qwen3_moe", **settings))[1], "up").weight
     assert torch.equal(matrices.read(1, "up").weight, expected)

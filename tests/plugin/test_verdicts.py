@@ -39,8 +39,8 @@ def write_blank(folder: Path) -> None:
     """A checkpoint of random weights that reads prompts as organism:base does."""
     base = resolve("organism:base")
     tokenizer = load_tokenizer(base)
-    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers, "num_attention_heads": 4}
-    tiny_model(seed=3, **sizes).save_pretrained(folder)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers}
+    tiny_model(seed=3, num_attention_heads=4, **dict[str, Any](sizes)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

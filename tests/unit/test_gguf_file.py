@@ -15,7 +15,7 @@ from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import InputError
 from mechdrift.models.load import load_model
 
-SIZES = {"hidden_size": 64, "intermediate_size": 64}  # whole blocks of 32
+SIZES: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 64}  # whole blocks of 32
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_layouts_of_gpt2_with_and_without_its_prefix_and_its_masks(tmp_path: Pat
 )
 def test_constants_that_older_code_stored_pass(family: str, names: list[str], tmp_path: Path) -> None:
     """As Pythia, GPT-J, GPT-Neo and Llama 2 were published."""
-    types = {"attention_types": [[["global", "local"], 1], [["global"], 1]]} if family == "gpt_neo" else {}
+    types: dict[str, Any] = {"attention_types": [[["global", "local"], 1], [["global"], 1]]} if family == "gpt_neo" else {}
     folder = write_tiny(tmp_path / "model", family, **types)
     rewrite(folder, lambda held: held.update({name: torch.ones(1, 1, 8, 8) for name in names}))
     assert resolve(str(folder)).notes == ()

@@ -1,4 +1,6 @@
-"""Broken and odd inputs, each with what a run has to say of it: `python tests/corpus.py [KIND]` runs them and prints a table.
+"""Broken and odd inputs, each with what a run has to say of it.
+
+`python tests/helpers/corpus.py [KIND]` runs them and prints a table.
 
 Every case is one command line, typed in a folder that holds what it names.
 """

@@ -149,7 +149,13 @@ def full(path: Path, text: str) -> Whole:
     rows = [
         row("knowledge.location", 0.5, "drifted", maps=maps, curve=curve, contributors=most, text=text),
         row("confidence.overlap", items=neurons, role="report", text=text),
-        row("refusal.ablation", 0.5, unit=f"c{text}, own minus plain", items=items([0, 0, 1, 0], [1, 1, 1, 0])),
+        row(
+            "refusal.ablation",
+            0.5,
+            unit=f"c{text}, own{text} minus plain{text}",
+            arms=[f"plain{text}", f"own{text}"],
+            items=items([0, 0, 1, 0], [1, 1, 1, 0]),
+        ),
         row("structure.change", role="report", limit=None, verdict="reported", text=text),
         row("truth.none", None, text=text),
         row("truth.told", None, role="report", text=text),
