@@ -1,27 +1,24 @@
 """The two checkpoints that are compared."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mechdrift.checkpoints.chain import BASE_TO_POST, Between
-
-if TYPE_CHECKING:
-    from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.resolve import Checkpoint
 
 
 @dataclass(frozen=True)
 class Pair:
     """The two checkpoints that a test looks at."""
 
-    base: "Checkpoint"
+    base: Checkpoint
     """Before post-training, or before a step of it."""
-    post: "Checkpoint"
+    post: Checkpoint
     """After it."""
     between: Between = field(default=BASE_TO_POST, kw_only=True)
     """Which two of the run these are."""
 
     @property
-    def points(self) -> "tuple[Checkpoint, Checkpoint]":
+    def points(self) -> tuple[Checkpoint, Checkpoint]:
         """Both."""
         return self.base, self.post
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from mechdrift.checkpoints.identity import Memory
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
 from mechdrift.checkpoints.tokenizer import try_tokenizer
 from mechdrift.device_names import TENSOR_PARALLEL
+from mechdrift.engine.batches import Progress
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store, folder_of
 from mechdrift.engine.stored_recordings import Prompts, Recorder
@@ -34,9 +34,6 @@ from mechdrift.report import text
 from mechdrift.report.heat_map import heat_map, legend
 from mechdrift.settings.values import OFF
 from mechdrift.stats import Proportion
-
-if TYPE_CHECKING:
-    from mechdrift.engine.batches import Progress
 
 LEAST_UNITS = 4  # for a jackknife
 MEANING = "share of the clean gap that comes back with one block's output at one token of the clean prompt"
@@ -107,7 +104,7 @@ class Kind:
         return lines
 
 
-def drawn(request: Request, progress: "Callable[[str], Progress]", shades: bool) -> Iterator[str]:
+def drawn(request: Request, progress: Callable[[str], Progress], shades: bool) -> Iterator[str]:
     """Lines for people, each when it is known; with request.out the numbers are in a file before the last.
 
     shades: whether the output can show them. Raises InputError, and Unmeasurable where the model knows too little.

@@ -30,14 +30,13 @@ from mechdrift.engine.work import Work, reading
 from mechdrift.errors import Unmeasurable, is_out_of_memory
 from mechdrift.models.load import attention_of
 from mechdrift.models.memory import BatchTooLarge
-from mechdrift.prompts.framing import ONE_TOKENIZER, what_differs
+from mechdrift.prompts.framing import ONE_TOKENIZER, Both, what_differs
 from mechdrift.prompts.positions import encode, token_at, token_over
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from mechdrift.prompts.framing import Both
 
 T = TypeVar("T")
 ENGINE = 2  # raise it whenever the same inputs would give other numbers
@@ -134,7 +133,7 @@ class Recorder:
             tokens.append((first[parting], second[parting]))
         return Prompts(prompts, [len(prompt) - 1 for prompt in prompts], tokens)
 
-    def tokenizers(self, points: "tuple[Checkpoint, Checkpoint]") -> "Both":
+    def tokenizers(self, points: "tuple[Checkpoint, Checkpoint]") -> Both:
         """Of base and post."""
         base, post = points
         return self.pool.tokenizer(base), self.pool.tokenizer(post)
@@ -398,7 +397,7 @@ def label_of(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.spec} ({checkpoint.short})"
 
 
-def require_same_tokens(base: Prompts, post: Prompts, tokenizers: "Both | None" = None) -> None:
+def require_same_tokens(base: Prompts, post: Prompts, tokenizers: Both | None = None) -> None:
     """Raise Unmeasurable unless both tokenizers read every prompt and answer alike: else the two get different prompts.
 
     tokenizers: base's and post's, to name what they put around every text where only that differs.

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mechdrift.files import whole, write_whole
+from mechdrift.findings.drift import Item
 from mechdrift.verdict.record import Record
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from mechdrift.findings.drift import Item
 
 Stamp = tuple[int, int, int]
 LOCK_SECONDS = 60.0  # a record is written in far less
@@ -104,7 +104,7 @@ def write_record(path: Path, record: Record) -> None:
     write_json(path, to_json(record))
 
 
-def names_of(items: "Sequence[Item]") -> str:
+def names_of(items: Sequence[Item]) -> str:
     """Kinds and names of items, as JSON."""
     return json.dumps([[item.kind, item.name] for item in items], ensure_ascii=False)
 

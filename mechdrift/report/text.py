@@ -1,14 +1,11 @@
 """Rows in words: one number, one limit, one failure."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.findings.figures import Pictures, RowData
 from mechdrift.findings.registry import PICTURES, provided
 from mechdrift.verdict.row import ComparedRow, JudgedRow, Number
-
-if TYPE_CHECKING:
-    from mechdrift.checkpoints.resolve import Checkpoint
 
 UNLIKE = {"worse": "worse than baseline {name}", "incomparable": "not to be compared with baseline {name}"}
 """What the status of a baseline's row adds to a verdict."""
@@ -24,7 +21,7 @@ def visible(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text))
 
 
-def described(checkpoint: "Checkpoint") -> str:
+def described(checkpoint: Checkpoint) -> str:
     """One checkpoint, as it was taken."""
     size = f"{checkpoint.layers} blocks x {checkpoint.width}, {checkpoint.parameters / 1e6:,.1f}M weights"
     summary = {"hub": f"hub commit {checkpoint.commit}, ", "folder": "a folder, ", "file": "a file, ", "adapter": "adapted, "}

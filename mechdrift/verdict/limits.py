@@ -9,9 +9,6 @@ from mechdrift.findings.labels import finding_of, row_of
 from mechdrift.verdict.waivers import Waiver
 
 Role = Literal["gate", "report"]
-FailOn = Literal["drifted", "undecided", "unmeasurable"]
-FAIL_ON: tuple[FailOn, ...] = ("drifted", "undecided", "unmeasurable")
-"""Verdicts of a gate that make a run fail, unless its user leaves some out."""
 SIDES = ("at_least", "at_most")
 KEYS = {"role", *SIDES, "provenance", "tolerance"}
 UNCALIBRATED = "uncalibrated"

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from mechdrift.verdict.limits import FAIL_ON, FailOn, Role
+from mechdrift.verdict.fail_on import FAIL_ON, FailOn
+from mechdrift.verdict.limits import Role
 from mechdrift.verdict.row import ComparedRow, Names, Number, Row, StoredRow, Verdict, described
 
 SCHEMA = "1.10"  # additions raise the minor number, anything else the major

@@ -328,7 +328,7 @@ def test_an_embedding_that_cannot_be_trusted_is_none(stages: Path, tmp_path: Pat
 def test_a_replay_is_kept(stages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logs = {"post": stages / "log-two"}
     first, _, notes = without_first(chain(stages), tmp_path, logs)
-    monkeypatch.setattr("mechdrift.stages.replay.left_of", None)
+    monkeypatch.setattr("mechdrift.stages.without_stage.left_of", None)
     again, _, same = without_first(chain(stages), tmp_path, logs)
     assert notes == same
     assert all(torch.equal(first[name], again[name]) for name in first)
