@@ -1,5 +1,6 @@
 """Shared by all tests: tiny random checkpoints, made by transformers itself."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+# A run that a test starts in this folder loads this file, and may take its settings from another.
+sys.path.append(str(Path(__file__).parent / "helpers"))
 from tiny import tiny_tokenizer, write_tiny
 
 # Shapes in the measures' signatures are checked while their tests run.
