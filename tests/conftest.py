@@ -19,7 +19,9 @@ READERS = {"__init__", "claims", "direction", "pairs", "pictures", "plan", "read
 HOUSE = Path(__file__).parents[1] / "mechdrift"
 MEASURES = [path for path in sorted((HOUSE / "findings").glob("*/*.py")) if path.stem not in READERS]
 CHECKED = [".".join(path.relative_to(HOUSE.parent).with_suffix("").parts) for path in MEASURES]
-install_import_hook([*CHECKED, "mechdrift.findings.drift", "mechdrift.stats"], "shape_checker.check")
+install_import_hook(
+    [*CHECKED, "mechdrift.findings.drift", "mechdrift.findings.judging", "mechdrift.stats"], "shape_checker.check"
+)
 
 # The same examples in every run, for a test says something about a change only where nothing else changed; `make nightly` looks
 # for others. No deadlines: a busy machine is no failure.
