@@ -3,7 +3,5 @@
 from typing import Literal
 
 FailOn = Literal["drifted", "undecided", "unmeasurable"]
-
-
 FAIL_ON: tuple[FailOn, ...] = ("drifted", "undecided", "unmeasurable")
 """Verdicts of a gate that make a run fail, unless its user leaves some out."""

@@ -25,7 +25,7 @@ from mechdrift.findings.hand_set import HandSet
 from mechdrift.findings.knowledge.pairs import PairRequest
 from mechdrift.findings.knowledge.readings import known_kinds
 from mechdrift.findings.refusal.direction import SIDES, Fitted, Site, arms_of, fit, openers_of
-from mechdrift.findings.refusal.rates import On
+from mechdrift.findings.refusal.outcomes import On
 from mechdrift.findings.truth.probes import Place, probe_accuracy, probe_transfer
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts
 from mechdrift.prompts.instructions import shipped_instructions

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.findings.refusal.rates import RefusalReadings, Which
+from mechdrift.findings.refusal.outcomes import RefusalReadings, Which
 from mechdrift.findings.refusal.separation import Separated, placed_right, separation
 
 PAIRS, WIDTH = 40, 16

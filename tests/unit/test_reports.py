@@ -21,7 +21,8 @@ from safetensors.numpy import save_file
 
 from mechdrift.commands.cli import main
 from mechdrift.errors import InputError
-from mechdrift.findings.refusal.rates import PLAIN, Outcomes, RefusalReadings, rate
+from mechdrift.findings.refusal.outcomes import PLAIN, Outcomes, RefusalReadings
+from mechdrift.findings.refusal.rates import rate
 from mechdrift.report.html import html
 from mechdrift.report.junit import junit
 from mechdrift.report.markdown import markdown

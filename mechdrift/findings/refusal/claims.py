@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mechdrift.findings.claims import Claim, Family, over
-from mechdrift.findings.refusal import rates
-from mechdrift.findings.refusal.rates import Does
+from mechdrift.findings.refusal import interventions, rates
+from mechdrift.findings.refusal.outcomes import Does
 from mechdrift.findings.refusal.readings import Refusal
 from mechdrift.findings.refusal.separation import separation
+from mechdrift.findings.refusal.similarity import similarity
 
 DU = "Du et al. 2025 (COLM), arXiv 2504.02904, refusal"
 ARDITI = "Arditi et al. 2024, arXiv 2406.11717"
@@ -75,7 +76,7 @@ REFUSAL: Family[Refusal] = Family(
             "ablation",
             "Without its refusal direction the post model complies with harmful instructions.",
             ARDITI,
-            rates.effect,
+            interventions.effect,
             lambda read: _effect(read, "ablation"),
             needs="post",
             version=VERSION,
@@ -84,7 +85,7 @@ REFUSAL: Family[Refusal] = Family(
             "addition",
             "With its refusal direction the post model refuses harmless instructions.",
             ARDITI,
-            rates.effect,
+            interventions.effect,
             lambda read: _effect(read, "addition"),
             needs="post",
             version=VERSION,
@@ -117,7 +118,7 @@ REFUSAL: Family[Refusal] = Family(
             "direction",
             "Refusal lies in the same direction in both models; published is that it does not.",
             DU,
-            rates.similarity,
+            similarity,
             _directions,
             over(form=("native", "matched")),
             needs="post",
@@ -127,7 +128,7 @@ REFUSAL: Family[Refusal] = Family(
             "ablation_transfer",
             "One model's refusal direction, taken out of the other, does there what its own does; published is: hardly.",
             DU,
-            rates.transfer,
+            interventions.transfer,
             lambda read, direction: _transfer(read, "ablation", direction),
             WAYS,
             needs="post",
@@ -137,7 +138,7 @@ REFUSAL: Family[Refusal] = Family(
             "addition_transfer",
             "One model's refusal direction, added to the other, does there what its own does; published is: hardly.",
             DU,
-            rates.transfer,
+            interventions.transfer,
             lambda read, direction: _transfer(read, "addition", direction),
             WAYS,
             needs="post",
@@ -156,7 +157,7 @@ REFUSAL: Family[Refusal] = Family(
             "odds_ablation",
             "Without its refusal direction a refusal is less likely from the first token on.",
             ARDITI,
-            rates.odds,
+            interventions.odds,
             lambda read: _odds(read, "ablation"),
             needs="post",
             version=VERSION,
@@ -165,7 +166,7 @@ REFUSAL: Family[Refusal] = Family(
             "odds_addition",
             "With its refusal direction a refusal is more likely from the first token on.",
             ARDITI,
-            rates.odds,
+            interventions.odds,
             lambda read: _odds(read, "addition"),
             needs="post",
             version=VERSION,

@@ -10,7 +10,7 @@ from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
-from mechdrift.findings.refusal.rates import PLAIN, On
+from mechdrift.findings.refusal.outcomes import PLAIN, On
 from mechdrift.findings.refusal.separation import Separated
 from mechdrift.prompts.chat_forms import ChatPrompts
 from mechdrift.prompts.replies import opener_tokens

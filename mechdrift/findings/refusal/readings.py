@@ -17,7 +17,7 @@ from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings.inputs import Inputs
 from mechdrift.findings.refusal.direction import SIDES, Fitted, Site, arms_of, choose, fit, openers_of
-from mechdrift.findings.refusal.rates import PLAIN, TESTED_ON, Does, On, Outcomes, RefusalReadings, Which
+from mechdrift.findings.refusal.outcomes import PLAIN, TESTED_ON, Does, On, Outcomes, RefusalReadings, Which
 from mechdrift.findings.refusal.separation import Separated
 from mechdrift.findings.tiers import REPLIES, Tier
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings.drift import Drift, Item
 from mechdrift.findings.minimums import ACCURACY_MINIMUM
-from mechdrift.findings.refusal.rates import On, RefusalReadings
+from mechdrift.findings.refusal.outcomes import On, RefusalReadings
 from mechdrift.stats import PairedProportions, Proportion
 
 Side = Float[np.ndarray, "instruction d_model"]

@@ -1,7 +1,8 @@
 """What is claimed of truth: one table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
+from typing import Any
 
 from mechdrift.findings.claims import Claim, Family, over
 from mechdrift.findings.drift import Drift
@@ -18,10 +19,20 @@ def noted(measure: Callable[..., Drift]) -> Callable[..., Drift]:
     """A measure whose rows say which kinds of statements were left out."""
 
     @wraps(measure)
-    def with_note(read: TruthReadings, *arguments: object) -> Drift:
+    def with_note(read: TruthReadings, *arguments: Any) -> Drift:
         return read.noted(measure(*arguments))
 
     return with_note
+
+
+def _transfer(truth: Truth, direction: str) -> Sequence[Any]:
+    read = truth.recorded
+    return read, read.base, read.post, read.statements, direction, read.place
+
+
+def _judgements(truth: Truth) -> Sequence[Any]:
+    read = truth.recorded
+    return read, read.base_gap, read.post_gap, read.statements
 
 
 TRUTH: Family[Truth] = Family(
@@ -69,14 +80,14 @@ TRUTH: Family[Truth] = Family(
             "The post model judges statements TRUE or FALSE as well as the base model did.",
             f"{DU}; the absolute row beside the direction",
             noted(probes.judgement_accuracy),
-            lambda truth: _judgements(truth),
+            _judgements,
         ),
         Claim(
             "clean_gap",
             "The post model tells true from false by as wide a margin as the base model.",
             f"{DU}; the absolute row beside steering",
             noted(probes.clean_gap),
-            lambda truth: _judgements(truth),
+            _judgements,
         ),
         Claim(
             "judgement_direction",
@@ -137,13 +148,3 @@ TRUTH: Family[Truth] = Family(
     ),
 )
 FINDINGS = TRUTH.findings
-
-
-def _transfer(truth: Truth, direction: str) -> tuple[object, ...]:
-    read = truth.recorded
-    return read, read.base, read.post, read.statements, direction, read.place
-
-
-def _judgements(truth: Truth) -> tuple[object, ...]:
-    read = truth.recorded
-    return read, read.base_gap, read.post_gap, read.statements
