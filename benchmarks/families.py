@@ -10,10 +10,11 @@ import torch
 
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.checkpoints.tokenizer import load_tokenizer
-from mechdrift.engine.selfcheck import SUM_TOLERANCE, TOLERANCE, prefix_gap, self_check
+from mechdrift.engine.selfcheck import TOLERANCE, prefix_gap, self_check
 from mechdrift.errors import Unmeasurable
 from mechdrift.models.families import FAMILIES
 from mechdrift.models.load import load_model
+from mechdrift.models.structure import SUM_TOLERANCE
 from mechdrift.prompts.judgement import judgement_prompts
 from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import shipped_statements

@@ -98,7 +98,7 @@ def read_last_mlp(model: "PreTrainedModel", tokens: int, neurons: bool = True) -
             constant = constant + head.bias[:tokens].float()
         folded = norm.centre(unembedding * norm.gain)  # C is symmetric, so rows times C are rows centred
         written = norm.centre(raw if after is None else after.linear(raw))
-    cap = getattr(model.config, "final_logit_softcapping", None)
+    cap = getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
     return LastMLP(raw, written, after, norm, folded, constant, cap and float(cap))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.batches import Progress, batches_by_length, forwards, padded
 from mechdrift.models.devices import input_device
-from mechdrift.models.sites import blocks, down, final_norm, norm_after, stream
+from mechdrift.models.sites import blocks, down, final_norm, norm_after, stream, width_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,7 +31,7 @@ def record_blocks(
     import torch
 
     layers = blocks(model)
-    recorded = torch.empty(len(prompts), len(layers), model.config.hidden_size)
+    recorded = torch.empty(len(prompts), len(layers), width_of(model))
     decoder = model.get_decoder()
     for batch in forwards(model, prompts, positions, batch_tokens, share, progress):
         rows = torch.arange(len(batch.prompts))
@@ -60,7 +60,7 @@ def record_columns(
 
     layers = blocks(model)
     widest = max(len(prompt) - start for prompt, start in zip(prompts, first, strict=True))
-    recorded = torch.zeros(len(prompts), len(layers), widest, model.config.hidden_size, dtype=model.dtype)
+    recorded = torch.zeros(len(prompts), len(layers), widest, width_of(model), dtype=model.dtype)
     decoder = model.get_decoder()
     for batch in forwards(model, prompts, first, batch_tokens, share, progress):
         with _outputs(layers) as outputs:

@@ -9,9 +9,10 @@ from mechdrift.engine.last_mlp import Ablation, LastMLP, Unembedding, ablating_n
 from mechdrift.engine.recording import Edit, record_blocks, record_last_mlp, record_logits, record_under, record_under_whole
 from mechdrift.engine.routing import choices, chosen
 from mechdrift.engine.steer import ablating_everywhere, adding, shifting
-from mechdrift.errors import InterventionFailed, Unmeasurable
+from mechdrift.errors import InterventionFailed, Unmeasurable, is_out_of_memory
 from mechdrift.models.devices import input_device
-from mechdrift.models.sites import blocks, final_norm, stream, writes
+from mechdrift.models.sites import blocks, final_norm, stream, width_of, with_stream, writes
+from mechdrift.models.structure import structure_of, sum_error
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,14 +23,12 @@ if TYPE_CHECKING:
 # deeper models. Still a wrong padding side is caught in every family. Of experts, each prompt keeps those it had alone.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 6e-2}
 
-# In eps of the dtype, whatever the model: a block adds twice, rounding by at most eps/2 of what is added, so by one eps of the
-# terms in all, and the check's own float32 sum by one more in float32. Seen: 1.00. A wrong site is off by .55 and more, where
-# eps is 1e-7, 1e-3, 8e-3.
-SUM_TOLERANCE = 2.0
-
 # In eps of the dtype: what may be left along an ablated direction, as a share of the token. Seen on random models of every
 # family: 1.4 in float32, 0.3 in the others.
 LEFT = 4.0
+
+LONGEST = 64  # tokens of the prompt by which the stream is shown to be all that passes from block to block
+SPREAD = 4  # blocks that are tried of each kind
 
 FAINT = 1e-3  # a move that is less than this share of its token cannot be told from bfloat16's rounding; one has to be more
 
@@ -52,6 +51,7 @@ def self_check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> Se
     prompts: at least two, of different lengths. Raises Unmeasurable with the layer and the figure.
     """
     residual = _check_sites(model, prompts[0])
+    _check_whole_state(model, max(prompts, key=len)[:LONGEST])
     tolerance = tolerance_of(model)
     lasts = [len(prompt) - 1 for prompt in prompts]
     tokens = [prompt[-1:] for prompt in prompts]
@@ -75,6 +75,21 @@ def self_check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> Se
 def tolerance_of(model: "PreTrainedModel") -> float:
     """What another batch shape may change in this model's precision."""
     return TOLERANCE[str(model.dtype).removeprefix("torch.")]
+
+
+def why_whole(model: "PreTrainedModel", what: str, gap_of: Callable[[], float]) -> str:
+    """Why a fast way may not be taken with this model, and whole forwards must be; empty where it may.
+
+    gap_of: its largest difference from whole forwards, found by running it. It calls a family's code otherwise than transformers
+    does, with a prefix in a plain cache or several prompts in one sequence: what that code raises is no fault of the model.
+    """
+    try:
+        gap = gap_of()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return f"{what} cannot be run ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    return "" if gap <= tolerance_of(model) else f"{what} moves what it computes by {gap:.2g}"
 
 
 def prefix_gap(
@@ -153,7 +168,7 @@ def check_last_mlp(
 
     recorded = record_last_mlp(model, [prompt], [len(prompt) - 1], neurons, 10**9)[0]
     with torch.inference_mode():
-        block = Unembedding(mlp, streams_of(recorded, model.config.hidden_size, len(neurons)), neurons)
+        block = Unembedding(mlp, streams_of(recorded, width_of(model), len(neurons)), neurons)
     tolerance, moved = tolerance_of(model), False
     _, plain = _entering(model, prompt)
     if not (gap := _last_gap(block.plain(), plain)) <= tolerance:
@@ -268,18 +283,21 @@ def _check_sites(model: "PreTrainedModel", prompt: Sequence[int]) -> float:
     finally:
         for handle in handles:
             handle.remove()
+    if states is None:  # a family that gives none: that each output enters the next block is then all there is
+        states = [entered[place] for place in layers] + [left[norm]]
     if len(states) != len(layers) + 1:
         raise Unmeasurable(f"self-check: {len(layers)} blocks found where transformers has {len(states) - 1}")
-    tolerance = SUM_TOLERANCE * torch.finfo(model.dtype).eps
     largest = 0.0
-    for layer, block in enumerate(layers):
-        terms = [entered[block], *(left[place] for place in writes(model, block))]
+    for layer, one in enumerate(structure_of(model).blocks):
+        block = one.module
+        terms = [entered[block], *(left[place] for place in one.writes)]
         if not left[block].isfinite().all():
             raise Unmeasurable(f"self-check: block {layer} is not finite in {model.dtype}: try another --mechdrift-dtype")
-        gap = _sum_error(left[block], terms)
+        gap = sum_error(left[block], terms, [1.0, *[one.factor] * len(one.writes)])
+        tolerance = one.tolerance(torch.finfo(model.dtype).eps)
         if not gap <= tolerance:
             raise Unmeasurable(
-                f"self-check: block {layer} is not its input plus what attention and MLP write "
+                f"self-check: block {layer} is not its input plus what {' and '.join(one.names)} write "
                 f"(off by {gap:.2g} of them, tolerance {tolerance:.2g})"
             )
         if not torch.equal(entered[block], states[layer].cpu()):
@@ -290,11 +308,54 @@ def _check_sites(model: "PreTrainedModel", prompt: Sequence[int]) -> float:
     return largest
 
 
-def _sum_error(found: "Tensor", terms: "Sequence[Tensor]") -> float:
-    """Largest |found - sum of terms| over the sum of their sizes, element by element; infinite where anything is not finite."""
+def _check_whole_state(model: "PreTrainedModel", prompt: Sequence[int]) -> None:
+    """Check that the stream is all that passes from block to block: with another prompt's put in, the logits are that one's.
+
+    Keys that later blocks share, or embeddings that go around the blocks, would be left of the first. Tried at some blocks of
+    every kind, on the prompt and on its reverse. Raises Unmeasurable with the block and the share that did not arrive.
+    """
     import torch
 
-    parts = torch.stack([term.float() for term in terms])
-    error = (found.float() - parts.sum(0)).abs() / parts.abs().sum(0).clamp(min=torch.finfo(torch.float32).tiny)
-    gap = float(error.max())
-    return gap if gap == gap else float("inf")
+    layers = blocks(model)
+    ids = torch.tensor([list(prompt)], device=input_device(model))
+    outputs: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[..., None]:
+        return lambda _module, _args, output: outputs.__setitem__(layer, stream(output).clone())
+
+    def put(layer: int) -> Callable[..., Any]:
+        return lambda _module, _args, output: with_stream(output, outputs[layer])
+
+    def logits(tokens: "Tensor", hooks: dict[int, Callable[..., Any]]) -> "Tensor":
+        handles = [layers[layer].register_forward_hook(hook) for layer, hook in hooks.items()]
+        try:
+            with torch.inference_mode():
+                return model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    plain = logits(ids, {})
+    other = logits(ids.flip(1), {layer: keep(layer) for layer in _some_of_each(model)})
+    if torch.equal(plain, other):
+        return  # a prompt of one token, or of one that repeats
+    for layer in outputs:
+        left = _gap(logits(ids, {layer: put(layer)}), other)
+        if not left <= tolerance_of(model):
+            raise Unmeasurable(
+                f"self-check: the residual stream after block {layer} is not the whole state: with another prompt's put there, "
+                f"the logits are off that one's by {left:.2g} of the largest"
+            )
+
+
+def _some_of_each(model: "PreTrainedModel") -> list[int]:
+    """The first and the middle block, and some of each kind: of one class, and of one entry in the config's layer_types."""
+    layers = blocks(model)
+    types = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or [""] * len(layers)
+    kinds: dict[tuple[type, str], list[int]] = {}
+    for layer, (module, kind) in enumerate(zip(layers, types, strict=False)):
+        kinds.setdefault((type(module), str(kind)), []).append(layer)
+    chosen = {0, len(layers) // 2}
+    for of_kind in kinds.values():
+        chosen |= {of_kind[round(at * (len(of_kind) - 1) / (SPREAD - 1))] for at in range(SPREAD)}
+    return sorted(chosen)

@@ -22,7 +22,7 @@ from mechdrift.engine.recording import (
     record_under,
     record_under_whole,
 )
-from mechdrift.engine.selfcheck import check_adding, prefix_gap, sharing_gap, tolerance_of
+from mechdrift.engine.selfcheck import check_adding, prefix_gap, sharing_gap, why_whole
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Part, Store
 from mechdrift.engine.versions import versions_for
@@ -176,12 +176,11 @@ class Recorder:
         if found and checkpoint.short not in self._sharing:
             some = sorted(found, key=lambda group: group.shared)
             few = {index for group in (some[0], some[-1]) for index in group.prompts[:3]}
-            gap = sharing_gap(model, [prompts.ids[index] for index in sorted(few)], self.batch_tokens)
-            self._sharing[checkpoint.short] = gap <= tolerance_of(model)
-            if not self._sharing[checkpoint.short]:
-                self.warnings.append(
-                    f"{checkpoint.spec}: a shared beginning moves what it computes by {gap:.2g}; read by whole forwards, slower"
-                )
+            ids = [prompts.ids[index] for index in sorted(few)]
+            why = why_whole(model, "a shared beginning", lambda: sharing_gap(model, ids, self.batch_tokens))
+            self._sharing[checkpoint.short] = not why
+            if why:
+                self.warnings.append(f"{checkpoint.spec}: {why}; read by whole forwards, slower")
         return bool(found) and self._sharing[checkpoint.short]
 
     def blocks(self, checkpoint: Checkpoint, prompts: Prompts) -> "np.ndarray":
@@ -233,12 +232,15 @@ class Recorder:
                     check_adding(model, prompts.ids[0], move.layers, torch.tensor(move.shifts[0]).float(), move.positions[0])
                 few = probes(prompts.ids)
                 requested, move = prompts.take(few), steerings[0].take(few)
-                gap = prefix_gap(model, requested.ids, requested.answers, [edit(move)], _first([move]))
-                whole.append(gap > tolerance_of(model))
-                if whole[0]:
-                    self.warnings.append(
-                        f"{checkpoint.spec}: a shared prefix moves its logits by {gap:.2g}; steered by whole forwards, slower"
-                    )
+                edits_of_few, first = [edit(move)], _first([move])
+                why = why_whole(
+                    model,
+                    "a shared prefix",
+                    lambda: prefix_gap(model, requested.ids, requested.answers, edits_of_few, first),
+                )
+                whole.append(bool(why))
+                if why:
+                    self.warnings.append(f"{checkpoint.spec}: {why}; steered by whole forwards, slower")
             if whole[0]:
                 return record_under_whole(model, part.ids, part.answers, edits, self.batch_tokens, progress)
             return record_under(model, part.ids, part.answers, edits, _first(moves), self.batch_tokens, progress)

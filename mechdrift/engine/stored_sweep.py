@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.checkpoints.config import require_known
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress
-from mechdrift.engine.selfcheck import tolerance_of
+from mechdrift.engine.selfcheck import why_whole
 from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, sweep
 from mechdrift.engine.sweep_naive import check_sweep, sweep_naive
@@ -76,12 +76,9 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
     def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
         part = pairs.take(chosen)
         if not naive:
-            gap = check_sweep(model, pairs.take(chosen[:1]))
-            naive.append(not gap <= tolerance_of(model))
-            if naive[0]:
-                recorder.warnings.append(
-                    f"{checkpoint.spec}: the fast sweep is off by {gap:.2g}; patched by whole forwards, slower"
-                )
+            if why := why_whole(model, "the fast sweep", lambda: check_sweep(model, pairs.take(chosen[:1]))):
+                recorder.warnings.append(f"{checkpoint.spec}: {why}; patched by whole forwards, slower")
+            naive.append(bool(why))
         way = sweep_naive if naive[0] else sweep
         budget = recorder.batch_tokens * BUDGET_PER_TOKEN["cpu" if model.device.type == "cpu" else "gpu"]
         given = None if source is None else torch.from_numpy(source.of(chosen))

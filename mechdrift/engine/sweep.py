@@ -13,7 +13,7 @@ from mechdrift.engine.batches import Progress
 from mechdrift.engine.packed import Packing, Track, packed_attention
 from mechdrift.errors import Unmeasurable
 from mechdrift.models.devices import input_device
-from mechdrift.models.sites import blocks, final_norm, stream, with_stream
+from mechdrift.models.sites import blocks, final_norm, stream, width_of, with_stream
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -179,14 +179,14 @@ def bytes_per_token(model: "PreTrainedModel", length: int) -> int:
     The states before, within and after the block, the MLP's inner ones (of all experts that a token goes to), and the scores of a
     row of attention in float32 with what softmax makes of them.
     """
-    width, heads = model.config.hidden_size, model.config.num_attention_heads
+    width, heads = width_of(model), model.config.get_text_config(decoder=True).num_attention_heads
     return int(model.dtype.itemsize * (10 * width + 4 * _inner_width(model)) + 4 * 3 * heads * length)
 
 
 def _inner_width(model: "PreTrainedModel") -> int:
     """Of a token's inner states in the MLP, all its experts taken together."""
-    config = model.config
-    inner = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    config = model.config.get_text_config(decoder=True)
+    inner = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None) or 4 * width_of(model)
     return int(inner) * (getattr(config, "num_experts_per_tok", None) or 1)
 
 
@@ -298,7 +298,7 @@ def _answer_difference(model: "PreTrainedModel", states: "Tensor", requested: li
     logits = states.float() @ head.weight[ids].float().T.to(states.device)
     if getattr(head, "bias", None) is not None:
         logits += head.bias[ids].float().to(states.device)
-    if cap := getattr(model.config, "final_logit_softcapping", None):
+    if cap := getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None):
         logits = torch.tanh(logits / cap) * cap
     chosen = logits.cpu().gather(1, places)
     return chosen[:, 0] - chosen[:, 1]
@@ -308,7 +308,7 @@ def check_source(model: "PreTrainedModel", pairs: Pairs, source: "Tensor | None"
     """Raise Unmeasurable where activations are not those of these pairs in such a model."""
     if source is None:
         return
-    wanted = (len(pairs.corrupt), len(blocks(model)), pairs.widest, model.config.hidden_size)
+    wanted = (len(pairs.corrupt), len(blocks(model)), pairs.widest, width_of(model))
     if tuple(source.shape) != wanted:
         raise Unmeasurable(
             f"activations of shape {tuple(source.shape)} cannot be patched into {wanted} [pair, layer, column, width]"

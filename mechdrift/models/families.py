@@ -58,15 +58,14 @@ FAMILIES = {
 
 
 def family_of(model: "PreTrainedModel") -> Family:
-    """The model's family. Raises Unmeasurable for one that is not in the table."""
+    """The model's row of the table. Raises Unmeasurable for one that is not in it: for what is not found on the model itself."""
     return family_by(model.config)
 
 
 def family_by(config: "PreTrainedConfig") -> Family:
-    """The family of a model with this config. Raises Unmeasurable for one that is not in the table."""
-    name = config.model_type
-    if name in FAMILIES:
-        return FAMILIES[name]
-    if text := getattr(config, "text_config", None):
-        raise Unmeasurable(f"family {name!r} reads more than text: save its text model ({text.model_type}) by itself")
-    raise Unmeasurable(f"family {name!r} is not among those checked: {', '.join(sorted(FAMILIES))}")
+    """The row of a model with this config. Raises Unmeasurable as family_of."""
+    text = config.get_text_config(decoder=True)
+    for name in (config.model_type, text.model_type):
+        if name in FAMILIES:
+            return FAMILIES[name]
+    raise Unmeasurable(f"family {text.model_type!r}: its last MLP is not known; known are {', '.join(sorted(FAMILIES))}")

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.models.families import family_of
+from mechdrift.models.families import FAMILIES, family_of
+from mechdrift.models.structure import structure_of, text_type
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,18 +17,23 @@ def site_name(layer: int, position: str) -> str:
 
 
 def blocks(model: "PreTrainedModel") -> "list[nn.Module]":
-    """The decoder blocks in order. Raises Unmeasurable for a family that is not known."""
-    return list(getattr(model.get_decoder(), family_of(model).blocks))
+    """The decoder blocks in order. Raises Unmeasurable where they are not found."""
+    return [block.module for block in structure_of(model).blocks]
+
+
+def width_of(model: "PreTrainedModel") -> int:
+    """d_model; of a model that reads more than text, its decoder's."""
+    return int(model.config.get_text_config(decoder=True).hidden_size)
 
 
 def final_norm(model: "PreTrainedModel") -> "nn.Module":
     """What the last block's output goes through before the head."""
-    return getattr(model.get_decoder(), family_of(model).norm)
+    return structure_of(model).norm
 
 
 def writes(model: "PreTrainedModel", block: "nn.Module") -> "list[nn.Module]":
     """The modules of a block whose outputs are added to the residual stream."""
-    return [getattr(block, name) for name in family_of(model).writes]
+    return list(next(one.writes for one in structure_of(model).blocks if one.module is block))
 
 
 def down(model: "PreTrainedModel") -> "nn.Module":
@@ -46,7 +52,8 @@ def norm_after(model: "PreTrainedModel") -> "nn.Module | None":
 
 def routers(model: "PreTrainedModel") -> "list[nn.Module]":
     """What chooses experts, block by block; none in a dense model."""
-    name = family_of(model).router
+    family = FAMILIES.get(text_type(model))
+    name = family.router if family else ""
     return [getattr(block.mlp, name) for block in blocks(model) if name and hasattr(block.mlp, name)]
 
 

@@ -6,7 +6,7 @@ import pytest
 from tiny import tiny_model
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.models.sites import blocks
+from mechdrift.models.sites import blocks, down
 from mechdrift.prompts.positions import encode, token_at
 
 
@@ -32,19 +32,11 @@ def test_no_period_is_unmeasurable() -> None:
         token_at("period", "no end", [(0, 6)])
 
 
-def test_a_family_that_was_not_checked_is_refused_by_name() -> None:
+def test_a_family_that_nobody_listed_is_found() -> None:
     model = tiny_model("gpt_neo", attention_types=[[["global"], 3]])
-    with pytest.raises(Unmeasurable, match="family 'gpt_neo' is not among those checked: gemma2, "):
-        blocks(model)
+    assert blocks(model) == list(model.transformer.h)
 
 
-def test_a_model_that_also_sees_is_refused_with_what_to_save() -> None:
-    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
-
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
-    text = sizes | {"head_dim": 8, "vocab_size": 258, "num_key_value_heads": 2}
-    model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=sizes | {"image_size": 28}))
-    with pytest.raises(
-        Unmeasurable, match=r"family 'gemma3' reads more than text: save its text model \(gemma3_text\) by itself"
-    ):
-        blocks(model)
+def test_a_last_mlp_is_known_of_listed_families_only() -> None:
+    with pytest.raises(Unmeasurable, match="family 'gpt_neo': its last MLP is not known; known are gemma2, "):
+        down(tiny_model("gpt_neo", attention_types=[[["global"], 3]]))

@@ -9,6 +9,7 @@ from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, installed, require_able, require_free
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import InputError
+from mechdrift.models.families import FAMILIES
 
 # Weights from which starting vLLM pays. A start costs about the same whatever the size, and what it saves grows with the size:
 # on a CPU organism:instruct takes 18.0 s by vLLM, most of it the start, and 4.3 s by transformers (benchmarks/generate.py).
@@ -42,5 +43,8 @@ def backend_for(requested: str, device: str, vllm_args: Mapping[str, Any], check
         require_able(device, checkpoints)
     if requested != "auto":
         return requested
-    suited = all(point.parameters >= PAYS and not (point.adapter or point.gguf or point.quantised) for point in checkpoints)
+    suited = all(
+        point.parameters >= PAYS and point.model_type in FAMILIES and not (point.adapter or point.gguf or point.quantised)
+        for point in checkpoints
+    )
     return VllmGenerator.name if installed() and device.startswith("cuda") and suited else TransformersGenerator.name

@@ -142,6 +142,9 @@ def require_able(device: str, checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoint.adapter or checkpoint.gguf:
             kind = "an adapter" if checkpoint.adapter else "a GGUF file"
             raise InputError(f"{checkpoint.spec}: {kind}, for vLLM", "a folder of safetensors", f"merge it first, or {INSTEAD}")
+        if checkpoint.model_type not in FAMILIES:
+            known = ", ".join(sorted(FAMILIES))
+            raise InputError(f"{checkpoint.spec}: family {checkpoint.model_type!r}, for vLLM", f"one of {known}", INSTEAD)
 
 
 def arm_request(checkpoint: Checkpoint, arm: Arm, hooks: bool) -> dict[str, Any]:

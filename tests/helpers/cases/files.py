@@ -488,9 +488,9 @@ CASES = (
     #
     Case(
         "odd family",
-        "one that is not in the table",
-        loaded(family="bloom"),
-        "family 'bloom' is not among those checked",
+        "one that has no stream",
+        loaded(family="bert", is_decoder=True),
+        "no final norm: nothing takes the last block's output",
         UNMEASURABLE,
     ),
     Case(

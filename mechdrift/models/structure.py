@@ -1,0 +1,268 @@
+"""Where a model's residual stream is: found on the model itself, by one forward of a few tokens.
+
+The blocks are the longest list of modules of which each one's output enters the next. The final norm is what takes the last
+one's output. A block's writes are the shallowest of its modules whose outputs, times one factor, sum to its output minus its
+input. What is found is proven afterwards, on the user's own prompts, by the self-check.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from mechdrift.errors import Unmeasurable
+from mechdrift.models.devices import input_device
+from mechdrift.models.families import FAMILIES
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+TOKENS = 12
+"""Of the forward: as many as a sum of wrong modules cannot be right on by chance."""
+MOST_WRITES, DEEPEST = 3, 3
+"""How many modules write in a block, and how deep they lie in it, at most."""
+
+SUM_TOLERANCE = 2.0
+"""In eps of the dtype, whatever the model: a block adds twice, rounding by at most eps/2 of what is added, so by one eps of the
+terms in all, and the check's own float32 sum by one more in float32. Where what is written is multiplied first, the product is
+rounded too: one more. Seen: 1.00. A wrong site is off by .55 and more, where eps is 1e-7, 1e-3, 8e-3."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One block, and what it adds to the stream."""
+
+    module: "nn.Module"
+    names: tuple[str, ...]
+    """Of the writes, in the block."""
+    writes: "tuple[nn.Module, ...]"
+    """Modules whose outputs are added to the stream, and nothing else is."""
+    factor: float = 1.0
+    """Of their sum."""
+
+    def tolerance(self, eps: float) -> float:
+        """Of sum_error, in a dtype of this eps."""
+        return _tolerance(self.factor, eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """The residual stream of a model."""
+
+    blocks: tuple[Block, ...]
+    """In order."""
+    norm: "nn.Module"
+    """What the last block's output goes through before the head."""
+
+
+known: "WeakKeyDictionary[nn.Module, Structure | Unmeasurable]" = WeakKeyDictionary()
+"""By model: what was found, or why nothing was; as long as the model is in memory."""
+
+
+def structure_of(model: "PreTrainedModel") -> Structure:
+    """A model's structure: by the table where its family is in it, else as found. Raises Unmeasurable with what was not found."""
+    if model not in known:
+        try:
+            known[model] = _tabled(model) if text_type(model) in FAMILIES else found(model)
+        except Unmeasurable as error:
+            known[model] = error
+    answer = known[model]
+    if isinstance(answer, Unmeasurable):
+        raise answer
+    return answer
+
+
+def text_type(model: "PreTrainedModel") -> str:
+    """Transformers' model_type of the decoder: of a model that reads more than text, of the one inside."""
+    return str(model.config.get_text_config(decoder=True).model_type)
+
+
+def _tabled(model: "PreTrainedModel") -> Structure:
+    family, decoder = FAMILIES[text_type(model)], model.get_decoder()
+    blocks = [
+        Block(block, family.writes, tuple(getattr(block, name) for name in family.writes))
+        for block in getattr(decoder, family.blocks)
+    ]
+    return Structure(tuple(blocks), getattr(decoder, family.norm))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one module was given and gave in one forward."""
+
+    module: "nn.Module"
+    entered: "Tensor | None"
+    left: "Tensor | None"
+
+
+def found(model: "PreTrainedModel") -> Structure:
+    """Find the structure. Raises Unmeasurable with what was not found."""
+    calls = _traced(model)
+    by_module: dict[nn.Module, list[_Call]] = {}
+    for call in calls:
+        by_module.setdefault(call.module, []).append(call)
+    modules = _blocks(model, by_module)
+    inner = {module for block in modules for module in block.modules()}
+    last = by_module[modules[-1]][0].left
+    norm = next((call.module for call in calls if call.module not in inner and _same(call.entered, last)), None)
+    if norm is None:
+        raise Unmeasurable("no final norm: nothing takes the last block's output")
+    blocks: list[Block] = []
+    for number, module in enumerate(modules):
+        like = list(dict.fromkeys((block.names, block.factor) for block in blocks))
+        blocks.append(_writes(number, module, by_module, like))
+    return Structure(tuple(blocks), norm)
+
+
+def _traced(model: "PreTrainedModel") -> list[_Call]:
+    """What every module of the decoder was given and gave, in the order in which they ended."""
+    import torch
+
+    decoder, calls = model.get_decoder(), []
+
+    def leave(module: "nn.Module", args: tuple[Any, ...], more: dict[str, Any], output: Any) -> None:
+        entered, left = _tensor((*args, *more.values())), _tensor(output)
+        calls.append(_Call(module, None if entered is None else entered.clone(), None if left is None else left.clone()))
+
+    handles = [module.register_forward_hook(leave, with_kwargs=True) for module in decoder.modules() if module is not decoder]
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    ids = torch.arange(TOKENS, device=input_device(model))[None] * 7 % rows
+    try:
+        with torch.inference_mode():
+            decoder(input_ids=ids, use_cache=False)
+    except Exception as error:  # of each family's own code, on what it takes for no prompt
+        raise Unmeasurable(f"a forward of {TOKENS} tokens fails: {' '.join(str(error).split())[:200]}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _tensor(values: Any) -> "Tensor | None":
+    """The first tensor of numbers among what a module is given or gives."""
+    import torch
+
+    each = [values] if isinstance(values, torch.Tensor) else list(values.values() if hasattr(values, "values") else values or ())
+    return next((one for one in each if isinstance(one, torch.Tensor) and one.is_floating_point() and one.ndim > 1), None)
+
+
+def _same(one: "Tensor | None", other: "Tensor | None") -> bool:
+    import torch
+
+    return one is not None and other is not None and one.shape == other.shape and torch.equal(one, other.to(one.device))
+
+
+def _blocks(model: "PreTrainedModel", calls: "dict[nn.Module, list[_Call]]") -> "list[nn.Module]":
+    """The longest list of modules of which each one's output enters the next."""
+    import torch
+
+    chains = [
+        list(each)
+        for each in model.get_decoder().modules()
+        if isinstance(each, torch.nn.ModuleList)
+        and len(each)
+        and all(one in calls for one in each)
+        and all(_same(calls[one][0].left, calls[other][0].entered) for one, other in pairwise(each))
+        and calls[each[0]][0].left is not None
+    ]
+    if not chains:
+        raise Unmeasurable("no blocks: none of its lists of modules hands on what one gives to the next")
+    longest = max(chains, key=len)
+    if twice := next((number for number, one in enumerate(longest) if len(calls[one]) > 1), None):
+        raise Unmeasurable(f"block {twice} runs more than once in a forward")
+    return longest
+
+
+def _writes(
+    number: int, block: "nn.Module", calls: "dict[nn.Module, list[_Call]]", like: Sequence[tuple[tuple[str, ...], float]]
+) -> Block:
+    """What a block adds; like: what others of the model do, tried first."""
+    entered, left = calls[block][0].entered, calls[block][0].left
+    assert entered is not None
+    assert left is not None
+    inner = dict(_candidates(block, calls, left))
+    for names, factor in like:
+        if all(name in inner for name in names) and _adds(entered, left, [inner[name] for name in names], factor):
+            return _block(block, names, factor)
+    for depth in range(DEEPEST + 1):
+        near = {name: value for name, value in inner.items() if name.count(".") <= depth}
+        for size in range(1, MOST_WRITES + 1):
+            for names in combinations(near, size):
+                if _nested(names):
+                    continue
+                parts = [near[name] for name in names]
+                for factor in (1.0, _factor(entered, left, parts)):
+                    if _adds(entered, left, parts, factor):
+                        _require_provable(number, entered, left, near, names, factor)
+                        return _block(block, names, factor)
+    raise Unmeasurable(
+        f"block {number}: no sum of up to {MOST_WRITES} of its modules' outputs is what it adds to the residual stream"
+    )
+
+
+def _block(module: "nn.Module", names: tuple[str, ...], factor: float) -> Block:
+    return Block(module, names, tuple(module.get_submodule(name) for name in names), factor)
+
+
+def _candidates(block: "nn.Module", calls: "dict[nn.Module, list[_Call]]", left: "Tensor") -> "Iterator[tuple[str, Tensor]]":
+    """Modules whose outputs may be added, by name: of several that give the same, as dropout does, the shallowest."""
+    seen: list[Tensor] = []
+    named = [(name, module) for name, module in block.named_modules() if name and len(calls.get(module, ())) == 1]
+    for name, module in sorted(named, key=lambda one: one[0].count(".")):
+        value = calls[module][0].left
+        if value is None or value.numel() != left.numel():
+            continue
+        value = value.reshape(left.shape)
+        if not _same(value, left) and not any(_same(value, other) for other in seen):
+            seen.append(value)
+            yield name, value
+
+
+def _nested(names: Sequence[str]) -> bool:
+    return any(one.startswith(f"{other}.") for one in names for other in names)
+
+
+def _factor(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]") -> float:
+    """By which the parts' sum is nearest to what is added."""
+    added, total = left.double() - entered.double(), sum(part.double() for part in parts)
+    return float((added * total).sum() / (total * total).sum())
+
+
+def _adds(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]", factor: float) -> bool:
+    import torch
+
+    error = sum_error(left, [entered, *parts], [1.0, *[factor] * len(parts)])
+    return error <= _tolerance(factor, torch.finfo(left.dtype).eps)
+
+
+def _tolerance(factor: float, eps: float) -> float:
+    return (SUM_TOLERANCE + (factor != 1.0)) * eps
+
+
+def sum_error(found: "Tensor", terms: "Sequence[Tensor]", factors: Sequence[float]) -> float:
+    """Largest |found - sum of terms| over the sum of their sizes, element by element; infinite where anything is not finite.
+
+    Terms may have another shape, of as many elements: some families flatten a batch before its MLP.
+    """
+    import torch
+
+    parts = torch.stack(
+        [factor * term.reshape(found.shape).float().to(found.device) for term, factor in zip(terms, factors, strict=True)]
+    )
+    error = (found.float() - parts.sum(0)).abs() / parts.abs().sum(0).clamp(min=torch.finfo(torch.float32).tiny)
+    gap = float(error.max())
+    return gap if gap == gap else float("inf")
+
+
+def _require_provable(
+    number: int, entered: "Tensor", left: "Tensor", near: "dict[str, Tensor]", names: Sequence[str], factor: float
+) -> None:
+    """Raise Unmeasurable where another module's output, or one left out, would make no difference: it may write or not."""
+    parts = [near[name] for name in names]
+    for other in near.keys() - {*names}:
+        if not _nested((*names, other)) and _adds(entered, left, [*parts, near[other]], factor):
+            raise Unmeasurable(
+                f"block {number}: whether {other} writes to the residual stream cannot be told: it gives next to nothing"
+            )

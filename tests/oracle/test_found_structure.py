@@ -1,0 +1,178 @@
+"""The stream of families that nobody listed: found on random models, and proven; what is not the whole state is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tiny import tiny_model
+
+from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting, self_check
+from mechdrift.errors import Unmeasurable
+from mechdrift.models import structure
+from mechdrift.models.sites import blocks, width_of, writes
+from mechdrift.models.structure import structure_of
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 258,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+HEAD = {"head_dim": 8}
+LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
+SCALES = {"residual_multiplier": 0.22, "embedding_multiplier": 12.0, "logits_scaling": 8.0, "attention_multiplier": 0.0625}
+OPT = {"ffn_dim": 48, "word_embed_proj_dim": 32}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16}
+PRE, POST = ("self_attn", "mlp"), ("post_attention_layernorm", "post_feedforward_layernorm")
+# By transformers' own code, what each block adds to its input: `hidden_states = residual + ...`.
+FOUND: dict[str, tuple[dict[str, Any], set[tuple[str, ...]]]] = {
+    "bloom": ({"n_layer": 4, "n_head": 4}, {("self_attention.dense", "mlp.dense_4h_to_h")}),
+    "cohere": ({}, {PRE}),
+    "gemma": (HEAD, {PRE}),
+    "glm4": (HEAD, {("post_self_attn_layernorm", "post_mlp_layernorm")}),
+    "gpt_oss": (HEAD | EXPERTS, {PRE}),
+    "granite": (SCALES, {PRE}),
+    "olmo3": ({"sliding_window": 16}, {POST}),
+    "opt": (OPT, {("self_attn", "fc2")}),
+    "phi": ({}, {PRE}),
+    "qwen3_5_text": (HEAD | LINEAR, {PRE, ("linear_attn", "mlp")}),
+    "smollm3": ({}, {PRE}),
+    "stablelm": ({}, {PRE}),
+}
+
+
+def drawn(model: Any) -> Any:
+    """Every weight drawn anew: constants that start at 1 or 0 hide what they are for."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(parameter + 0.1 * noise if parameter.ndim < 2 else noise * 0.2)
+    return model.eval()
+
+
+def model_of(family: str, **sizes: Any) -> Any:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(family, **SIZES | sizes)
+    return drawn(transformers.AutoModelForCausalLM.from_config(config))
+
+
+def prompts() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(2, 258, (length,), generator=generator).tolist() for length in (3, 8, 25)]
+
+
+@pytest.mark.parametrize("family", FOUND)
+def test_a_family_is_found_and_proven(family: str) -> None:
+    """An intervention at a block moves exactly what it should, and nothing before it."""
+    sizes, expected = FOUND[family]
+    model = model_of(family, **sizes)
+    found = structure_of(model)
+    assert len(found.blocks) == 4
+    assert {block.names for block in found.blocks} == expected
+    assert {round(block.factor, 6) for block in found.blocks} == {0.22 if family == "granite" else 1.0}
+    self_check(model, prompts())
+    direction = torch.randn(width_of(model), generator=torch.Generator().manual_seed(2))
+    for layer in range(3):
+        check_shifting(model, prompts()[1], direction, layer)
+    check_ablating_everywhere(model, prompts()[1], direction)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_it_is_found_in_16_bits_too(dtype: torch.dtype) -> None:
+    found = structure_of(model_of("olmo3", sliding_window=16).to(dtype))
+    assert {block.names for block in found.blocks} == {POST}
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "qwen3_moe"])
+def test_a_listed_family_is_found_as_it_is_listed(family: str) -> None:
+    model = tiny_model(family)
+    listed, found = structure_of(model), structure.found(model)
+    assert [block.module for block in found.blocks] == [block.module for block in listed.blocks]
+    assert [block.writes for block in found.blocks] == [block.writes for block in listed.blocks]
+    assert found.norm is listed.norm
+
+
+def test_the_decoder_of_a_model_that_sees_is_read() -> None:
+    """Gemma 3 as it is published."""
+    text = SIZES | HEAD | {"sliding_window": 8}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
+    config = transformers.Gemma3Config(text_config=text, vision_config=vision | {"patch_size": 14}, mm_tokens_per_image=4)
+    torch.manual_seed(0)
+    model = drawn(transformers.AutoModelForCausalLM.from_config(config))
+    assert blocks(model) == list(model.model.language_model.layers)
+    assert [module for block in blocks(model)[:1] for module in writes(model, block)] == [
+        getattr(blocks(model)[0], name) for name in POST
+    ]
+    self_check(model, prompts())
+
+
+def side_channel(model: Any) -> None:
+    """Block 2 also reads what block 0 was given."""
+    kept: list[Any] = []
+    layers = model.model.layers
+    layers[0].register_forward_pre_hook(lambda _module, args: kept.append(args[0]))
+    layers[2].mlp.register_forward_hook(lambda _module, _args, output: output + 0.3 * kept[-1])
+
+
+def shared_keys() -> Any:
+    """The last two of Gemma 4's blocks take their keys and values from earlier ones."""
+    sizes = SIZES | HEAD | {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8, "sliding_window": 8}
+    sizes |= {"vocab_size_per_layer_input": 258}
+    kinds = ["sliding_attention", "full_attention"] * 2
+    config = transformers.Gemma4TextConfig(**sizes | {"layer_types": kinds, "global_head_dim": 8})
+    torch.manual_seed(0)
+    return drawn(transformers.Gemma4ForCausalLM(config))
+
+
+def planted(fault: Callable[[Any], None]) -> Any:
+    model = tiny_model("llama")
+    fault(model)
+    return model
+
+
+@pytest.mark.parametrize("make", [lambda: planted(side_channel), shared_keys], ids=["planted", "gemma4"])
+def test_a_stream_that_is_not_the_whole_state_is_refused(make: Callable[[], Any]) -> None:
+    """The residual identity holds; a swap of whole block outputs does not arrive."""
+    with pytest.raises(Unmeasurable, match=r"after block \d is not the whole state: with another prompt's put there"):
+        self_check(make(), prompts())
+
+
+def scaled(model: Any) -> None:
+    """What enters is scaled too: no sum of what a block's modules give is what it adds."""
+    for block in model.model.layers:
+        block.register_forward_hook(lambda _module, _args, output: output * 1.01)
+
+
+def silent(model: Any) -> None:
+    """An MLP that gives next to nothing: a trained one may write where a random prompt does not show it."""
+    with torch.no_grad():
+        for block in model.model.layers:
+            block.mlp.down_proj.weight.mul_(1e-9)
+
+
+FAULTS = {
+    "scaled": (scaled, "block 0: no sum of up to 3 of its modules' outputs"),
+    "silent": (silent, "block 0: whether mlp writes to the residual stream cannot be told"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_found_is_said(fault: str) -> None:
+    plant, words = FAULTS[fault]
+    with pytest.raises(Unmeasurable, match=words):
+        structure.found(planted(plant))
+
+
+def test_an_encoder_has_no_stream_to_read() -> None:
+    config = transformers.BertConfig(**SIZES | {"is_decoder": True})
+    with pytest.raises(Unmeasurable, match="no final norm: nothing takes the last block's output"):
+        structure_of(transformers.BertLMHeadModel(config).eval())
