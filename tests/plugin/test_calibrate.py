@@ -15,7 +15,7 @@ from mechdrift.verdict.profiles import load_profile
 
 ROW = "truth.clean_gap"
 # Its one row knows which post it is given: a rerun came out at .96, a copy at .99.
-POST = "request.config.option.mechdrift_post[0][1].rpartition(':')[2]"
+POST = "request.config.option.mechdrift_posts[0][1].rpartition(':')[2]"
 MEASURED = suite_by_hand().replace("Normal(1.0,", f"Normal({{'base': 1.0, 'instruct': 0.96}}.get({POST}, 0.99),")
 
 

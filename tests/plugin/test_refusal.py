@@ -67,7 +67,7 @@ def test_replies_are_kept_and_told_by_the_users_classifier(
     assert sorry.count("complied") / len(sorry) > 0.9
     assert run.record["settings"]["reply_classifier"]["label"] == "REJECTION"
     assert run.rows["refusal.harmful"]["key"]["parameters"]["told_by"].startswith("REJECTION of sha256 ")
-    assert "replies told by" in run.out
+    assert "replies judged by" in run.out
     assert "sorry" not in (pytester.path / "record.json").read_text()
 
 
