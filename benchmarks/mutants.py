@@ -1,0 +1,133 @@
+"""Mutation testing: of 200 small faults in the code that judges, planted one at a time, how many the tests notice.
+
+A plain sample with a fixed seed, of the faults that mutation/faults.py lists. A mutant is given the tests that ran its lines: unit
+tests first, and of each kind the fastest first, up to BUDGET seconds of them. One of code that runs when a module is imported is
+given those that ran any line of it. All of it happens in a clone of HEAD below .mutants/; what was run there is not run again.
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mutation.clone import BUDGET, TREE, WORK, Tests, prepare, trace, tried
+from mutation.faults import Finder, Mutant
+from scipy import stats
+
+AREAS = {
+    "verdict": ["mechdrift/verdict/*.py"],
+    "stats": ["mechdrift/stats.py"],
+    "rows": ["mechdrift/rows.py"],
+    "store's key": [
+        *("mechdrift/engine/store.py", "mechdrift/engine/stored_recordings.py", "mechdrift/engine/versions.py"),
+        "mechdrift/checkpoints/identity.py",
+    ],
+    "readings": ["suites/*.py"],
+}
+NO_MODULES = ("test_*.py", "conftest.py", "__init__.py")
+SAMPLE, SEED, LEAST = 200, 0, 0.9
+RESULTS = WORK / "results.jsonl"
+
+
+def sampled() -> tuple[list[Mutant], int]:
+    """The sample, area by area, and of how many."""
+    every: list[Mutant] = []
+    for area, globs in AREAS.items():
+        for glob in globs:
+            paths = [path for path in sorted(TREE.glob(glob)) if not any(map(path.match, NO_MODULES))]
+            assert paths, f"{glob}: no such module"
+            every += [mutant for path in paths for mutant in Finder(area, path, TREE).found]
+    drawn = random.Random(SEED).sample(range(len(every)), SAMPLE)
+    return [every[number] for number in sorted(drawn)], len(every)
+
+
+def require_working(mutant: Mutant, tests: Tests) -> None:
+    """Raise unless the tests of a module pass in the clone, and notice that it cannot be imported."""
+    names, _ = tests.of(mutant)
+    names, path, code = names[:5], TREE / mutant.file, mutant.module.code
+    assert tried(code, path, names, BUDGET)[0] == "survived", f"{names} fail without a fault: see {WORK}"
+    assert tried(f"{code}\nraise RuntimeError\n", path, names, BUDGET)[0] == "killed", f"{names} do not import {path}"
+
+
+def known(tree: str, keep_killed: bool) -> dict[str, dict[str, Any]]:
+    """What came of mutants of this tree in earlier runs, by id."""
+    rows = map(json.loads, RESULTS.read_text().splitlines()) if RESULTS.is_file() else ()
+    return {row["id"]: row for row in rows if row["tree"] == tree or (keep_killed and row["outcome"] != "survived")}
+
+
+def equivalents() -> dict[tuple[str, str, str], str]:
+    """Why no test can notice a fault, by file and change; none that is of no line any more."""
+    listed = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())["equivalent"]
+    for each in listed:
+        text = (TREE / each["file"]).read_text()
+        assert all(line in text for line in each["was"].splitlines()), f"{each['file']} has no {each['was']!r} any more"
+    return {(each["file"], each["was"], each["now"]): each["reason"] for each in listed}
+
+
+def report(rows: list[dict[str, Any]], every: int) -> bool:
+    """Print what came of the mutants; whether enough were killed."""
+    reasons = equivalents()
+    for row in rows:
+        if row["outcome"] == "survived":
+            reason = reasons.get((row["file"], row["was"], row["now"]))
+            row["outcome"] = "equivalent" if reason else "survived"
+            print(f"\n{row['outcome']}: {row['file']}:{row['line']} ({row['operator']}, {row['tests']} tests)", reason or "")
+            print("\n".join(f"{sign} {line}" for sign in ("was", "now") for line in row[sign].splitlines()))
+    print(f"\n{len(rows)} of {every} mutants, {sum(row['seconds'] for row in rows) / 60:.0f} minutes")
+    for area in [*AREAS, ""]:
+        counts = Counter(row["outcome"] for row in rows if area in ("", row["area"]))
+        killed, of = counts["killed"] + counts["timed out"], counts.total() - counts["equivalent"]
+        interval = stats.binomtest(killed, of).proportion_ci(method="wilson")
+        print(
+            f"{area or 'all':12} {killed} of {of} killed, {killed / of:.1%} [{interval.low:.1%}, {interval.high:.1%}]; "
+            f"of these {counts['timed out']} timed out; {counts['survived']} survived, {counts['equivalent']} equivalent"
+        )
+    return killed >= LEAST * of
+
+
+def main() -> None:
+    """Run the mutants that have no result yet, and report all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--new-tests",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="while tests are written: run only the survivors, with the tests of these files too; the trace is not made again",
+    )
+    new_tests: list[str] = parser.parse_args().new_tests
+    tree = prepare()
+    if not new_tests:
+        trace(tree)
+    tests = Tests()
+    mutants, every = sampled()
+    done = known(tree, keep_killed=bool(new_tests))
+    require_working(next(mutant for mutant in mutants if mutant.places), tests)
+    rows = []
+    for number, mutant in enumerate(mutants, 1):
+        was, now = mutant.change
+        if (row := done.get(mutant.id)) is None:
+            names, seconds = tests.of(mutant)
+            started = time.monotonic()
+            outcome, by = tried(mutant.code, TREE / mutant.file, [*new_tests, *names], seconds + BUDGET * bool(new_tests))
+            row = {"tree": tree, "id": mutant.id, "area": mutant.area, "file": mutant.file, "line": mutant.line}
+            row |= {"operator": mutant.operator, "was": was, "now": now, "outcome": outcome, "by": by, "tests": len(names)}
+            row["seconds"] = time.monotonic() - started
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"{number}/{len(mutants)} {row['seconds']:.0f} s {outcome} {mutant.file}:{mutant.line} {by}", flush=True)
+        rows.append(row)
+    killers = sorted({row["by"] for row in rows if "::" in row["by"]})
+    first = mutants[0]
+    outcome, by = tried(first.module.code, TREE / first.file, killers, BUDGET * 10)
+    assert outcome == "survived", f"{by} fails without a fault too: what it killed lives"
+    sys.exit(not report(rows, every))
+
+
+if __name__ == "__main__":
+    main()
