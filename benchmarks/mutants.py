@@ -1,13 +1,13 @@
 """Mutation testing: of 200 small faults in the code that judges, planted one at a time, how many the tests notice.
 
-A plain sample with a fixed seed, of the faults that mutation/faults.py lists. A mutant is given the tests that ran its lines: unit
-tests first, and of each kind the fastest first, up to BUDGET seconds of them. One of code that runs when a module is imported is
-given those that ran any line of it. All of it happens in a clone of HEAD below .mutants/; what was run there is not run again.
+A plain sample by a fixed seed, of the faults that mutation/faults.py lists. A mutant is given the tests that ran its lines: unit
+tests first, and of each kind the fastest first, up to BUDGET seconds of them. One of code that runs when a module is imported
+is given those that ran any line of it. All of it happens in a clone of HEAD below .mutants/; what was run there is not run again.
 """
 
 import argparse
+import hashlib
 import json
-import random
 import sys
 import time
 import tomllib
@@ -42,8 +42,8 @@ def sampled() -> tuple[list[Mutant], int]:
             paths = [path for path in sorted(TREE.glob(glob)) if not any(map(path.match, NO_MODULES))]
             assert paths, f"{glob}: no such module"
             every += [mutant for path in paths for mutant in Finder(area, path, TREE).found]
-    drawn = random.Random(SEED).sample(range(len(every)), SAMPLE)
-    return [every[number] for number in sorted(drawn)], len(every)
+    drawn = sorted(every, key=lambda mutant: hashlib.sha256(f"{SEED} {mutant.key}".encode()).digest())[:SAMPLE]
+    return sorted(drawn, key=lambda mutant: ([*AREAS].index(mutant.area), mutant.file, mutant.line)), len(every)
 
 
 def require_working(mutant: Mutant, tests: Tests) -> None:

@@ -5,6 +5,7 @@ what is no business of tests, for mypy finds it: None in the place of a value, a
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,14 +31,14 @@ def operator_condition(node: cst.If | cst.While | cst.CompIf) -> Iterator[cst.CS
 
 def operator_entry(node: cst.DictElement) -> Iterator[cst.CSTNode]:
     """None is the value of an entry of a dict."""
-    if not is_message(node.value) and not node.value.deep_equals(cst.Name("None")):
+    if not gives_message(node.value) and not node.value.deep_equals(cst.Name("None")):
         yield node.with_changes(value=cst.Name("None"))
 
 
 def operator_option(node: cst.Call) -> Iterator[cst.CSTNode]:
     """An argument that is given by its name is not given."""
     for number, arg in enumerate(node.args):
-        if arg.keyword is not None and not is_message(arg.value):
+        if arg.keyword is not None and not gives_message(arg.value):
             yield node.with_changes(args=[*node.args[:number], *node.args[number + 1 :]])
 
 
@@ -66,6 +67,8 @@ class Mutant:
     places: tuple[tuple[int, int], ...]
     """First and last line of the node, and of its statement; none where it runs when the module is imported."""
     line: int
+    key: str
+    """The same wherever its line is moved: by its hash it is drawn, or not, whatever else changes."""
     module: cst.Module
     old: cst.CSTNode
     new: cst.CSTNode
@@ -93,11 +96,16 @@ def is_message(node: object) -> bool:
     """Whether it is text for people: with a space in it."""
     if isinstance(node, cst.FormattedString):
         return any(isinstance(part, cst.FormattedStringText) and " " in part.value for part in node.parts)
-    if isinstance(node, cst.IfExp):
-        return is_message(node.body) or is_message(node.orelse)
-    if isinstance(node, cst.ConcatenatedString):
+    if isinstance(node, cst.AugAssign):
+        return is_message(node.value)
+    if isinstance(node, cst.ConcatenatedString | cst.BinaryOperation):
         return is_message(node.left) or is_message(node.right)
     return isinstance(node, cst.SimpleString) and " " in node.value
+
+
+def gives_message(node: cst.BaseExpression) -> bool:
+    """Whether its value is a message."""
+    return is_message(node) or (isinstance(node, cst.IfExp) and (is_message(node.body) or is_message(node.orelse)))
 
 
 class Finder(cst.CSTVisitor):
@@ -108,6 +116,7 @@ class Finder(cst.CSTVisitor):
         self.area, self.file, self.module = area, path.relative_to(root).as_posix(), wrapper.module
         self.positions, self.around = wrapper.resolve(PositionProvider), list[cst.CSTNode]()
         self.found: list[Mutant] = []
+        self.texts, self.seen = self.module.code.splitlines(), Counter[str]()
         wrapper.module.visit(self)
 
     def on_visit(self, node: cst.CSTNode) -> bool:
@@ -115,11 +124,7 @@ class Finder(cst.CSTVisitor):
         self.around.append(node)
         name = getattr(getattr(node, "func", getattr(node, "value", None)), "value", None)
         is_type = (isinstance(node, cst.Call) and name in NO_TYPE_CALLS) or (isinstance(node, cst.Subscript) and name in TYPES)
-        if (
-            is_type
-            or is_message(node)
-            or isinstance(node, cst.Annotation | cst.Decorator | cst.Raise | cst.Import | cst.ImportFrom)
-        ):
+        if is_type or is_message(node) or isinstance(node, LEFT_OUT):
             return False
         for kinds, operator in OPERATORS:
             if isinstance(node, kinds):
@@ -135,5 +140,8 @@ class Finder(cst.CSTVisitor):
         place = node.test if operator is operator_condition else node
         lines = [(self.positions[one].start.line, self.positions[one].end.line) for one in (place, statement)]
         called = any(isinstance(one, cst.FunctionDef) and inner is one.body for one, inner in pairwise(self.around))
-        name = operator.__name__.removeprefix("operator_")
-        return Mutant(self.area, self.file, name, tuple(lines) if called else (), lines[0][0], self.module, node, new)
+        name, line = operator.__name__.removeprefix("operator_"), lines[0][0]
+        key = "\n".join((name, self.texts[line - 1].strip(), *map(self.module.code_for_node, (node, new))))
+        self.seen[key] += 1
+        key += f"\n{self.seen[key]}"
+        return Mutant(self.area, self.file, name, tuple(lines) if called else (), line, key, self.module, node, new)
