@@ -26,6 +26,8 @@ PYTHON = ENVIRONMENT / "bin" / "python"
 TESTS = ("unit", "plugin", "power", "oracle", "browser")
 BUDGET = 60.0
 """Seconds that the tests of one mutant may take, as they took when they were traced."""
+PATIENCE = 240.0
+"""More seconds before they are stopped: a fixture that many tests share is counted to the first of them alone."""
 
 
 def call(*command: object, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -139,7 +141,7 @@ def tried(code: str, path: Path, names: list[str], seconds: float) -> tuple[str,
     listed.write_text("\n".join(names))
     try:
         path.write_text(code)
-        result = in_clone(["chosen", listed], log, 60 + 3 * seconds)
+        result = in_clone(["chosen", listed], log, PATIENCE + 3 * seconds)
     finally:
         path.write_text(before)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
