@@ -1,8 +1,9 @@
 """Mutation testing: of 200 small faults in the code that judges, planted one at a time, how many the tests notice.
 
-A plain sample by a fixed seed, of the faults that mutation/faults.py lists. A mutant is given the tests that ran its lines: unit
-tests first, and of each kind the fastest first, up to BUDGET seconds of them. One of code that runs when a module is imported
-is given those that ran any line of it. All of it happens in a clone of HEAD below .mutants/; what was run there is not run again.
+A plain sample by a fixed seed, of the faults that mutation/faults.py lists. A mutant is given the tests that ran its lines, up to
+BUDGET seconds of them: unit tests first, and of each kind those first that run much of the module in little time, and what few
+others run. A mutant of code that runs when a module is imported is given those that ran any line of it. All of it happens in a
+clone of HEAD below .mutants/; what was run there is not run again.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +56,11 @@ def require_working(mutant: Mutant, tests: Tests) -> None:
     assert tried(f"{code}\nraise RuntimeError\n", path, names, BUDGET)[0] == "killed", f"{names} do not import {path}"
 
 
-def known(tree: str, keep_killed: bool) -> dict[str, dict[str, Any]]:
-    """What came of mutants of this tree in earlier runs, by id."""
-    rows = map(json.loads, RESULTS.read_text().splitlines()) if RESULTS.is_file() else ()
-    return {row["id"]: row for row in rows if row["tree"] == tree or (keep_killed and row["outcome"] != "survived")}
+def known(tree: str) -> Iterator[tuple[bool, dict[str, Any]]]:
+    """What came of mutants so far, the latest last, and whether it was in this tree."""
+    for line in RESULTS.read_text().splitlines() if RESULTS.is_file() else ():
+        row = json.loads(line)
+        yield row["tree"] == tree, row
 
 
 def equivalents() -> dict[tuple[str, str, str], str]:
@@ -94,27 +97,31 @@ def main() -> None:
     """Run the mutants that have no result yet, and report all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--new-tests",
-        nargs="+",
-        default=[],
+        "--added",
+        nargs="*",
         metavar="FILE",
-        help="while tests are written: run only the survivors, with the tests of these files too; the trace is not made again",
+        help="since the last run only tests were added, those of these files: lines are not traced again, what was killed stays "
+        "killed, and what survived is run again with these tests too",
     )
-    new_tests: list[str] = parser.parse_args().new_tests
+    added: list[str] | None = parser.parse_args().added
     tree = prepare()
-    if not new_tests:
+    if added is None:
         trace(tree)
     tests = Tests()
     mutants, every = sampled()
-    done = known(tree, keep_killed=bool(new_tests))
+    done = {row["id"]: row for here, row in known(tree) if here or added is not None}
+    again = {row["id"] for here, row in known(tree) if not here and row["outcome"] == "survived" and added}
+    again -= {row["id"] for here, row in known(tree) if here}
     require_working(next(mutant for mutant in mutants if mutant.places), tests)
     rows = []
     for number, mutant in enumerate(mutants, 1):
         was, now = mutant.change
-        if (row := done.get(mutant.id)) is None:
+        row = done.get(mutant.id)
+        if row is None or mutant.id in again:
             names, seconds = tests.of(mutant)
+            first = added if added and mutant.id in again else []
             started = time.monotonic()
-            outcome, by = tried(mutant.code, TREE / mutant.file, [*new_tests, *names], seconds + BUDGET * bool(new_tests))
+            outcome, by = tried(mutant.code, TREE / mutant.file, [*first, *names], seconds)
             row = {"tree": tree, "id": mutant.id, "area": mutant.area, "file": mutant.file, "line": mutant.line}
             row |= {"operator": mutant.operator, "was": was, "now": now, "outcome": outcome, "by": by, "tests": len(names)}
             row["seconds"] = time.monotonic() - started
@@ -122,9 +129,9 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
             print(f"{number}/{len(mutants)} {row['seconds']:.0f} s {outcome} {mutant.file}:{mutant.line} {by}", flush=True)
         rows.append(row)
-    killers = sorted({row["by"] for row in rows if "::" in row["by"]})
-    first = mutants[0]
-    outcome, by = tried(first.module.code, TREE / first.file, killers, BUDGET * 10)
+    killers = sorted({row["by"] for row in rows if row["by"].startswith("tests/") and "::" in row["by"]})
+    one = mutants[0]
+    outcome, by = tried(one.module.code, TREE / one.file, killers, BUDGET * 10)
     assert outcome == "survived", f"{by} fails without a fault too: what it killed lives"
     sys.exit(not report(rows, every))
 

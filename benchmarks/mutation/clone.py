@@ -8,6 +8,7 @@ import subprocess
 import sys
 import venv
 from bisect import bisect
+from collections import defaultdict
 from contextlib import suppress
 from functools import cache
 from itertools import accumulate
@@ -103,7 +104,7 @@ class Tests:
             self.data.append(CoverageData(str(TRACE / name / "coverage")))
             self.data[-1].read()
             self.tests |= json.loads((TRACE / name / "tests.json").read_text())
-        self.lines = cache(self._lines)
+        self.lines, self.special = cache(self._lines), cache(self._special)
 
     def _lines(self, file: str) -> dict[int, set[str]]:
         """Which tests ran each line of a file."""
@@ -126,10 +127,19 @@ class Tests:
         places = [set().union(*(lines.get(line, ()) for line in range(first, last + 1))) for first, last in mutant.places]
         names: set[str] = next(filter(None, places), set().union(*lines.values()))
         took = {name: self.tests[name]["seconds"] for name in names if self.tests[name]["passed"]}
-        ordered = sorted(took, key=lambda name: (not name.startswith("tests/unit/"), took[name], name))
+        worth = {name: self.special(mutant.file)[name] / (took[name] + 0.1) for name in took}
+        ordered = sorted(took, key=lambda name: (not name.startswith("tests/unit/"), -worth[name], name))
         until = [*accumulate(took[name] for name in ordered)]
         count = max(1, bisect(until, BUDGET))
         return ordered[:count], sum(took[name] for name in ordered[:count])
+
+    def _special(self, file: str) -> dict[str, float]:
+        """How much of a file each test runs, a line that few tests run counting for more."""
+        found = defaultdict[str, float](float)
+        for names in self.lines(file).values():
+            for name in names:
+                found[name] += 1 / len(names)
+        return found
 
 
 def tried(code: str, path: Path, names: list[str], seconds: float) -> tuple[str, str]:
@@ -148,5 +158,5 @@ def tried(code: str, path: Path, names: list[str], seconds: float) -> tuple[str,
     if result is None:
         return "timed out", ""
     failed = [line for line in log.read_text(errors="replace").splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    by = failed[0].partition(" ")[2].partition(" - ")[0] if failed else f"exit code {result}"
+    by = failed[-1].partition(" ")[2].partition(" - ")[0] if failed else f"exit code {result}"
     return ("survived", "") if result in (0, 5) else ("killed", by)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
@@ -76,7 +76,7 @@ class Mutant:
     @property
     def code(self) -> str:
         """The whole module with the fault."""
-        return self.module.deep_replace(self.old, self.new).code  # type: ignore[arg-type]
+        return cast(cst.Module, self.module.deep_replace(self.old, self.new)).code
 
     @property
     def id(self) -> str:
