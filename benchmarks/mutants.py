@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from mutation.clone import BUDGET, TREE, WORK, Tests, prepare, trace, tried
 from mutation.faults import Finder, Mutant
 from scipy import stats
@@ -137,4 +138,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    WORK.mkdir(exist_ok=True)
+    with FileLock(WORK / "lock", timeout=0):  # two would plant their faults in one clone
+        main()
