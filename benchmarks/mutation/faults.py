@@ -24,7 +24,9 @@ TYPES = ("Literal", "Annotated", "ClassVar")
 
 
 def operator_condition(node: cst.If | cst.While | cst.CompIf) -> Iterator[cst.CSTNode]:
-    """The opposite of a condition."""
+    """The opposite of a condition; not of the one that is for mypy."""
+    if node.test.deep_equals(cst.Name("TYPE_CHECKING")):
+        return
     test = node.test.with_changes(lpar=[cst.LeftParen(), *node.test.lpar], rpar=[*node.test.rpar, cst.RightParen()])
     yield node.with_changes(test=cst.UnaryOperation(cst.Not(), test))
 
