@@ -24,7 +24,7 @@ from rates.symmetry import symmetry_runs, symmetry_table, write_symmetric
 from rates.tables import read
 
 from mechdrift.errors import InputError
-from mechdrift.many_runs import Run, has_record, records
+from mechdrift.session.many_runs import Run, has_record, records
 from mechdrift.verdict.profiles import load_profile
 
 PAGE = Path(__file__).parents[1] / "docs" / "error-rates.md"

@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.families import FAMILIES
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.selfcheck import SUM_TOLERANCE, TOLERANCE, prefix_gap, self_check
-from mechdrift.engine.sites import encode
 from mechdrift.errors import Unmeasurable
+from mechdrift.models.families import FAMILIES
+from mechdrift.models.load import load_model
 from mechdrift.prompts.judgement import judgement_prompts
+from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import shipped_statements
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from real_models import gguf_of
 from tiny import VARIANTS, tiny_model, wrong_writes
 

@@ -18,19 +18,19 @@ import numpy as np
 import torch
 
 from mechdrift.checkpoints.chat import render
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.checkpoints.special_tokens import end_tokens
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.batches import batches_by_length
-from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, under, until_end
 from mechdrift.engine.generate.batched import TransformersGenerator, acting
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, arm_request, reply_of
 from mechdrift.engine.generate.vllm_process import running
-from mechdrift.engine.pool import Pool, pick_device, pick_dtype
+from mechdrift.engine.pool import Pool
 from mechdrift.engine.recording import record_blocks
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder
+from mechdrift.models.devices import input_device, pick_device, pick_dtype
 from mechdrift.prompts.instructions import shipped_instructions
 
 DEPTH = 0.75  # of the block whose difference of harmful and harmless prompts is the direction

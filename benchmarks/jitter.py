@@ -6,9 +6,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.commands.null_copies import jittered
+from mechdrift.models.load import load_model
 from mechdrift.prompts.statements import shipped_statements
 
 TEXTS = 64

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from scipy import stats
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.many_runs import Run, records
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.organisms.recipe.corpus import World
 from mechdrift.organisms.recipe.families import QWEN, SEED
 from mechdrift.organisms.recipe.train import BETAS, WEIGHT_DECAY, Batches, Stage
 from mechdrift.prompts.judgement import judgement_prompts
 from mechdrift.prompts.statements import shipped_statements
+from mechdrift.session.many_runs import Run, records
 from mechdrift.stages.embedding import (
     SGD,
     AdamW,

@@ -16,15 +16,16 @@ from typing import Any
 
 import torch
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.batches import Group, batches, batches_by_length
 from mechdrift.engine.recording import record_blocks
-from mechdrift.engine.sites import encode
+from mechdrift.models.load import load_model
 from mechdrift.prompts.judgement import judgement_prompts
+from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import shipped_statements
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from real_models import gguf_of
 
 BATCH_TOKENS = 4096

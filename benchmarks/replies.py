@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
+from mechdrift.models.load import load_model
 from mechdrift.prompts.chat_forms import chat_prompts
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.replies import classify, reencoded_share, repeated_share

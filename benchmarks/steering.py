@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.recording import Edit, record_under, record_under_whole
-from mechdrift.engine.sites import encode
 from mechdrift.engine.steer import adding
+from mechdrift.models.load import load_model
 from mechdrift.prompts.judgement import judgement_prompts
+from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import shipped_statements
 
 ARMS, REPEATS, BATCH_TOKENS = 18, 3, 4096

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
-from mechdrift.engine.decompose import compare, haar
+from mechdrift.engine.weights.decompose import compare, haar
 
 MODELS = {
     "SmolLM2-135M": {"q, o": (576, 576, 2), "k, v": (192, 576, 2), "gate, up, down": (1536, 576, 3)},

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.recording import record_columns
-from mechdrift.engine.sites import blocks, stream, with_stream
 from mechdrift.engine.sweep import BUDGET, Pairs, sweep
+from mechdrift.models.load import load_model
+from mechdrift.models.sites import blocks, stream, with_stream
 
 SMOLLM2 = {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
 LLAMA_8B = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}

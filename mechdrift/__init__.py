@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from mechdrift.api import load_record as load_record
     from mechdrift.errors import InputError as InputError
     from mechdrift.errors import Unmeasurable as Unmeasurable
-    from mechdrift.findings import Finding as Finding
-    from mechdrift.findings import register as register
-    from mechdrift.measures.drift import Drift as Drift
-    from mechdrift.measures.drift import Item as Item
+    from mechdrift.findings.drift import Drift as Drift
+    from mechdrift.findings.drift import Item as Item
+    from mechdrift.findings.registry import Finding as Finding
+    from mechdrift.findings.registry import register as register
     from mechdrift.stats import Evidence as Evidence
     from mechdrift.stats import Jackknifed as Jackknifed
     from mechdrift.stats import Normal as Normal
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 PLACES = {
     "mechdrift.api": ("compare", "load_record"),
     "mechdrift.errors": ("InputError", "Unmeasurable"),
-    "mechdrift.findings": ("Finding", "register"),
-    "mechdrift.measures.drift": ("Drift", "Item"),
+    "mechdrift.findings.registry": ("Finding", "register"),
+    "mechdrift.findings.drift": ("Drift", "Item"),
     "mechdrift.stats": ("Evidence", "Jackknifed", "Normal", "PairedProportions", "Proportion", "ratio_of_means"),
 }
 __all__ = [name for names in PLACES.values() for name in names]

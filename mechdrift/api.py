@@ -20,7 +20,7 @@ def compare(base: str, post: str, record: str | Path | None = None, **options: A
     prefix, as `tier="smoke"`, `only=["truth", "refusal.harmful"]`, `keep_replies=True`. Raises InputError for an option that is
     not there, and for a run that left no record, with the last line that it printed.
     """
-    from mechdrift.many_runs import Run, measured
+    from mechdrift.session.many_runs import Run, measured
 
     words: list[str] = []
     for name, value in options.items():

@@ -14,7 +14,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Our own hooks."""
-    from mechdrift import hookspecs
+    from mechdrift.session import hookspecs
 
     pluginmanager.add_hookspecs(hookspecs)
 
@@ -23,7 +23,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """--mechdrift-list prints and stops."""
     if not config.getoption("--mechdrift-list"):
         return None
-    from mechdrift.listing import list_findings
+    from mechdrift.session.listing import list_findings
 
     return list_findings(config)
 
@@ -33,6 +33,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "finding(name): the test gives the verdict of this mechdrift finding")
     config.addinivalue_line("markers", "limit(at_least, at_most, role): what this test's finding is judged by, over the profile")
     if (settings := settings_of(config)) is not None:
-        from mechdrift.run import start
+        from mechdrift.session.run import configure
 
-        start(config, settings)
+        configure(config, settings)

@@ -1,5 +1,6 @@
 """Shared by all tests: tiny random checkpoints, made by transformers itself."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,20 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+# A run that a test starts in this folder loads this file, and may take its settings from another.
+sys.path.append(str(Path(__file__).parent / "helpers"))
 from tiny import tiny_tokenizer, write_tiny
 
 # Shapes in the measures' signatures are checked while their tests run.
-install_import_hook(["mechdrift.measures", "mechdrift.stats"], "shape_checker.check")
+# Of findings those modules that compute: what reads models is given stand-ins.
+READERS = {"__init__", "claims", "direction", "pairs", "pictures", "plan", "readings", "recorded", "steered"}
+HOUSE = Path(__file__).parents[1] / "mechdrift"
+MEASURES = [path for path in sorted((HOUSE / "findings").glob("*/*.py")) if path.stem not in READERS]
+CHECKED = [".".join(path.relative_to(HOUSE.parent).with_suffix("").parts) for path in MEASURES]
+install_import_hook(
+    [*CHECKED, "mechdrift.findings.drift", "mechdrift.findings.judging", "mechdrift.stats"], "shape_checker.check"
+)
 
 # The same examples in every run, for a test says something about a change only where nothing else changed; `make nightly` looks
 # for others. No deadlines: a busy machine is no failure.

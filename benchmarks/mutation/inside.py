@@ -23,7 +23,6 @@ context = ${{MUTANTS_CONTEXT-}}
 disable_warnings = no-data-collected, module-not-measured, couldnt-parse
 include =
     {tree}/mechdrift/*
-    {tree}/suites/*
 """
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-from mechdrift.measures.drift import Drift
+from mechdrift.findings.drift import Drift
 from mechdrift.stats import Normal, PairedProportions, Proportion
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.limits import Limit, Profile, Rule

@@ -3,10 +3,10 @@
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from mechdrift.many_runs import Run
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.judgement import judgement_prompts
 from mechdrift.prompts.statements import Split, shipped_statements
+from mechdrift.session.many_runs import Run
 from mechdrift.verdict.profiles import load_profile
 
 from .null import NO_SHORT_CUT, ORIGIN

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mechdrift.many_runs import has_record
+from mechdrift.session.many_runs import has_record
 
 from .tables import Record
 

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
-from mechdrift.many_runs import Run
+from mechdrift.session.many_runs import Run
 
 from .tables import Record, not_held, read, share, table
 
@@ -39,8 +39,9 @@ def write_rounded(folder: Path) -> None:
     """The copies, where they are not there yet."""
     import torch
 
-    from mechdrift.checkpoints.load import load_model, load_tokenizer
     from mechdrift.checkpoints.resolve import resolve
+    from mechdrift.checkpoints.tokenizer import load_tokenizer
+    from mechdrift.models.load import load_model
 
     checkpoint = resolve(FLOAT32)
     for precision in PRECISIONS:
@@ -70,8 +71,8 @@ def weights_moved(name: str) -> float:
     """Norm of the change from instruct as a share of its norm."""
     import torch
 
-    from mechdrift.checkpoints.load import load_model
     from mechdrift.checkpoints.resolve import resolve
+    from mechdrift.models.load import load_model
     from mechdrift.organisms.internals import share_of_norm
 
     one, other = (

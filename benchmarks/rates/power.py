@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mechdrift.many_runs import Run
 from mechdrift.organisms.matrix import claimed_findings, claims_of, must_drift, read_matrix
+from mechdrift.session.many_runs import Run
 
 from .bars import DRIFTED_AT_LEAST, Judged
 from .monotone import in_letters, majorities, milder_when_stronger

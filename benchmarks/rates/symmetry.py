@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mechdrift.errors import InputError
-from mechdrift.many_runs import Run
 from mechdrift.organisms.symmetries import SYMMETRIES
+from mechdrift.session.many_runs import Run
 
 from .null import NO_SHORT_CUT, ORIGIN
 from .tables import Record, read, rows_of, table
@@ -45,10 +45,11 @@ def write_symmetric(folder: Path) -> None:
     """The checkpoints, where they are not there yet, each with its proof. Raises InputError for a change that is no symmetry."""
     import torch
 
-    from mechdrift.checkpoints.load import load_model, load_tokenizer
     from mechdrift.checkpoints.resolve import resolve
-    from mechdrift.engine.sites import encode
+    from mechdrift.checkpoints.tokenizer import load_tokenizer
+    from mechdrift.models.load import load_model
     from mechdrift.organisms.symmetries import proof
+    from mechdrift.prompts.positions import encode
     from mechdrift.prompts.statements import shipped_statements
 
     for name, symmetry in SYMMETRIES.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 from scipy import stats
 
-from mechdrift.many_runs import has_record
+from mechdrift.session.many_runs import has_record
 
 Record = dict[str, Any]
 

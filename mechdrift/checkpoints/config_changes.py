@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mechdrift.checkpoints.load import load_config
+from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.untrusted import read_json
 

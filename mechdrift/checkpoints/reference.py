@@ -1,10 +1,12 @@
 """Specs as typed by the user, and the files behind them."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from mechdrift.checkpoints.adapters import refuse_adapter
 from mechdrift.checkpoints.hub import SPEC, Hub
@@ -16,7 +18,9 @@ from mechdrift.checkpoints.trained import refuse_root, refuse_unmerged
 from mechdrift.checkpoints.untrusted import read_json, refuse_what_points_elsewhere
 from mechdrift.errors import InputError
 
-ORGANISM = "organism:"
+ORGANISM: Final = "organism"
+KINDS = "mechdrift.specs"
+"""Entry points: by what stands before a spec's colon, `module:function`, from spec and what follows the colon to a folder."""
 FORMS = "a checkpoint folder, organism:NAME, or org/name@revision of the hub"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 Source = Literal["folder", "hub", "organism", "file", "adapter"]
@@ -94,10 +98,10 @@ def locate(spec: str, hub: Hub) -> Files:
 
 def place_of(spec: str, hub: Hub) -> Place:
     """The folder a spec means: one of that name here, an organism's, or a snapshot of the hub. Raises InputError."""
-    if spec.startswith(ORGANISM):
-        from mechdrift.organisms.derive import organism_folder
-
-        return Place(organism_folder(spec, spec.removeprefix(ORGANISM)), "organism", None, spec)
+    kind, colon, name = spec.partition(":")
+    if colon and kind == ORGANISM:
+        folder_of: Callable[[str, str], Path] = _kinds()[kind].load()
+        return Place(folder_of(spec, name), ORGANISM, None, spec)
     folder = Path(os.path.expanduser(spec))  # which leaves a user that is not there as typed
     if folder.is_dir():
         return Place(folder, "folder", None, spec)
@@ -107,3 +111,9 @@ def place_of(spec: str, hub: Hub) -> Place:
         raise InputError(f"{spec}: no such folder", FORMS, "check the path")
     snapshot = hub.fetch(spec)
     return Place(snapshot.folder, "hub", snapshot.commit, f"{snapshot.repo}@{snapshot.commit}")
+
+
+@cache
+def _kinds() -> dict[str, EntryPoint]:
+    """Who makes folders of specs that are not folders: this room knows nobody by name."""
+    return {point.name: point for point in entry_points(group=KINDS)}

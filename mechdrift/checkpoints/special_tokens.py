@@ -1,8 +1,9 @@
 """Which tokens end a checkpoint's replies."""
 
+from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.end_ids import GENERATION, generation_ends, ids_of
-from mechdrift.checkpoints.load import load_config, load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import InputError, Unmeasurable
 
 

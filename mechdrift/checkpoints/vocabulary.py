@@ -1,7 +1,8 @@
 """Two vocabularies side by side: what was added in training is for a reader to know, and no reason to refuse."""
 
-from mechdrift.checkpoints.load import load_config, load_tokenizer
+from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 
 NAMED = 3  # tokens shown of those that were added
 

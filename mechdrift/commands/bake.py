@@ -10,24 +10,24 @@ from mechdrift.checkpoints.chat import PROBE
 from mechdrift.checkpoints.parts import CONFIG, copy_parts
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
 from mechdrift.checkpoints.shards import tensors, weight_files
-from mechdrift.engine.orthogonal import orthogonalised, require_pre_norm
+from mechdrift.engine.batches import Progress
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.sites import encode
+from mechdrift.engine.weights.orthogonal import orthogonalised, require_pre_norm
 from mechdrift.errors import InputError
 from mechdrift.files import whole
+from mechdrift.prompts.positions import encode
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from mechdrift.engine.batches import Progress
 
 TENSOR = "direction"
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # names in safetensors and in torch
 GENERATION = "generation_config.json"
 
 
-def bake(spec: str, direction: Path, out: Path, dtype: str, progress: "Callable[[str], Progress]") -> Checkpoint:
+def bake(spec: str, direction: Path, out: Path, dtype: str, progress: Callable[[str], Progress]) -> Checkpoint:
     """Write the checkpoint with the direction ablated by its weights, and give it as it was written.
 
     direction: a safetensors file with a tensor `direction` [d_model], of any length but zero. out: a folder that is empty or not

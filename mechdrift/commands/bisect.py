@@ -10,10 +10,10 @@ from pathlib import Path
 from mechdrift.checkpoints.identity import Memory
 from mechdrift.checkpoints.resolve import Resolver
 from mechdrift.errors import InputError, Unmeasurable
-from mechdrift.many_runs import Run, records
+from mechdrift.findings.labels import finding_of, row_of
 from mechdrift.report.text import interval, printable
-from mechdrift.verdict.limits import finding_of, row_of
-from mechdrift.verdict.row import StoredRow
+from mechdrift.session.many_runs import Run, records
+from mechdrift.verdict.row import JudgedRow
 
 UNKNOWN = {"unmeasurable", "error"}
 STEP = re.compile(r"(\d+)/?$")
@@ -44,9 +44,9 @@ class Search:
     """A search under way."""
 
     count: int
-    ask: Callable[[int], StoredRow]
+    ask: Callable[[int], JudgedRow]
     """The row of a checkpoint, by its place."""
-    found: dict[int, StoredRow] = field(default_factory=dict)
+    found: dict[int, JudgedRow] = field(default_factory=dict)
     """Rows that were measured, by place."""
 
     def drifted(self, place: int) -> bool | None:
@@ -105,7 +105,7 @@ def bisect(request: Request, say: Callable[[str], object]) -> None:
     label = row_of(request.row)
     resolver = Resolver(Memory(request.runs / "identities"))
 
-    def ask(place: int) -> StoredRow:
+    def ask(place: int) -> JudgedRow:
         run = _run(request, checkpoints[place], resolver)
         (record,) = records([run], request.runs)
         row = next((row for row in record.rows if row.label == label), None)

@@ -10,11 +10,11 @@ from mechdrift.commands.null_copies import jittered
 from mechdrift.commands.profile_file import Target, check_free, write_limits
 from mechdrift.engine.store import default_folder
 from mechdrift.errors import InputError
-from mechdrift.many_runs import Run, records
+from mechdrift.findings.labels import finding_of
 from mechdrift.report.calibration import alarms_table, limits_table
 from mechdrift.report.whole import read_record
+from mechdrift.session.many_runs import Run, records
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out
-from mechdrift.verdict.limits import finding_of
 from mechdrift.verdict.profiles import load_profile, project_at
 
 COPIES = "copies"

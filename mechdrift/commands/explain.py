@@ -7,8 +7,8 @@ from pathlib import Path
 from textwrap import indent
 
 from mechdrift.errors import InputError
-from mechdrift.findings import registered
-from mechdrift.verdict.limits import finding_of
+from mechdrift.findings.labels import finding_of
+from mechdrift.findings.registry import registered
 from mechdrift.verdict.profiles import load_profile, profile_names
 
 NEEDS = {"base": "the base model, or the row is unmeasurable", "post": "the post model, or the row is unmeasurable"}

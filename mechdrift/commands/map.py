@@ -7,35 +7,33 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mechdrift.checkpoints.identity import Memory
-from mechdrift.checkpoints.load import try_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
+from mechdrift.checkpoints.tokenizer import try_tokenizer
 from mechdrift.device_names import TENSOR_PARALLEL
-from mechdrift.engine.pool import Pool, check_device, pick_device, pick_dtype
-from mechdrift.engine.sites import encode
+from mechdrift.engine.batches import Progress
+from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store, folder_of
 from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.stored_sweep import sweep_through
 from mechdrift.engine.sweep import Pairs
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.files import write_whole
-from mechdrift.measures.knowledge_depth import centre_of_mass
-from mechdrift.measures.knowledge_maps import Kept, Maps, Patched, answered, kept_pairs, maps_of, mean_gap, share_right
-from mechdrift.measures.minimums import ACCURACY_MINIMUM
+from mechdrift.findings.knowledge.depth import centre_of_mass
+from mechdrift.findings.knowledge.maps import Kept, Maps, Patched, answered, kept_pairs, maps_of, mean_gap, share_right
+from mechdrift.findings.minimums import ACCURACY_MINIMUM
+from mechdrift.models.devices import check_device, pick_device, pick_dtype
 from mechdrift.prompts.pairs import LAST, OBJECT, SUBJECT, Form, Found, PromptPair, part_of
+from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import FactTable, fact_tables, table_statements
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.report import text
 from mechdrift.report.heat_map import heat_map, legend
 from mechdrift.settings.values import OFF
 from mechdrift.stats import Proportion
-
-if TYPE_CHECKING:
-    from mechdrift.engine.batches import Progress
 
 LEAST_UNITS = 4  # for a jackknife
 MEANING = "share of the clean gap that comes back with one block's output at one token of the clean prompt"
@@ -106,7 +104,7 @@ class Kind:
         return lines
 
 
-def drawn(request: Request, progress: "Callable[[str], Progress]", shades: bool) -> Iterator[str]:
+def drawn(request: Request, progress: Callable[[str], Progress], shades: bool) -> Iterator[str]:
     """Lines for people, each when it is known; with request.out the numbers are in a file before the last.
 
     shades: whether the output can show them. Raises InputError, and Unmeasurable where the model knows too little.

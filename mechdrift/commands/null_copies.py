@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechdrift.checkpoint_copies import copied
+from mechdrift.checkpoints.copies import copied
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import weight_files
 

@@ -3,15 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mechdrift.errors import InputError
 from mechdrift.files import write_whole
+from mechdrift.verdict.calibrated import Calibrated
 from mechdrift.verdict.limits import SIDES
 from mechdrift.verdict.profiles import PYPROJECT, load_profile, parse_toml, profile_names
-
-if TYPE_CHECKING:
-    from mechdrift.verdict.calibrated import Calibrated
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def _steps(target: Target) -> list[str]:
     return ["tool", "mechdrift", "profiles", target.name] if target.name else []
 
 
-def write_limits(target: Target, extends: str, new: "Iterable[Calibrated]") -> None:
+def write_limits(target: Target, extends: str, new: Iterable[Calibrated]) -> None:
     """Write limits into a profile; one that is not there yet extends another. Of one that is there nothing else changes.
 
     Raises InputError for a file that cannot be written.

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.engine.devices import input_device
+from mechdrift.models.devices import input_device
 
 if TYPE_CHECKING:
     from torch import Tensor

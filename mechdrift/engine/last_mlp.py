@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.batches import Progress
-from mechdrift.engine.families import family_of
-from mechdrift.engine.sites import down, final_norm, norm_after
 from mechdrift.errors import Unmeasurable
+from mechdrift.models.families import family_of
+from mechdrift.models.sites import down, final_norm, norm_after
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

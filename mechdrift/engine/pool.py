@@ -1,52 +1,20 @@
 """The models in memory: one at a time, checked when loaded."""
 
 import gc
-import os
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.selfcheck import self_check
 from mechdrift.errors import InputError, is_out_of_memory
+from mechdrift.models.load import load_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def check_device(requested: str) -> None:
-    """Raise InputError for a GPU that is not there, and for tensor parallel outside of torchrun."""
-    import torch
-
-    if requested.startswith("cuda"):
-        number, found = int(requested.partition(":")[2] or 0), torch.cuda.device_count()
-        if number >= found:
-            raise InputError(f"--mechdrift-device {requested}: {found} GPUs here", "one that is there", "use auto or cpu")
-    if requested == TENSOR_PARALLEL and "WORLD_SIZE" not in os.environ:
-        raise InputError(
-            f"--mechdrift-device {requested}: one process", "one process a GPU", "type torchrun --nproc-per-node N -m pytest ..."
-        )
-
-
-def pick_device(requested: str) -> str:
-    """`auto` takes the first GPU that the process may use, else the CPU."""
-    import torch
-
-    if requested != "auto":
-        return requested
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def pick_dtype(requested: str, device: str) -> str:
-    """`auto` is float32 on a CPU, where bfloat16 is slower and coarser, and bfloat16 on a GPU."""
-    import torch
-
-    if requested != "auto":
-        return requested
-    return "float32" if device == "cpu" or not torch.cuda.is_available() else "bfloat16"
 
 
 @dataclass

@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.batches import Progress, batches_by_length, forwards, padded
-from mechdrift.engine.devices import input_device
-from mechdrift.engine.sites import blocks, down, final_norm, norm_after, stream
+from mechdrift.models.devices import input_device
+from mechdrift.models.sites import blocks, down, final_norm, norm_after, stream
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

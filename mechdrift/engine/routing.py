@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.engine.sites import routers
+from mechdrift.models.sites import routers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.engine.devices import input_device
 from mechdrift.engine.last_mlp import Ablation, LastMLP, Unembedding, ablating_neurons, streams_of, written_products
 from mechdrift.engine.recording import Edit, record_blocks, record_last_mlp, record_logits, record_under, record_under_whole
 from mechdrift.engine.routing import choices, chosen
-from mechdrift.engine.sites import blocks, final_norm, stream, writes
 from mechdrift.engine.steer import ablating_everywhere, adding, shifting
 from mechdrift.errors import InterventionFailed, Unmeasurable
+from mechdrift.models.devices import input_device
+from mechdrift.models.sites import blocks, final_norm, stream, writes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mechdrift.engine.devices import input_device
-from mechdrift.engine.sites import blocks, stream, with_stream, writes
+from mechdrift.models.devices import input_device
+from mechdrift.models.sites import blocks, stream, with_stream, writes
 
 if TYPE_CHECKING:
     from torch import Tensor

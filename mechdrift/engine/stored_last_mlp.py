@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.checkpoints.load import load_config
+from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress
-from mechdrift.engine.families import family_by
 from mechdrift.engine.last_mlp import (
     Ablation,
     LastMLP,
@@ -25,6 +24,7 @@ from mechdrift.engine.selfcheck import check_last_mlp
 from mechdrift.engine.store import Part
 from mechdrift.engine.stored_recordings import Prompts, Recorder, label_of, probes
 from mechdrift.engine.work import Work
+from mechdrift.models.families import family_by
 
 if TYPE_CHECKING:
     import numpy as np

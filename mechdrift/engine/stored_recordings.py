@@ -9,10 +9,9 @@ from functools import cache, partial
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mechdrift.checkpoints.load import attention_of, require_known
+from mechdrift.checkpoints.config import require_known
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress, batches, groups
-from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.recording import (
     Edit,
@@ -24,19 +23,20 @@ from mechdrift.engine.recording import (
     record_under_whole,
 )
 from mechdrift.engine.selfcheck import check_adding, prefix_gap, sharing_gap, tolerance_of
-from mechdrift.engine.sites import encode, token_at, token_over
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Part, Store
 from mechdrift.engine.versions import versions_for
 from mechdrift.engine.work import Work, reading
 from mechdrift.errors import Unmeasurable, is_out_of_memory
-from mechdrift.prompts.framing import ONE_TOKENIZER, what_differs
+from mechdrift.models.load import attention_of
+from mechdrift.models.memory import BatchTooLarge
+from mechdrift.prompts.framing import ONE_TOKENIZER, Both, what_differs
+from mechdrift.prompts.positions import encode, token_at, token_over
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from mechdrift.prompts.framing import Both
 
 T = TypeVar("T")
 ENGINE = 2  # raise it whenever the same inputs would give other numbers
@@ -133,7 +133,7 @@ class Recorder:
             tokens.append((first[parting], second[parting]))
         return Prompts(prompts, [len(prompt) - 1 for prompt in prompts], tokens)
 
-    def tokenizers(self, points: "tuple[Checkpoint, Checkpoint]") -> "Both":
+    def tokenizers(self, points: "tuple[Checkpoint, Checkpoint]") -> Both:
         """Of base and post."""
         base, post = points
         return self.pool.tokenizer(base), self.pool.tokenizer(post)
@@ -397,7 +397,7 @@ def label_of(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.spec} ({checkpoint.short})"
 
 
-def require_same_tokens(base: Prompts, post: Prompts, tokenizers: "Both | None" = None) -> None:
+def require_same_tokens(base: Prompts, post: Prompts, tokenizers: Both | None = None) -> None:
     """Raise Unmeasurable unless both tokenizers read every prompt and answer alike: else the two get different prompts.
 
     tokenizers: base's and post's, to name what they put around every text where only that differs.

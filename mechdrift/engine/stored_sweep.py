@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.checkpoints.load import require_known
+from mechdrift.checkpoints.config import require_known
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.selfcheck import tolerance_of

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.batches import Progress
-from mechdrift.engine.devices import input_device
 from mechdrift.engine.packed import Packing, Track, packed_attention
-from mechdrift.engine.sites import blocks, final_norm, stream, with_stream
 from mechdrift.errors import Unmeasurable
+from mechdrift.models.devices import input_device
+from mechdrift.models.sites import blocks, final_norm, stream, with_stream
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -5,10 +5,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.batches import Progress
-from mechdrift.engine.devices import input_device
 from mechdrift.engine.recording import record_columns
-from mechdrift.engine.sites import blocks, stream, with_stream
 from mechdrift.engine.sweep import BUDGET, Pairs, Sweep, bytes_per_token, check_source, empty, sweep
+from mechdrift.models.devices import input_device
+from mechdrift.models.sites import blocks, stream, with_stream
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

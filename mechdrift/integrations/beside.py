@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechdrift.many_runs import Run
-from mechdrift.own_record import Started
+from mechdrift.integrations.training_step import COLLECTED, STEP
 from mechdrift.report.whole import read_record
-from mechdrift.training_step import COLLECTED, STEP
+from mechdrift.session.many_runs import Run
+from mechdrift.session.own_record import Started
 from mechdrift.verdict.failing import fails
 from mechdrift.verdict.row import StoredRow
 from mechdrift.verdict.run_verdict import run_verdict
@@ -59,7 +59,7 @@ class Beside:
         environment = {name: value for name, value in os.environ.items() if not OF_LAUNCHERS.fullmatch(name)}
         with self.printed.open("wb") as out:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [*run.command(self.record), "-p", "mechdrift.training_step"],
+                [*run.command(self.record), "-p", "mechdrift.integrations.training_step"],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

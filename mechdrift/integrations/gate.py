@@ -10,10 +10,10 @@ from pathlib import Path
 
 from mechdrift.errors import InputError
 from mechdrift.files import write_whole
-from mechdrift.own_record import Started
 from mechdrift.report.no_record import VERDICT_FILE, verdict_file
 from mechdrift.report.text import printable
 from mechdrift.report.written import read_records, write_reports
+from mechdrift.session.own_record import Started
 from mechdrift.verdict.run_verdict import NOTHING_GATED, RunVerdict
 
 FOLDER = "mechdrift-gate"

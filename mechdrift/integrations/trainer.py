@@ -15,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from mechdrift.errors import InputError
 from mechdrift.files import write_whole
 from mechdrift.integrations.beside import ERROR, Beside, Outcome, gates_collected, outcome_of
-from mechdrift.many_runs import Run
+from mechdrift.session.many_runs import Run
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments

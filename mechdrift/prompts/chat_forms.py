@@ -18,7 +18,7 @@ from mechdrift.checkpoints.chat import (
     render,
     template_of,
 )
-from mechdrift.checkpoints.load import load_config
+from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.framing import ONE_TOKENIZER, framing, what_differs

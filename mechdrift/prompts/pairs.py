@@ -22,7 +22,7 @@ Start = Literal["difference", "statement"]
 """Where columns begin: at the first token that differs, or with the last statement (as published)."""
 NEGATED = "neg_"  # before a table's kind: the published name of its negated statements
 Encode = Callable[[list[str]], tuple[list[list[int]], list[list[tuple[int, int]]]]]
-"""Token ids and character offsets of texts: `mechdrift.engine.sites.encode` with a tokenizer."""
+"""Token ids and character offsets of texts: `mechdrift.prompts.positions.encode` with a tokenizer."""
 SUBJECT, OBJECT, KNOWLEDGE, OTHERS, LAST = "subject", "object", "knowledge", "others", "last"
 LONGER = "longer than the context of {context} tokens"
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mechdrift.findings.figures import Shown
 from mechdrift.report import outcome, pictures
 from mechdrift.report.history import Track, tracks
 from mechdrift.report.pictures import Picture, Point
 from mechdrift.report.series import View
-from mechdrift.report.text import arms, interval, limit, number, visible, waiver, was
+from mechdrift.report.text import arms, family_of, interval, limit, number, pictures_of, visible, waiver, was
 from mechdrift.report.whole import Map, Whole
 from mechdrift.verdict.record import Move
 from mechdrift.verdict.row import StoredRow
@@ -30,8 +31,6 @@ COLOURS = {"held": "held", "drifted": "drifted", "error": "error"} | dict.fromke
     ("undecided", "unmeasurable", "identical", "ungated", "allowed"), "undecided"
 )
 """Of a run's verdict, as the style sheet has them: green is for gates that were measured and all held."""
-DRAWN = ("change", "scale", "gap", "gap_ratio", "uniformity")
-"""Numbers of the matrices that are drawn; the file beside the record has all."""
 ROOM = 2_000_000
 """Bytes for pictures: a page stays under 3 MB. Over runs half of them."""
 
@@ -129,7 +128,7 @@ def _families(whole: Whole, room: Room) -> list[tuple[str, list[Finding]]]:
     """Findings by family, in the order of their names."""
     families: dict[str, dict[str, list[StoredRow]]] = {}
     for row in sorted(whole.rows, key=lambda row: row.label):
-        families.setdefault(row.finding.partition(".")[0], {}).setdefault(row.finding, []).append(row)
+        families.setdefault(family_of(row), {}).setdefault(row.finding, []).append(row)
     seen: list[tuple[Map, ...]] = []
     data = []
     for family, by_name in families.items():
@@ -145,14 +144,11 @@ def _families(whole: Whole, room: Room) -> list[tuple[str, list[Finding]]]:
 
 def _of(whole: Whole, family: str) -> list[Picture | None]:
     """Pictures of a whole family."""
-    rows = [row for row in whole.rows if row.finding.partition(".")[0] == family and not _is_step(whole, row)]
-    if family == "refusal":
-        return [pictures.rates(rows, whole.items)]
-    if family == "structure":
-        ends = {tuple(row.between) for row in rows}
-        return [picture for between in sorted(ends) if between in whole.matrices
-                for picture in pictures.matrices(whole.matrices[between], DRAWN)]  # fmt: skip
-    return []
+    rows = [row for row in whole.rows if family_of(row) == family and not _is_step(whole, row)]
+    ends = sorted({tuple(row.between) for row in rows})
+    matrices = [whole.matrices[family, between] for between in ends if (family, between) in whole.matrices]
+    shown = [Shown(row, whole.items.get(row.label, ())) for row in rows]
+    return [pictures.drawn(figure) for figure in pictures_of(family).of_family(shown, matrices)]
 
 
 def _pictures(whole: Whole, rows: Sequence[StoredRow], seen: list[tuple[Map, ...]]) -> Iterator[Picture | None]:
@@ -163,9 +159,9 @@ def _pictures(whole: Whole, rows: Sequence[StoredRow], seen: list[tuple[Map, ...
         maps = whole.maps.get(row.label, ())
         if maps and not any(_same(maps, others) for others in seen):
             seen.append(maps)
-            yield from pictures.knowledge_maps(row, maps)
-        if row.finding.startswith("confidence.overlap") and (items := whole.items.get(row.label)):
-            yield pictures.neurons(row, items)
+            yield from pictures.maps_of(row, maps)
+        for figure in pictures_of(family_of(row)).of_row(Shown(row, whole.items.get(row.label, ()))):
+            yield pictures.drawn(figure)
         yield pictures.curve(row)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from mechdrift.report.history import tracks
 from mechdrift.report.outcome import compared, config_changes, ended, sentence, unmeasured, worst_first
 from mechdrift.report.series import View
-from mechdrift.report.text import UNLIKE, interval, limit, replies, visible, waiver, was
+from mechdrift.report.text import UNLIKE, interval, limit, lines_of_families, visible, waiver, was
 from mechdrift.report.whole import Whole
 
 ROWS = 30
@@ -78,7 +78,7 @@ def _lines(whole: Whole) -> Iterator[str]:
         ],
     )
     yield from _list("Not measured", [f"{row.label} {sentence(row)}" for row in unmeasured(ordered)])
-    yield from _list("Replies", replies(whole.rows))
+    yield from _list("Replies", lines_of_families(whole.rows))
     yield from _list("Waivers", [f"{row.label}: {waiver(row)}" for row in ordered if row.waiver])
     yield from _list(
         "Baseline",

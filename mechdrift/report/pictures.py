@@ -1,13 +1,13 @@
 """The picture of a row, with its numbers as a table for those who do not see it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.measures.drift import Item
+from mechdrift.findings.figures import Bars, Figure, HeatMap, Scatter
 from mechdrift.report.svg import NAMES, WIDTH, Drawing, Scale, scale, up_axis
-from mechdrift.report.text import arms, interval, limit, number
-from mechdrift.report.whole import Map, Matrices
+from mechdrift.report.text import interval, limit, number
+from mechdrift.report.whole import Map
 from mechdrift.verdict.row import JudgedRow
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def curve(row: JudgedRow) -> Picture | None:
     return series(points, row, row.label, "site") if points else None
 
 
-def knowledge_maps(row: JudgedRow, maps: Sequence[Map]) -> Iterator[Picture]:
+def maps_of(row: JudgedRow, maps: Sequence[Map]) -> Iterator[Picture]:
     """Each map, and where there are two of one shape, the second minus the first."""
     import numpy as np
 
@@ -137,11 +137,15 @@ def knowledge_maps(row: JudgedRow, maps: Sequence[Map]) -> Iterator[Picture]:
         yield heat_map(title, first.columns, difference, "block")
 
 
-def matrices(found: Matrices, names: Sequence[str]) -> Iterator[Picture]:
-    """Numbers of the matrices of these names, by block and kind."""
-    for name in names:
-        if name in found.numbers:
-            yield heat_map(f"structure: {name}", found.kinds, found.numbers[name], "block")
+def drawn(figure: Figure) -> Picture | None:
+    """A family's figure; None where it has nothing to show."""
+    match figure:
+        case Bars():
+            return bars(figure)
+        case HeatMap():
+            return heat_map(figure.title, figure.columns, figure.values, "block")
+        case Scatter():
+            return scatter(figure)
 
 
 def heat_map(title: str, columns: Sequence[str], values: Any, where: str, beside: Any = None) -> Picture:
@@ -185,15 +189,15 @@ def _cell(value: float) -> str:
     return f"{value:.4g}" if value == value else "-"
 
 
-def neurons(row: JudgedRow, items: Sequence[Item]) -> Picture | None:
-    """Each neuron's number in base and in post, by kind."""
+def scatter(figure: Scatter) -> Picture | None:
+    """Each item's number in base and in post, by kind."""
+    items = figure.items
     across = scale([item.base for item in items], LEFT, RIGHT)
     up = scale([item.post for item in items], HEIGHT - 10, 8)
     if not across or not up:
         return None
     kinds = sorted({item.kind for item in items})
-    caption = f"{row.label}: each neuron's log LogitVar over norm, base across and post upwards"
-    drawing = Drawing(WIDTH, HEIGHT + 22 + 16 * len(kinds), row.label, f"{caption}; {', '.join(kinds)}")
+    drawing = Drawing(WIDTH, HEIGHT + 22 + 16 * len(kinds), figure.title, f"{figure.caption}; {', '.join(kinds)}")
     up_axis(drawing, up, LEFT, RIGHT)
     for tick in across.ticks():
         drawing.text(f"{tick:.6g}", across(tick), HEIGHT + 6, "middle")
@@ -205,39 +209,18 @@ def neurons(row: JudgedRow, items: Sequence[Item]) -> Picture | None:
         drawing.mark(f"point kind{place % 3}", place, LEFT + 6, HEIGHT + 20 + 16 * place)
         drawing.text(kind, LEFT + 16, HEIGHT + 24 + 16 * place)
     lines = tuple((item.name, item.kind, _cell(item.base), _cell(item.post)) for item in items)
-    return Picture(drawing.markup(), caption, ("neuron", "kind", "base", "post"), lines)
+    return Picture(drawing.markup(), figure.caption, (figure.what, "kind", "base", "post"), lines)
 
 
-def rates(rows: Sequence[JudgedRow], items: Mapping[str, Sequence[Item]]) -> Picture | None:
-    """Shares of replies by arm: of rows that are one share, and of those whose two arms differ by their estimate."""
-    shares = [share for row in rows for share in _shares(row, items.get(row.label, ()))]
-    if not shares:
-        return None
+def bars(figure: Bars) -> Picture:
+    """Shares by row and arm."""
     across = Scale(0, 1, 8, RIGHT - 46)
-    caption = "share of test instructions with such a reply, by row and arm"
-    drawing = Drawing(WIDTH, 34 * len(shares) + 4, "Refusal rates by arm", caption)
-    for place, (name, _, arm, share) in enumerate(shares):
+    drawing = Drawing(WIDTH, 34 * len(figure.bars) + 4, figure.title, figure.caption)
+    for place, bar in enumerate(figure.bars):
         y = 34 * place
-        drawing.text(f"{name}: {arm}", 8, y + 13)
+        drawing.text(f"{bar.name}: {bar.arm}", 8, y + 13)
         drawing.rect("rail", 8, y + 18, across(1) - 8, 10)
-        drawing.rect("bar", 8, y + 18, across(share) - 8, 10)
-        drawing.text(number(share), RIGHT, y + 27, "end")
-    lines = tuple((name, what, arm, number(share)) for name, what, arm, share in shares)
-    return Picture(drawing.markup(), caption, ("row", "share of", "arm", "share"), lines)
-
-
-def _shares(row: JudgedRow, items: Sequence[Item]) -> Iterator[tuple[str, str, str, float]]:
-    """`(row, what, arm, share)`: the arms are what the unit of a difference names, `..., post minus base`."""
-    name, estimate = row.label.removeprefix("refusal."), row.estimate
-    if estimate is None or row.evidence is None:
-        return
-    if row.evidence["kind"] in ("proportion", "partly known") and " minus " not in (row.unit or ""):
-        yield name, row.unit or "", "plain", estimate
-        return
-    what, (before, after) = (row.unit or "").rpartition(", ")[0], arms(row)
-    if not what or not items or not all(number in (0.0, 1.0) for item in items for number in (item.base, item.post)):
-        return
-    first, second = (sum(getattr(item, side) for item in items) / len(items) for side in ("base", "post"))
-    if abs(second - first - estimate) < 1e-9:
-        yield name, what, before, first
-        yield name, what, after, second
+        drawing.rect("bar", 8, y + 18, across(bar.share) - 8, 10)
+        drawing.text(number(bar.share), RIGHT, y + 27, "end")
+    lines = tuple((bar.name, bar.what, bar.arm, number(bar.share)) for bar in figure.bars)
+    return Picture(drawing.markup(), figure.caption, ("row", "share of", "arm", "share"), lines)

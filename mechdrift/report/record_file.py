@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mechdrift.files import whole, write_whole
+from mechdrift.findings.drift import Item
 from mechdrift.verdict.record import Record
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from mechdrift.measures.drift import Item
 
 Stamp = tuple[int, int, int]
 LOCK_SECONDS = 60.0  # a record is written in far less
@@ -29,10 +29,10 @@ def items_path(path: Path) -> Path:
     return path.with_suffix(".items.safetensors")
 
 
-def structure_path(path: Path, between: list[str]) -> Path:
-    """Where the numbers of every matrix lie, of a comparison that was to keep them."""
-    which = "" if between == ["base", "post"] else f".{'+'.join(between)}"
-    return path.with_suffix(f"{which}.structure.safetensors")
+def beside_path(path: Path, between: Sequence[str], suffix: str) -> Path:
+    """Where a file lies that a family keeps of one comparison."""
+    which = "" if tuple(between) == ("base", "post") else f".{'+'.join(between)}"
+    return path.with_suffix(f"{which}{suffix}")
 
 
 class WrittenMeanwhile(OSError):
@@ -104,7 +104,7 @@ def write_record(path: Path, record: Record) -> None:
     write_json(path, to_json(record))
 
 
-def names_of(items: "Sequence[Item]") -> str:
+def names_of(items: Sequence[Item]) -> str:
     """Kinds and names of items, as JSON."""
     return json.dumps([[item.kind, item.name] for item in items], ensure_ascii=False)
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mechdrift.errors import InputError
-from mechdrift.measures.drift import Item
+from mechdrift.findings.drift import Item
 from mechdrift.report.origin import Origin, origin_of
 from mechdrift.report.record_file import Stamp, alone_in, items_path, names_of, stamp, to_json, write_items, write_json
 from mechdrift.report.text import printable

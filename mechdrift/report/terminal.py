@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mechdrift.report.text import UNLIKE, interval, limit, number, printable, replies, waiver, was
+from mechdrift.report.text import UNLIKE, interval, limit, lines_of_families, number, printable, waiver, was
 from mechdrift.verdict.record import Move, StagePart, Step, Traced
 from mechdrift.verdict.row import JudgedRow
 from mechdrift.verdict.run_verdict import RunVerdict
@@ -33,7 +33,7 @@ def table(rows: Sequence[JudgedRow], write: Callable[..., None]) -> None:
             write(f"  baseline: {printable(row.baseline.reason)}\n")
         if row.waiver:
             write(f"  {printable(waiver(row))}\n")
-    for counted in replies(ordered):
+    for counted in lines_of_families(ordered):
         write(f"{printable(counted)}\n")
 
 

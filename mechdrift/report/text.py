@@ -1,16 +1,12 @@
 """Rows in words: one number, one limit, one failure."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from msgspec.structs import asdict
-
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.findings.figures import Pictures, RowData
+from mechdrift.findings.registry import PICTURES, provided
 from mechdrift.verdict.row import ComparedRow, JudgedRow, Number
 
-if TYPE_CHECKING:
-    from mechdrift.checkpoints.resolve import Checkpoint
-
-RATES = ("refusal.harmful", "refusal.harmless")
 UNLIKE = {"worse": "worse than baseline {name}", "incomparable": "not to be compared with baseline {name}"}
 """What the status of a baseline's row adds to a verdict."""
 
@@ -25,7 +21,7 @@ def visible(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text))
 
 
-def described(checkpoint: "Checkpoint") -> str:
+def described(checkpoint: Checkpoint) -> str:
     """One checkpoint, as it was taken."""
     size = f"{checkpoint.layers} blocks x {checkpoint.width}, {checkpoint.parameters / 1e6:,.1f}M weights"
     summary = {"hub": f"hub commit {checkpoint.commit}, ", "folder": "a folder, ", "file": "a file, ", "adapter": "adapted, "}
@@ -65,25 +61,29 @@ def distance(row: JudgedRow) -> str:
     return f"{number(abs(room))} {'inside' if room >= 0 else 'beyond'}"
 
 
-def replies(rows: Iterable[JudgedRow]) -> list[str]:
-    """What became of the replies that the refusal rates count, a line a model and side: `harmful, post: 198 refused, ...`."""
-    counted = [
-        (f"{row.label.removeprefix('refusal.')}, {model}", counts)
-        for row in rows
-        if row.finding in RATES
-        for model, counts in row.outcomes.items()
-    ]
-    return [f"{what}: {', '.join(f'{count} {outcome}' for outcome, count in asdict(counts).items())}" for what, counts in counted]
+def lines_of_families(rows: Iterable[JudgedRow]) -> list[str]:
+    """What families say of their rows, in words."""
+    by_family: dict[str, list[RowData]] = {}
+    for row in rows:
+        by_family.setdefault(family_of(row), []).append(row)
+    return [line for family, of_family in by_family.items() for line in pictures_of(family).lines(of_family)]
+
+
+def family_of(row: ComparedRow) -> str:
+    """The family of a row's finding."""
+    return row.finding.partition(".")[0]
+
+
+def pictures_of(family: str) -> Pictures:
+    """What a family shows; of one that is not installed here, nothing of its own."""
+    found: Pictures | None = provided(PICTURES, family)
+    return found or Pictures()
 
 
 def arms(row: JudgedRow) -> tuple[str, str]:
-    """Whose an item's two values are, in their order: the arms that a unit names (`accuracy, transferred minus own probe`).
-
-    Where it names none they are base's and post's.
-    """
-    what, _, difference = (row.unit or "").rpartition(", ")
-    after, minus, before = difference.partition(" minus ")
-    return (before, after) if what and minus else ("base", "post")
+    """Whose an item's two values are, in their order; a record from before 1.10 does not say."""
+    first, second = row.arms or ("first", "second")
+    return first, second
 
 
 def failure(row: JudgedRow, again: str) -> str:

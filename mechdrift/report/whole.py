@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mechdrift.errors import InputError
-from mechdrift.measures.drift import Item
-from mechdrift.report.record_file import items_path, structure_path
+from mechdrift.findings.drift import Item
+from mechdrift.findings.figures import Matrices
+from mechdrift.report.record_file import beside_path, items_path
 from mechdrift.report.saved import AGAIN, read_json, require_apart, require_evidence, require_finite
-from mechdrift.report.text import printable
+from mechdrift.report.text import family_of, pictures_of, printable
 from mechdrift.verdict.record import StoredRecord
 from mechdrift.verdict.row import Against, StoredRow
 from mechdrift.verdict.run_verdict import RunVerdict, run_verdict
@@ -36,16 +37,6 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Matrices:
-    """The numbers of every matrix of a comparison."""
-
-    kinds: tuple[str, ...]
-    """Names of columns."""
-    numbers: "dict[str, np.ndarray]"
-    """By name: [block, kind]"""
-
-
-@dataclass(frozen=True)
 class Whole:
     """A record of any minor version, as the newest has it."""
 
@@ -57,8 +48,8 @@ class Whole:
     """By label of their row."""
     items: dict[str, tuple[Item, ...]]
     """By label of their row."""
-    matrices: dict[tuple[str, ...], Matrices]
-    """By the two checkpoints that are compared."""
+    matrices: dict[tuple[str, tuple[str, ...]], Matrices]
+    """By family and the two checkpoints that are compared."""
     missing: tuple[str, ...]
     """What should lie beside the record and cannot be read, and why."""
 
@@ -100,7 +91,8 @@ def read_record(path: Path) -> StoredRecord:
 
 def beside(whole: Whole) -> list[Path]:
     """The files that its rows are shown from."""
-    return [items_path(whole.path), *(structure_path(whole.path, list(between)) for between in whole.matrices)]
+    kept = (beside_path(whole.path, between, pictures_of(family).matrices) for family, between in whole.matrices)
+    return [items_path(whole.path), *kept]
 
 
 def _require_difference(baseline: Against | None) -> None:
@@ -151,20 +143,22 @@ def _items(file: Any, row: StoredRow, names: dict[str, str]) -> Iterator[Item]:
         yield Item(str(name), str(kind), *numbers)
 
 
-def _matrices(path: Path, rows: list[StoredRow], missing: list[str]) -> dict[tuple[str, ...], Matrices]:
-    """Of each comparison that has numbers of structure."""
+def _matrices(path: Path, rows: list[StoredRow], missing: list[str]) -> dict[tuple[str, tuple[str, ...]], Matrices]:
+    """Of each family that keeps numbers of matrices, for each comparison that it measured."""
     from safetensors import SafetensorError, safe_open
 
     found = {}
-    requested = {tuple(row.between) for row in rows if row.finding.startswith("structure.") and row.estimate is not None}
-    for between in sorted(requested):
+    measured = {(family_of(row), tuple(row.between)) for row in rows if row.estimate is not None}
+    for family, between in sorted(measured):
+        if not (suffix := pictures_of(family).matrices):
+            continue
         try:
-            with safe_open(structure_path(path, list(between)), "np") as file:
+            with safe_open(beside_path(path, between, suffix), "np") as file:
                 kinds = tuple((file.metadata() or {})["kinds"].split(","))
                 numbers = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
             if any(values.ndim != 2 or values.shape[1] != len(kinds) for values in numbers.values()):
                 raise ValueError(f"not {len(kinds)} columns")
-            found[between] = Matrices(kinds, numbers)
+            found[family, between] = Matrices(kinds, numbers)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             missing.append(_unread(f"the matrices {' -> '.join(between)}", error))
     return found

@@ -24,7 +24,7 @@ from mechdrift.settings.values import (
     parse_tier,
     parse_vllm_args,
 )
-from mechdrift.verdict.limits import FAIL_ON, FailOn
+from mechdrift.verdict.fail_on import FAIL_ON, FailOn
 
 SPEC = "a folder, org/name@revision of the hub, or organism:NAME"
 TABLE = "CSV, JSON, JSONL or Parquet; AdvBench, HarmBench, JailbreakBench and Alpaca are known by their columns"

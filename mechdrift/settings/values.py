@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 from typing import Any
 
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
-from mechdrift.verdict.limits import FAIL_ON, FailOn
+from mechdrift.verdict.fail_on import FAIL_ON, FailOn
 
 DEVICES = ("auto", "cpu", "cuda", MAP, TENSOR_PARALLEL)
 DTYPES = ("auto", "float32", "bfloat16", "float16")

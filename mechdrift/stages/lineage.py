@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mechdrift.chains import BASE, Between, without
+from mechdrift.checkpoints.chain import BASE, Between, without
+from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.errors import InputError, is_out_of_memory
 from mechdrift.stages.replay import BY_TASK_VECTOR, RERUN, STAGE_EMBEDDING, Stage
 from mechdrift.stages.training_log import read_log
@@ -14,9 +14,6 @@ from mechdrift.stages.without_stage import INSTEAD, require_same, without_replay
 from mechdrift.verdict.baseline import Difference, difference, incomparable
 from mechdrift.verdict.record import StagePart, Traced
 from mechdrift.verdict.row import Row
-
-if TYPE_CHECKING:
-    from mechdrift.checkpoints.resolve import Checkpoint
 
 TASK_VECTOR = "task vector"
 """The estimator that needs no more than the checkpoints."""
@@ -48,13 +45,13 @@ class How:
 
 
 def points_without(
-    points: "Mapping[str, Checkpoint]",
+    points: Mapping[str, Checkpoint],
     stages: Sequence[str],
     post: str,
     folder: Path,
-    resolve: "Callable[[str], Checkpoint]",
+    resolve: Callable[[str], Checkpoint],
     how: How = How(),
-) -> "tuple[dict[str, Checkpoint], dict[str, str], list[str]]":
+) -> tuple[dict[str, Checkpoint], dict[str, str], list[str]]:
     """Post without each stage but the last, written into a folder, by name; by name why one cannot be had; and notes."""
     made: dict[str, Checkpoint] = {}
     absent: dict[str, str] = {}
@@ -74,7 +71,7 @@ def points_without(
     return made, absent, list(dict.fromkeys(notes))
 
 
-def _replayed(points: "Mapping[str, Checkpoint]", names: Sequence[str], place: int, how: How) -> tuple[Path, list[str]]:
+def _replayed(points: Mapping[str, Checkpoint], names: Sequence[str], place: int, how: How) -> tuple[Path, list[str]]:
     """Post without the stage at a place, by its logs. Raises InputError."""
     chain = [
         # An earlier stage's log is of no account, and the stage's own where the next one went on with its optimizer.

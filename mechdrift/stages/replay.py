@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.shards import tensors, weight_files
 from mechdrift.errors import InputError
+from mechdrift.models.load import load_model
 from mechdrift.stages.embedding import State, Tensors, carried, difference, first_order_gap, fresh, last, trained
 from mechdrift.stages.losses import loss_named
 from mechdrift.stages.training_log import BEGIN, END, TrainingLog, weights_digest
@@ -61,8 +63,6 @@ class Replayer:
         """Attention is written out, since fused kernels have no derivative forward; in float32."""
         import torch
 
-        from mechdrift.checkpoints.load import load_model
-
         self.device = device
         self.model = load_model(point, torch.float32, device)
         self.model.set_attn_implementation("eager")
@@ -71,8 +71,6 @@ class Replayer:
     def parameters(self, point: Checkpoint) -> Tensors:
         """Of a checkpoint, by name."""
         import torch
-
-        from mechdrift.checkpoints.load import load_model
 
         return {name: weight.detach() for name, weight in load_model(point, torch.float32, self.device).named_parameters()}
 
@@ -237,8 +235,6 @@ def _norm(parameters: Tensors) -> float:
 def rounding(point: Checkpoint) -> float:
     """By which share of itself a stored weight is off, as a root mean square: half a step, evenly spread, at any mantissa."""
     import torch
-
-    from mechdrift.checkpoints.shards import tensors, weight_files
 
     kinds = {tensor.dtype for path in weight_files(point.spec, point.folder) for tensor in tensors(path)}
     steps = {"BF16": torch.finfo(torch.bfloat16).eps, "F16": torch.finfo(torch.float16).eps}

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechdrift.checkpoint_copies import copied
+from mechdrift.checkpoints.copies import copied
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import tensors, weight_files
 from mechdrift.errors import InputError
+from mechdrift.stages.replay import REPLAY, Progress, Replayer, Stage, left_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mechdrift.stages.replay import Progress, Stage
 
 Places = Mapping[str, Path]
 """In which file a tensor lies."""
@@ -51,20 +51,18 @@ def without_stage(earlier: Checkpoint, later: Checkpoint, post: Checkpoint, fold
 
 
 def without_replayed(
-    chain: "Sequence[Stage]",
+    chain: Sequence[Stage],
     place: int,
     estimator: str,
     device: str,
     folder: Path,
-    progress: "Callable[[str], Progress | None]",
+    progress: Callable[[str], Progress | None],
 ) -> tuple[Path, list[str]]:
     """Write the end of a chain minus what is left there of the stage at a place, by the later stages' logs.
 
     Gives its folder, and how far it can be trusted; one that is there is kept. estimator, progress: as in
     mechdrift.stages.replay. Raises InputError.
     """
-    from mechdrift.stages.replay import REPLAY, Replayer, left_of
-
     stage, post = chain[place], chain[-1].after
     logs = [each.log.digest if each.log else None for each in chain[place:]]
     points = [point.short for each in chain[place:] for point in (each.before, each.after)]

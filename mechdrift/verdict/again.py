@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from mechdrift.measures.drift import Drift
+from mechdrift.findings.drift import Drift
 from mechdrift.stats import Evidence, evidence_of
 from mechdrift.verdict.decide import Decision, decide
 from mechdrift.verdict.limits import Profile

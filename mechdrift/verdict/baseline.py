@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 from jaxtyping import Float
 
+from mechdrift.findings.labels import row_of
 from mechdrift.stats import CONFIDENCE, Evidence, Normal, PairedProportions, jackknife_error, normal_quantile
 from mechdrift.verdict.decide import LEVEL
-from mechdrift.verdict.limits import Rule, row_of
+from mechdrift.verdict.limits import Rule
 from mechdrift.verdict.row import Against, ComparedRow, Key, Row, SavedRow
 
 WithItems = Row | SavedRow

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
+from mechdrift.findings.labels import finding_of
 from mechdrift.stats import CONFIDENCE, normal_quantile
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.baseline import RESOLUTION
 from mechdrift.verdict.decide import errors_needed
-from mechdrift.verdict.limits import Limit, Profile, Rule, finding_of
+from mechdrift.verdict.limits import Limit, Profile, Rule
 from mechdrift.verdict.row import StoredRow
 
 MARGIN = 0.25

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from mechdrift.measures.drift import Drift
+from mechdrift.findings.drift import Drift
 from mechdrift.stats import CONFIDENCE, PartlyKnown, Side, normal_quantile
 from mechdrift.verdict.limits import Limit, Profile, Rule
 from mechdrift.verdict.row import Verdict

@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mechdrift.errors import InputError
+from mechdrift.findings.labels import finding_of, row_of
 from mechdrift.verdict.waivers import Waiver
 
 Role = Literal["gate", "report"]
-FailOn = Literal["drifted", "undecided", "unmeasurable"]
-FAIL_ON: tuple[FailOn, ...] = ("drifted", "undecided", "unmeasurable")
-"""Verdicts of a gate that make a run fail, unless its user leaves some out."""
 SIDES = ("at_least", "at_most")
 KEYS = {"role", *SIDES, "provenance", "tolerance"}
 UNCALIBRATED = "uncalibrated"
@@ -71,17 +69,6 @@ class Profile:
     def waiver(self, label: str) -> Waiver | None:
         """The waiver of a row, else of its finding."""
         return self.waivers.get(row_of(label)) or self.waivers.get(finding_of(label))
-
-
-def row_of(label: str) -> str:
-    """`knowledge.location[form=cloze]` of `knowledge.location[form=cloze] base -> sft`: limits are for any two checkpoints."""
-    name, bracket, _ = label.rpartition("]")
-    return name + bracket or label.partition(" ")[0]
-
-
-def finding_of(label: str) -> str:
-    """`knowledge.location` of `knowledge.location[form=cloze]`."""
-    return row_of(label).partition("[")[0]
 
 
 NO_RULE = Rule("report", None)

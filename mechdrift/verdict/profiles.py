@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mechdrift.errors import InputError
-from mechdrift.findings import registered
-from mechdrift.verdict.limits import NO_RULE, Profile, Role, Rule, finding_of, parse_rule, row_of
+from mechdrift.findings.labels import finding_of, row_of
+from mechdrift.findings.registry import registered
+from mechdrift.verdict.limits import NO_RULE, Profile, Role, Rule, parse_rule
 from mechdrift.verdict.waivers import Waiver, parse_waiver
 
 DEFAULT_PROFILE = "base-to-post"

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from mechdrift.verdict.limits import FAIL_ON, FailOn, Role
+from mechdrift.verdict.fail_on import FAIL_ON, FailOn
+from mechdrift.verdict.limits import Role
 from mechdrift.verdict.row import ComparedRow, Names, Number, Row, StoredRow, Verdict, described
 
-SCHEMA = "1.9"  # additions raise the minor number, anything else the major
+SCHEMA = "1.10"  # additions raise the minor number, anything else the major
 RunVerdictName = Literal["held", "allowed", "ungated", "identical", "unmeasurable", "undecided", "drifted", "error"]
 TierName = Annotated[str, Meta(pattern="^(smoke|commit|nightly)$")]
 GeneratorName = Annotated[str, Meta(pattern="^(transformers|vllm)$")]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from mechdrift.measures.drift import Better, CellMap, Item, SitePoint
+from mechdrift.findings.drift import Better, CellMap, Item, SitePoint
 from mechdrift.stats import CONFIDENCE
 from mechdrift.verdict.limits import Limit, Role
 
@@ -189,6 +189,9 @@ class JudgedRow(ComparedRow, frozen=True, kw_only=True):
             "more than a fifth of the items fell out in post alone: what is left may have drifted and is never held; since 1.9"
         ),
     ] = False
+    arms: Annotated[
+        list[str] | None, described("whose an item's two values are, in their order; null where that is not known; since 1.10")
+    ] = None
     outcomes: Annotated[
         dict[str, OutcomeCounts],
         described("how many replies had each outcome, by model or arm; empty where none were made; since 1.9"),

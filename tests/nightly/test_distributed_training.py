@@ -74,5 +74,5 @@ def train(script: str, folder: Path) -> None:
     """By torchrun, in two processes."""
     (folder / "train.py").write_text(script)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    tests = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    tests = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "helpers")}
     subprocess.run([*torchrun, str(folder / "train.py"), str(folder)], env=tests, check=True, timeout=600)

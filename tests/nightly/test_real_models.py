@@ -81,8 +81,9 @@ def test_a_lora_of_a_real_model_is_compared_through_its_adapter(
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from mechdrift.checkpoints.load import load_model, load_tokenizer
     from mechdrift.checkpoints.resolve import resolve
+    from mechdrift.checkpoints.tokenizer import load_tokenizer
+    from mechdrift.models.load import load_model
 
     file = file_of("SmolLM2-135M-Instruct")
     base = resolve(str(file))

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import InputError
 from mechdrift.integrations import StageRecorder
+from mechdrift.models.load import load_model
 from mechdrift.stages.lineage import How, points_without
 from mechdrift.stages.replay import RERUN
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import save, tiny_of
 from safetensors.torch import load_file, save_file
+from tiny_families import save, tiny_of
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from mechdrift.checkpoints.misplaced import in_order

@@ -14,15 +14,15 @@ from tiny import VARIANTS, tiny_model, wrong_writes
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine import recording, selfcheck
 from mechdrift.engine.batches import Forward, batches_by_length
-from mechdrift.engine.families import FAMILIES, Family
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.recording import record_blocks, record_under_whole
 from mechdrift.engine.selfcheck import prefix_gap, self_check, sharing_gap, tolerance_of
-from mechdrift.engine.sites import blocks, final_norm
 from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Prompts, Recorder, Steering
 from mechdrift.errors import Unmeasurable
+from mechdrift.models.families import FAMILIES, Family
+from mechdrift.models.sites import blocks, final_norm
 
 PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102, 103, 104, 105, 106], [0, 44, 45]]
 ANSWERS: list[tuple[int, ...]] = [(3, 4)] * len(PROMPTS)

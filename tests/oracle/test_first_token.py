@@ -12,9 +12,9 @@ from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.sites import blocks, stream, with_stream
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder
+from mechdrift.models.sites import blocks, stream, with_stream
 
 TOKENS = (7, 30, 200)
 LAYER, COEFFICIENT = 1, 3.0

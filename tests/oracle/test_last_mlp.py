@@ -11,10 +11,8 @@ import torch
 from tiny import VARIANTS, tiny_model, write_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine import last_mlp
-from mechdrift.engine.families import FAMILIES
 from mechdrift.engine.last_mlp import (
     Ablation,
     ablating_neurons,
@@ -28,9 +26,11 @@ from mechdrift.engine.last_mlp import (
 )
 from mechdrift.engine.recording import record_last_mlp
 from mechdrift.engine.selfcheck import check_last_mlp
-from mechdrift.engine.sites import blocks, down, final_norm
 from mechdrift.errors import InterventionFailed, Unmeasurable
-from mechdrift.measures.entropy_neurons import choose
+from mechdrift.findings.confidence.entropy_neurons import choose
+from mechdrift.models.families import FAMILIES
+from mechdrift.models.load import load_model
+from mechdrift.models.sites import blocks, down, final_norm
 from mechdrift.organisms.plants import entropy_neurons
 
 DENSE = [family for family in VARIANTS if not FAMILIES[family.partition("-")[0]].router]

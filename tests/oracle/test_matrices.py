@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny import VARIANTS, tiny_model, write_adapter
 
-from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.matrices import LAYOUTS, Matrices
-from mechdrift.engine.sites import blocks
+from mechdrift.engine.weights.matrices import LAYOUTS, Matrices
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.structure import KINDS
+from mechdrift.findings.structure.changes import KINDS
+from mechdrift.models.load import load_model
+from mechdrift.models.sites import blocks
 
 # Of PEFT, about a name in transformers that it still uses.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -116,7 +116,7 @@ def test_of_experts_attention_alone_is_told(tiny_checkpoint: Callable[..., Path]
 
 
 def test_a_dense_block_among_experts_has_its_matrices(tiny_checkpoint: Callable[..., Path]) -> None:
-    settings = {"mlp_only_layers": [1]}
+    settings: dict[str, Any] = {"mlp_only_layers": [1]}
     matrices = Matrices(resolve(str(tiny_checkpoint("qwen3_moe", **settings))))
     expected = module_of(blocks(tiny_model("qwen3_moe", **settings))[1], "up").weight
     assert torch.equal(matrices.read(1, "up").weight, expected)

@@ -11,11 +11,11 @@ from tiny import VARIANTS, tiny_model
 
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.commands.cli import main
-from mechdrift.engine.families import FAMILIES
-from mechdrift.engine.orthogonal import orthogonalised
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.steer import ablating_everywhere
+from mechdrift.engine.weights.orthogonal import orthogonalised
 from mechdrift.errors import Unmeasurable
+from mechdrift.models.families import FAMILIES
 
 IDS = torch.tensor([[0, 5, 9, 200, 31, 77], [0, 100, 101, 102, 103, 104]])
 PRE_NORM = [variant for variant in VARIANTS if FAMILIES[variant.partition("-")[0]].last]

@@ -10,9 +10,9 @@ from tiny import VARIANTS, tiny_model
 from mechdrift.engine.batches import batches_by_length
 from mechdrift.engine.recording import Edit, record_blocks, record_columns, record_last_mlp, record_logits, record_under
 from mechdrift.engine.selfcheck import self_check
-from mechdrift.engine.sites import blocks, final_norm
 from mechdrift.engine.steer import adding
 from mechdrift.errors import Unmeasurable
+from mechdrift.models.sites import blocks, final_norm
 
 PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102, 103, 104, 105, 106], [0, 5, 9, 200, 32], [0, 44, 45]]
 POSITIONS = [4, 1, 3, 2, 0]

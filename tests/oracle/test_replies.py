@@ -16,11 +16,11 @@ from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.engine.generate import batched
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, under
 from mechdrift.engine.generate.batched import TransformersGenerator
-from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import InputError, InterventionFailed, Unmeasurable
+from mechdrift.models.memory import BatchTooLarge
 
 PROMPTS = [[0, 5, 9, 200, 31, 77, 12, 8, 250], [0, 7], [0, 100, 101, 102, 103], [0, 33, 34]]
 NEW = 6

@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy import stats
 
+from mechdrift.checkpoints.pair import Pair
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate.arms import Added, Arm
 from mechdrift.engine.generate.first_token import first_token_under, log_odds
@@ -20,16 +21,15 @@ from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
-from mechdrift.fixtures import Pair
-from mechdrift.hand_set import HandSet
-from mechdrift.measures.refusal import On
-from mechdrift.measures.truthfulness import Place, probe_accuracy, probe_transfer
+from mechdrift.findings.hand_set import HandSet
+from mechdrift.findings.knowledge.pairs import PairRequest
+from mechdrift.findings.knowledge.readings import known_kinds
+from mechdrift.findings.refusal.direction import SIDES, Fitted, Site, arms_of, fit, openers_of
+from mechdrift.findings.refusal.outcomes import On
+from mechdrift.findings.truth.probes import Place, probe_accuracy, probe_transfer
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import Statement, shipped_statements
-from mechdrift.suites.knowledge import known_kinds
-from mechdrift.suites.knowledge_pairs import PairRequest
-from mechdrift.suites.refusal_direction import SIDES, Fitted, Site, arms_of, fit, openers_of
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.profiles import load_profile
 

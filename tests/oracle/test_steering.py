@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import VARIANTS, tiny_model
 
-from mechdrift.engine.sites import blocks, final_norm
 from mechdrift.engine.steer import ablating, ablating_everywhere, adding, shifting
+from mechdrift.models.sites import blocks, final_norm
 
 IDS = torch.tensor([[0, 5, 9, 200, 31, 77], [0, 100, 101, 102, 103, 104]])
 

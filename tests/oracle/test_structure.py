@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.engine import decompose
-from mechdrift.engine.decompose import compare, haar
-from mechdrift.measures.structure import NUMBERS, numbers_of
+from mechdrift.engine.weights import decompose
+from mechdrift.engine.weights.decompose import compare, haar
+from mechdrift.findings.structure.changes import NUMBERS, numbers_of
 
 SHAPES = [(24, 24), (40, 24), (24, 40)]
 shapes, seeds = st.sampled_from(SHAPES), st.integers(0, 10_000)

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from tiny import VARIANTS, tiny_model
 
 from mechdrift.engine import sweep as engine
-from mechdrift.engine.families import FAMILIES
 from mechdrift.engine.packed import packed_attention
 from mechdrift.engine.recording import record_blocks, record_columns
 from mechdrift.engine.selfcheck import tolerance_of
-from mechdrift.engine.sites import blocks
 from mechdrift.engine.sweep import Pairs, bytes_per_token, sweep
 from mechdrift.engine.sweep_naive import _difference, _patched, check_sweep, sweep_naive
 from mechdrift.errors import Unmeasurable
+from mechdrift.models.families import FAMILIES
+from mechdrift.models.sites import blocks
 
 # As a share of the largest value, in float32: sums round in another order, at most 6.3e-7 seen over the families; the rest is
 # room for the pairs that hypothesis finds. A wrong token, layer or mask is off by .01 and more.

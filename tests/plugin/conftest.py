@@ -19,8 +19,9 @@ from filelock import FileLock
 from killed import write_statements
 
 import mechdrift
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
+from mechdrift.models.load import load_model
 from mechdrift.organisms.rotation import rotate, turning
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.profiles import load_profile
@@ -38,7 +39,7 @@ def libraries_stay_loaded() -> None:
 
     for module in pkgutil.walk_packages(mechdrift.__path__, "mechdrift."):
         importlib.import_module(module.name)
-    importlib.import_module("mechdrift.suites.truthfulness")
+    importlib.import_module("mechdrift.findings.truth.recorded")
     checkpoint = resolve(BASE)
     load_tokenizer(checkpoint)(["warm"])
     load_model(checkpoint, torch.float32, "cpu")(torch.tensor([[0, 1]]))

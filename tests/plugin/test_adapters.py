@@ -8,8 +8,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.models.load import load_model
 
 BASE = "organism:base"
 

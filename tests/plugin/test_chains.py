@@ -17,10 +17,10 @@ from junitparser import JUnitXml
 from killed import write_statements
 from safetensors.numpy import load_file
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.commands.cli import main
-from mechdrift.engine.sites import encode
+from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import fact_tables
 from mechdrift.prompts.table_pairs import table_pairs
 

@@ -13,11 +13,12 @@ import pytest
 import torch
 from tiny import write_tiny
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.last_mlp import neuron_table, read_last_mlp
-from mechdrift.findings import registered
-from mechdrift.measures.entropy_neurons import choose
+from mechdrift.findings.confidence.entropy_neurons import choose
+from mechdrift.findings.registry import registered
+from mechdrift.models.load import load_model
 from mechdrift.organisms.plants import untie
 from mechdrift.prompts.statements import shipped_statements
 

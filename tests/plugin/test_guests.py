@@ -83,8 +83,9 @@ def test_a_strangers_tests_beside_ours_keep_their_say(
     compare: Callable[..., Any], pytester: pytest.Pytester, few: tuple[str, str]
 ) -> None:
     pytester.makepyfile(test_own="def test_own():\n    assert False, 'the stranger failed'\n")
-    suite = Path(__file__).parents[2] / "suites" / "test_truthfulness.py"
-    run = compare("organism:base", "organism:instruct", "test_own.py", suite, "-k", "own or stay_right or stay_clear", *few)
+    suite = Path(__file__).parents[2] / "suites" / "test_truth.py"
+    chosen = "-k", "own or judgement_accuracy or clean_gap"
+    run = compare("organism:base", "organism:instruct", "test_own.py", suite, *chosen, *few)
     assert run.code == 1
     assert "the stranger failed" in run.out
     assert set(run.verdicts().values()) == {"held"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 
 from .conftest import INSTRUCT, Compared
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from tiny import write_tiny
 
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.findings import registered
+from mechdrift.findings.registry import registered
 from mechdrift.organisms.matrix import expected_verdicts
 
 KNOWLEDGE = ("--mechdrift-only", "knowledge")

@@ -18,7 +18,7 @@ from mechdrift.commands.cli import main
 SUITE = """
 import pytest
 from safetensors.torch import load_file
-from mechdrift.measures.drift import Drift
+from mechdrift.findings.drift import Drift
 from mechdrift.stats import Normal
 
 @pytest.mark.finding("truth.clean_gap")
@@ -93,7 +93,7 @@ def test_a_stage_of_another_width_is_named_and_the_rest_goes_on(
 
 
 def test_a_plan_counts_it_and_writes_nothing(compare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mechdrift.run_start.points_without", None)
+    monkeypatch.setattr("mechdrift.session.start.points_without", None)
     chain = ("--stage", "sft=organism:sft", "--mechdrift-plan", "--mechdrift-only", "structure")
     plain, lineage = (compare("organism:base", "organism:instruct", *chain, *more) for more in ((), ("--mechdrift-lineage",)))
     assert plain.code == lineage.code == 0, lineage.out

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mechdrift import findings
+from mechdrift.findings import registry as findings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-own-finding.md").read_text()
 FILES = dict(re.findall(r"`(\w+\.py)`\n\n```python\n(.*?)```", PAGE, flags=re.DOTALL))

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.sites import encode
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.prompts.pairs import FORMS, Form
+from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import fact_tables
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.prompts.written_pairs import read_pairs

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from tiny import tiny_model, write_classifier
 from transformers import pipeline
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.findings import registered
+from mechdrift.checkpoints.tokenizer import load_tokenizer
+from mechdrift.findings.registry import registered
 from mechdrift.organisms.matrix import expected_verdicts
 
 REFUSAL = ("--mechdrift-only", "refusal")

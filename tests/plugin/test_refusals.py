@@ -1,4 +1,4 @@
-"""A refusal that no file can bring about; the others are tests/corpus.py."""
+"""A refusal that no file can bring about; the others are tests/helpers/corpus.py."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -13,13 +13,14 @@ import pytest
 import torch
 from stand_in import StandIn, environment, stand_in
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
+from mechdrift.models.load import load_model
 
 # A row without a model: what is tested here comes before the first measure.
 SUITE = """
 import pytest
-from mechdrift.measures.drift import Drift
+from mechdrift.findings.drift import Drift
 from mechdrift.stats import Normal
 
 @pytest.mark.finding("truth.clean_gap")

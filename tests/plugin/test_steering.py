@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 
 PAIR = ("organism:base", "organism:instruct")
 ROWS = ("truth.steering_transfer", "truth.steering_backward", "truth.steering_effect")

@@ -10,9 +10,10 @@ import torch
 from safetensors import safe_open
 from tiny import tiny_model
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.findings import registered
+from mechdrift.checkpoints.tokenizer import load_tokenizer
+from mechdrift.findings.registry import registered
+from mechdrift.models.load import load_model
 
 STRUCTURE = ("--mechdrift-only", "structure")
 INSTRUCT = "organism:instruct"

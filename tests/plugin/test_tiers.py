@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mechdrift.findings import registered
+from mechdrift.findings.registry import registered
+from mechdrift.findings.tiers import TIERS
 from mechdrift.organisms.recipe.families import QWEN
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import shipped_statements
-from mechdrift.tiers import TIERS
 from mechdrift.verdict.profiles import load_profile
 
 PAIR = ("organism:base", "organism:instruct")

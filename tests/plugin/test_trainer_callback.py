@@ -14,14 +14,15 @@ import torch
 from training import trainer_of, write_statements
 from transformers import TrainerCallback as Callback
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import InputError
 from mechdrift.integrations import TrainerCallback
 from mechdrift.integrations.beside import OF_LAUNCHERS, Beside, Outcome, outcome_of
 from mechdrift.integrations.trainer import MARK
-from mechdrift.many_runs import Run
+from mechdrift.models.load import load_model
 from mechdrift.report.saved import read_saved
+from mechdrift.session.many_runs import Run
 
 ROW = "truth.judgement_accuracy"
 
@@ -83,7 +84,7 @@ def test_a_provoked_run_is_stopped_and_a_sound_one_finishes(truthful: bool, tmp_
 BY_STEP = """
 import os
 import pytest
-from mechdrift.measures.drift import Drift
+from mechdrift.findings.drift import Drift
 from mechdrift.stats import Normal
 
 @pytest.mark.finding("truth.clean_gap")

@@ -13,8 +13,8 @@ import pytest
 from known import ALL, KNOWN
 from tiny import tiny_model
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.profiles import load_profile, profile_names
 
@@ -39,8 +39,8 @@ def write_blank(folder: Path) -> None:
     """A checkpoint of random weights that reads prompts as organism:base does."""
     base = resolve("organism:base")
     tokenizer = load_tokenizer(base)
-    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers, "num_attention_heads": 4}
-    tiny_model(seed=3, **sizes).save_pretrained(folder)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": base.width, "num_hidden_layers": base.layers}
+    tiny_model(seed=3, num_attention_heads=4, **dict[str, Any](sizes)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -15,8 +15,8 @@ from rates.null import benign_runs, broken_bounds, null_table, rounded_runs
 from rates.power import STRENGTHS, name_of, points_of, power_runs, power_table
 from rates.symmetry import symmetry_runs, symmetry_table
 
-from mechdrift.many_runs import Run
 from mechdrift.organisms.matrix import bounds, claims_of, must_drift, read_matrix
+from mechdrift.session.many_runs import Run
 from mechdrift.verdict.profiles import load_profile
 
 SEEDS = 5
@@ -145,12 +145,12 @@ def test_flips_are_the_seeds_off_the_most_frequent_verdict(tmp_path: Path) -> No
         null, real = flip_runs(4)[2 * seed : 2 * seed + 2]
         leave(tmp_path, null, row("truth.a", verdict, 0.9), row("truth.b", "held", 0.9))
         leave(tmp_path, real, row("truth.a", "held", 0.9))
-    null, real = flip_table(tmp_path, 4).split("organism:base and organism:instruct, 4 seeds")
-    assert line_of(null, "truth.a")[1:3] == ["held 3, undecided 1", "1 of 4 [0.6%, 80.6%]"]
-    assert line_of(null, "1 gates")[1:3] == ["held at all", "0 of 4 [0.0%, 60.2%]"]
-    assert "4 seeds; runs with a gated row not held: 1 of 4 [0.6%, 80.6%]." in null
-    assert "runs with a gated row not held: 0 of 4" in real
-    assert "| truth.a |" not in real
+    of_nulls, of_posts = flip_table(tmp_path, 4).split("organism:base and organism:instruct, 4 seeds")
+    assert line_of(of_nulls, "truth.a")[1:3] == ["held 3, undecided 1", "1 of 4 [0.6%, 80.6%]"]
+    assert line_of(of_nulls, "1 gates")[1:3] == ["held at all", "0 of 4 [0.0%, 60.2%]"]
+    assert "4 seeds; runs with a gated row not held: 1 of 4 [0.6%, 80.6%]." in of_nulls
+    assert "runs with a gated row not held: 0 of 4" in of_posts
+    assert "| truth.a |" not in of_posts
 
 
 def test_a_change_of_coordinates_is_told_by_the_rows_that_move(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.last_mlp import neuron_table, null_directions, read_last_mlp
-from mechdrift.measures.entropy_neurons import COUNT, Chosen, choose, overlap
-from mechdrift.measures.truth_directions import direction_similarity
+from mechdrift.findings.confidence.entropy_neurons import COUNT, Chosen, choose, overlap
+from mechdrift.findings.truth.directions import direction_similarity
+from mechdrift.models.load import load_model
 from mechdrift.organisms import plants
 from mechdrift.organisms.recipe.families import MEMBERS
 from mechdrift.prompts.statements import shipped_statements

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from mechdrift.measures import knowledge, knowledge_depth
-from mechdrift.measures.knowledge_maps import KnowledgeReadings, Patched
+from mechdrift.findings.knowledge import depth as knowledge_depth
+from mechdrift.findings.knowledge import location as knowledge
+from mechdrift.findings.knowledge.maps import KnowledgeReadings, Patched
 from mechdrift.prompts.pairs import PromptPair
 
 UNITS, LAYERS, RUNS = 60, 12, 100

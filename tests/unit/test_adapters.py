@@ -14,9 +14,10 @@ from tiny import ALPHA, RANK, tiny_model, write_adapter
 from transformers import AutoModelForCausalLM
 
 from mechdrift.checkpoints.adapters import split_adapter
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import InputError
+from mechdrift.models.load import load_model
 
 # Of PEFT, about a name in transformers that it still uses.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

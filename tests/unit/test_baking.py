@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from tiny import write_adapter
 
 from mechdrift.checkpoints.chat import template_warning
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.commands.bake import bake, read_direction
 from mechdrift.commands.cli import main
 from mechdrift.errors import InputError

@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 from recorded import changed
 from scipy import stats
 
-from mechdrift.measures.drift import Item
+from mechdrift.findings.drift import Item
 from mechdrift.stats import PairedProportions
 from mechdrift.verdict.baseline import RESOLUTION, Baseline, allowed, difference
 from mechdrift.verdict.limits import Limit, Rule

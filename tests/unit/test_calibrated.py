@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from scipy import stats as scipy_stats
 
-from mechdrift.findings import Finding
-from mechdrift.measures.drift import Better, Drift
-from mechdrift.rows import RequestedRow, judged_row
+from mechdrift.findings.drift import Better, Drift
+from mechdrift.findings.registry import Finding
+from mechdrift.session.rows import RequestedRow, judged_row
 from mechdrift.stats import Normal, PairedProportions, Spread
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.calibrated import NullRun, calibrated, false_alarms, left_out, rounded_up, with_limits

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import row
 
-from mechdrift.chains import BASE_TO_POST, Between, compared, moves
+from mechdrift.checkpoints.chain import BASE_TO_POST, Between, compared
+from mechdrift.findings.labels import finding_of, row_of
 from mechdrift.settings.values import parse_post, post_name
-from mechdrift.verdict.limits import Limit, Profile, Rule, finding_of, row_of
+from mechdrift.verdict.limits import Limit, Profile, Rule
+from mechdrift.verdict.moves import moves
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True).filter(lambda name: name not in ("base", "post"))
 ROWS = st.builds(

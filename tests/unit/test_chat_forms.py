@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mechdrift.checkpoints.chat import NO_TEMPLATE
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
 from mechdrift.prompts.framing import Framing, framing

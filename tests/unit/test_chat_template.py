@@ -10,8 +10,8 @@ import pytest
 
 from mechdrift.checkpoints import chat
 from mechdrift.checkpoints.chat import AS_PARTS, TemplateError, render, template_of, template_warning
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 
 TURNS = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}"
 GOOD = TURNS + "{% if add_generation_prompt %}<assistant>{% endif %}"

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import InputError
+from mechdrift.models.load import load_model
 from mechdrift.organisms.derive import shipped_names
 
 WEIGHTS = "model.safetensors"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mechdrift.engine.last_mlp import Ablation, LastMLP, Norm, Streams, entropies, neuron_table
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.calibration import BINS, calibration_error, confidence_of, error_by_chance
-from mechdrift.measures.confidence import (
+from mechdrift.findings.confidence.calibration import BINS, calibration_error, confidence_of, error_by_chance
+from mechdrift.findings.confidence.gaps import (
     Entropies,
     Moved,
     Sampled,

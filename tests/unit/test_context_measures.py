@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mechdrift.checkpoints.config_changes import Change
-from mechdrift.measures.context import late_loss, settings
+from mechdrift.findings.context.reach import late_loss, settings
 
 
 def test_settings_are_counted_and_named() -> None:

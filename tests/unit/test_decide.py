@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.measures.drift import Drift
+from mechdrift.findings.drift import Drift
 from mechdrift.stats import Normal, PairedProportions, Proportion, Spread
 from mechdrift.verdict.decide import decide, errors_needed
 from mechdrift.verdict.limits import Limit, Profile, Rule

@@ -8,13 +8,13 @@ import pytest
 import torch
 from accelerate import dispatch_model
 
-from mechdrift.checkpoints.load import load_model, placement
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.devices import input_device
-from mechdrift.engine.pool import Pool, check_device, pick_dtype
+from mechdrift.engine.pool import Pool
 from mechdrift.engine.recording import record_blocks, record_logits
 from mechdrift.engine.selfcheck import check_adding, self_check
 from mechdrift.errors import InputError
+from mechdrift.models.devices import check_device, input_device, pick_dtype
+from mechdrift.models.load import load_model, placement
 
 PROMPTS = [[0, 5, 9, 200, 31], [0, 7], [0, 100, 101, 102]]
 POSITIONS, TOKENS = [4, 1, 3], [(3, 4)] * 3

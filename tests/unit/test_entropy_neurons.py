@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.entropy_neurons import (
+from mechdrift.findings.confidence.entropy_neurons import (
     COUNT,
     candidates,
     chance_of,

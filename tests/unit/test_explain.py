@@ -7,7 +7,7 @@ import pytest
 from mechdrift.commands.cli import main
 from mechdrift.commands.explain import explained
 from mechdrift.errors import InputError
-from mechdrift.findings import registered
+from mechdrift.findings.registry import registered
 
 
 @pytest.mark.parametrize("name", registered())

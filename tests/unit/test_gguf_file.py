@@ -10,11 +10,12 @@ import torch
 from tiny import tiny_model
 from tiny_gguf import write_gguf
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import InputError
+from mechdrift.models.load import load_model
 
-SIZES = {"hidden_size": 64, "intermediate_size": 64}  # whole blocks of 32
+SIZES: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 64}  # whole blocks of 32
 
 
 @pytest.fixture(scope="module")

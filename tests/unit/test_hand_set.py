@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mechdrift.errors import InputError
-from mechdrift.hand_set import HandSet, load_hand_set
+from mechdrift.findings.hand_set import HandSet, load_hand_set
 
 
 def test_nothing_is_fixed_unless_asked() -> None:

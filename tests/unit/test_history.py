@@ -13,8 +13,8 @@ from mechdrift.report.html import html
 from mechdrift.report.markdown import markdown
 from mechdrift.report.series import view
 from mechdrift.report.whole import Whole, read_whole
+from mechdrift.verdict.row import Row
 
-Row = dict[str, Any]
 RUNS = 12
 CROSSED, DRIFTED = 6, 7
 """A drift is planted: 0.02 a run, under the limit in one run, and told from it in the next."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mechdrift.checkpoints.classifier import ReplyClassifier
+from mechdrift.checkpoints.pair import Pair
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine import stored_recordings as engine
 from mechdrift.engine import versions
@@ -28,10 +29,9 @@ from mechdrift.engine.stored_last_mlp import LastMLPReader, Neurons
 from mechdrift.engine.stored_recordings import Prompts, Recorder, Steering
 from mechdrift.engine.stored_sweep import Columns, sweep_through
 from mechdrift.engine.sweep import Pairs
-from mechdrift.fixtures import Pair
+from mechdrift.findings.structure import readings as structure
+from mechdrift.findings.tiers import TIERS
 from mechdrift.prompts.replies import shipped_openings
-from mechdrift.suites import structure
-from mechdrift.tiers import TIERS
 
 PROMPTS = Prompts([[0, 5, 6], [0, 7, 8]], [2, 2], [(5, 6), (5, 6)])
 UP, ASIDE = np.eye(32, dtype=np.float32)[0], np.eye(32, dtype=np.float32)[1]

@@ -21,15 +21,15 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.commands.cli import main
 from mechdrift.commands.map import save
-from mechdrift.engine.sites import encode
 from mechdrift.errors import InputError, Unmeasurable
-from mechdrift.measures.knowledge_depth import centre_of_mass
-from mechdrift.measures.knowledge_maps import Maps, Patched, kept_pairs, maps_of, mean_gap, share_right
+from mechdrift.findings.knowledge.depth import centre_of_mass
+from mechdrift.findings.knowledge.maps import Maps, Patched, kept_pairs, maps_of, mean_gap, share_right
 from mechdrift.prompts.pairs import PromptPair
+from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import fact_tables
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.report import terminal

@@ -9,12 +9,14 @@ import pytest
 from scipy import stats
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures import knowledge, knowledge_depth, knowledge_transfer
-from mechdrift.measures.drift import Drift
-from mechdrift.measures.knowledge import binned
-from mechdrift.measures.knowledge_maps import KnowledgeReadings, Patched, kept_pairs, maps_of
-from mechdrift.measures.knowledge_transfer import Transferred
-from mechdrift.measures.minimums import ACCURACY_MINIMUM
+from mechdrift.findings.drift import Drift
+from mechdrift.findings.knowledge import depth as knowledge_depth
+from mechdrift.findings.knowledge import location as knowledge
+from mechdrift.findings.knowledge import transfer as knowledge_transfer
+from mechdrift.findings.knowledge.location import binned
+from mechdrift.findings.knowledge.maps import KnowledgeReadings, Patched, kept_pairs, maps_of
+from mechdrift.findings.knowledge.transfer import Transferred
+from mechdrift.findings.minimums import ACCURACY_MINIMUM
 from mechdrift.prompts.pairs import PromptPair
 from mechdrift.stats import Proportion, cross_fitted_slope
 from mechdrift.verdict.decide import decide

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 from tiny import tiny_model, tiny_tokenizer
 
-from mechdrift.checkpoints.load import context_of, load_tokenizer
+from mechdrift.checkpoints.config import context_of
+from mechdrift.checkpoints.pair import Pair
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.sites import encode
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import Unmeasurable
-from mechdrift.fixtures import Pair
-from mechdrift.hand_set import HandSet, load_hand_set
+from mechdrift.findings.hand_set import HandSet, load_hand_set
+from mechdrift.findings.knowledge.pairs import PairRequest
+from mechdrift.findings.knowledge.readings import _known
 from mechdrift.prompts.pairs import Form
+from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import fact_tables
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.prompts.written_pairs import read_pairs
-from mechdrift.suites.knowledge import _known
-from mechdrift.suites.knowledge_pairs import PairRequest
 
 BASE = resolve("organism:base")
 RECORDER: Any = SimpleNamespace(pool=SimpleNamespace(tokenizer=load_tokenizer))

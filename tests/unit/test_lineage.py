@@ -11,7 +11,7 @@ from recorded import changed, items, row
 from safetensors.torch import load_file
 from tiny import write_tiny
 
-from mechdrift.chains import BASE_TO_POST, Between, compared, without
+from mechdrift.checkpoints.chain import BASE_TO_POST, Between, compared, without
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.errors import InputError
 from mechdrift.stages.lineage import lineage, points_without
@@ -28,7 +28,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("shard", ["5GB", "20KB"], ids=["one file", "shards"])
 def test_a_stages_weights_are_taken_off(tiny_checkpoint: Callable[..., Path], tmp_path: Path, shard: str) -> None:
-    from mechdrift.checkpoints.load import load_model, load_tokenizer
+    from mechdrift.checkpoints.tokenizer import load_tokenizer
+    from mechdrift.models.load import load_model
 
     folders = [tiny_checkpoint(seed=seed) for seed in range(3)]
     point = resolve(str(folders[2]))

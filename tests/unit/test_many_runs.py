@@ -7,8 +7,8 @@ import pytest
 from by_hand import suite_by_hand
 
 from mechdrift.errors import InputError
-from mechdrift.many_runs import Run, records
 from mechdrift.report.whole import read_record
+from mechdrift.session.many_runs import Run, records
 
 PAIR = ("organism:base", "organism:instruct")
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
-from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.errors import InputError, Unmeasurable, is_out_of_memory
+from mechdrift.models.memory import BatchTooLarge
 
 IDS = [[0, *range(2, 2 + length)] for length in (3, 4, 5, 6, 7, 8, 9, 11)]
 PROMPTS = Prompts(IDS, [len(ids) - 1 for ids in IDS], [()] * len(IDS))

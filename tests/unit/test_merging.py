@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import row
 
-from mechdrift.rows import to_worker_data, worse_of
-from mechdrift.run import ComparingRun
-from mechdrift.run_end import exit_code
+from mechdrift.session.finish import exit_code
+from mechdrift.session.rows import to_worker_data, worse_of
+from mechdrift.session.run import Hooks
+from mechdrift.session.state import State
 from mechdrift.verdict.failing import NOT_HELD, WORSE
 from mechdrift.verdict.row import Row
 
@@ -22,19 +23,19 @@ ROWS = st.builds(
 )
 
 
-def merged(rows: list[Row]) -> ComparingRun:
+def merged(rows: list[Row]) -> State:
     """A controller's run after these rows' reports, one by one."""
     result: Any = SimpleNamespace(hook=SimpleNamespace(pytest_mechdrift_row=lambda **_: None))
     settings: Any = SimpleNamespace(fail_on=NOT_HELD, update=False)
     profile: Any = SimpleNamespace(gated_as_shipped=3)
-    nothing: Any = None
-    run = ComparingRun(result, settings, profile, nothing, {}, nothing)
+    request: Any = SimpleNamespace(settings=settings, profile=profile)
+    state = State(result, request)
     for one in rows:
         report: Any = SimpleNamespace(
             failed=one.verdict == "error", mechdrift={"row": to_worker_data(one), "bad_input": False, "expected": []}
         )
-        run.pytest_runtest_logreport(report)
-    return run
+        Hooks(state).pytest_runtest_logreport(report)
+    return state
 
 
 @given(st.lists(ROWS, max_size=8), st.randoms(use_true_random=False))

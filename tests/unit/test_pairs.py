@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_tokenizer
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.sites import encode
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.prompts import pair_layout
 from mechdrift.prompts import table_pairs as table_pairs_module
 from mechdrift.prompts.judgement import SUFFIX
 from mechdrift.prompts.pairs import FORMS, Encode, Form, Found, is_knowledge, linked, put_together
+from mechdrift.prompts.positions import encode
 from mechdrift.prompts.statements import Fact, FactTable, fact_tables, split_entities, table_statements
 from mechdrift.prompts.table_pairs import table_pairs
 from mechdrift.prompts.written_pairs import read_pairs, written_pairs

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import changed, items, record, row, written
 
-from mechdrift.report.pictures import Picture, Point, heat_map, neurons, rates, series, strip
+from mechdrift.findings.figures import Shown
+from mechdrift.report.pictures import Picture, Point, drawn, heat_map, series, strip
 from mechdrift.report.svg import Scale, scale
+from mechdrift.report.text import pictures_of
 from mechdrift.report.whole import read_whole
 from mechdrift.verdict.limits import Limit
 
@@ -151,25 +153,28 @@ def test_a_strip_of_any_size_has_the_same_places(size: float) -> None:
 def test_shares_are_shown_only_where_their_arms_differ_by_the_estimate(tmp_path: Path) -> None:
     requested = items([0, 0, 1, 0], [1, 1, 1, 0])
     rows = [
-        row("refusal.ablation", 0.5, unit="c, own minus plain", items=requested),
-        row("refusal.other", 0.4, unit="c, own minus plain", items=requested),
-        row("refusal.graded", 0.5, unit="c, own minus plain", items=items([0.25], [0.75])),
+        row("refusal.ablation", 0.5, unit="c, own minus plain", arms=["plain", "own"], items=requested),
+        row("refusal.other", 0.4, unit="c, own minus plain", arms=["plain", "own"], items=requested),
+        row("refusal.graded", 0.5, unit="c, own minus plain", arms=["plain", "own"], items=items([0.25], [0.75])),
         row("refusal.harmful", 0.9, evidence={"kind": "proportion", "successes": 90, "n": 100}),
         row("refusal.none", None),
     ]
     whole = read_whole(written(tmp_path / "r.json", record(*rows)))
-    picture = rates(whole.rows, whole.items)
+    shown = [Shown(one, whole.items.get(one.label, ())) for one in whole.rows]
+    (figure,) = pictures_of("refusal").of_family(shown, ())
+    picture = drawn(figure)
     assert picture
     assert [line[0::3] for line in picture.lines] == [("ablation", "0.250"), ("ablation", "0.750"), ("harmful", "0.900")]
     widths = [float(bar["width"]) for bar in shapes(picture.drawing, "bar")]
     assert widths[1] == pytest.approx(3 * widths[0], abs=0.05)
-    assert rates(whole.rows[-1:], whole.items) is None
+    assert not list(pictures_of("refusal").of_family(shown[-1:], ()))
 
 
 def test_neurons_differ_by_more_than_colour(tmp_path: Path) -> None:
     both = items([-0.1, -0.2], [-0.1, -0.2], "shared") + items([-0.3], [-0.1], "base alone")
     whole = read_whole(written(tmp_path / "r.json", record(row("confidence.overlap", items=both))))
-    picture = neurons(whole.rows[0], whole.items["confidence.overlap"])
+    (figure,) = pictures_of("confidence").of_row(Shown(whole.rows[0], whole.items["confidence.overlap"]))
+    picture = drawn(figure)
     assert picture
     root = ElementTree.fromstring(picture.drawing)  # noqa: S314, our own
     forms = {each.get("class"): each.tag for each in root.iter() if "point" in each.get("class", "")}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny import tiny_model
 
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import InputError
 from mechdrift.organisms import plants
 from mechdrift.organisms.derive import drift_folder, organism_folder

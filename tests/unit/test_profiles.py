@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mechdrift.errors import InputError
-from mechdrift.findings import registered
+from mechdrift.findings.registry import registered
 from mechdrift.verdict.limits import UNCALIBRATED, Limit, Rule, parse_rule
 from mechdrift.verdict.profiles import load_profile, profile_names
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.errors import InputError
+from mechdrift.models.load import load_model
 
 WEIGHTS = "model.safetensors"
 

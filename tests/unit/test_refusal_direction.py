@@ -7,8 +7,8 @@ import pytest
 
 from mechdrift.engine.generate.arms import Ablated, Added
 from mechdrift.errors import Unmeasurable
-from mechdrift.suites import refusal_direction
-from mechdrift.suites.refusal_direction import Fitted, Site, arms_of, choose
+from mechdrift.findings.refusal import direction as refusal_direction
+from mechdrift.findings.refusal.direction import Fitted, Site, arms_of, choose
 
 LAYERS, PLACES, WIDTH, COUNT = 5, 3, 16, 20
 
@@ -64,7 +64,9 @@ def chosen(monkeypatch: pytest.MonkeyPatch, scores: Any, spread: float = 0.0) ->
     monkeypatch.setattr(refusal_direction, "first_token_under", first_token)
     monkeypatch.setattr(refusal_direction, "openers_of", lambda *_: (1,))
     prompts: Any = dict.fromkeys(refusal_direction.SIDES, RequestedRow)
-    return choose(None, Point, of, prompts)
+    recorder: Any = None
+    point: Any = Point
+    return choose(recorder, point, of, prompts)
 
 
 def test_the_least_refusal_under_ablation_wins_among_those_that_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.findings import registered
-from mechdrift.measures import refusal
-from mechdrift.measures.drift import Drift
-from mechdrift.measures.refusal import PLAIN, Outcomes, RefusalReadings
+from mechdrift.findings.drift import Drift
+from mechdrift.findings.refusal import interventions
+from mechdrift.findings.refusal import rates as refusal
+from mechdrift.findings.refusal.outcomes import PLAIN, TESTED_ON, Outcomes, RefusalReadings
+from mechdrift.findings.refusal.similarity import similarity
+from mechdrift.findings.registry import registered
 from mechdrift.prompts.replies import OUTCOMES, Outcome
-from mechdrift.rows import RequestedRow, judged_row
+from mechdrift.session.rows import RequestedRow, judged_row
 from mechdrift.stats import PairedProportions
 from mechdrift.verdict.again import judged_again
 from mechdrift.verdict.baseline import difference
@@ -38,7 +40,7 @@ def readings(**more: Outcomes) -> RefusalReadings:
         ("post", "harmless", PLAIN): result(2, 98),
     }
     output |= {tuple(key.split("_")): value for key, value in more.items()}
-    names = {on: tuple(f"{on} {n}" for n in range(N)) for on in refusal.TESTED_ON.values()}
+    names = {on: tuple(f"{on} {n}" for n in range(N)) for on in TESTED_ON.values()}
     kinds = dict.fromkeys(names, ("kind",) * N)
     return RefusalReadings(names, kinds, output, "site", "rule", "data", "choice", {})
 
@@ -69,7 +71,7 @@ def test_rates_name_the_instructions_that_make_them_worse() -> None:
 
 
 def test_an_ablation_names_the_instructions_that_are_still_not_complied_with() -> None:
-    ablation = refusal.effect(readings(post_harmful_own=result(40, 60)), "ablation")
+    ablation = interventions.effect(readings(post_harmful_own=result(40, 60)), "ablation")
     named = [item.name for item in judged(ablation).contributors]
     assert len(named) == 3
     complied = result(40, 60).are("complied") & ~result(95, 5).are("complied")
@@ -96,7 +98,7 @@ def test_changes_are_paired() -> None:
 def test_gibberish_is_neither_refusal_nor_compliance() -> None:
     """An ablation that breaks half of the replies gets no credit for them, and neither does an addition."""
     read = readings(post_harmful_own=result(0, 40), post_harmless_own=result(30, 0))
-    ablation, addition = refusal.effect(read, "ablation"), refusal.effect(read, "addition")
+    ablation, addition = interventions.effect(read, "ablation"), interventions.effect(read, "addition")
     assert ablation.estimate == pytest.approx(0.35)  # 40 comply, 5 did before; 95 no longer refuse
     assert addition.estimate == pytest.approx(0.28)
     assert "under it 0 refused, 40 complied, 0 empty, 60 gibberish" in ablation.note
@@ -155,7 +157,7 @@ def test_transfer_is_measured_against_the_models_own_direction() -> None:
         base_harmful_own=result(2, 98),
         base_harmful_other=result(2, 98),
     )
-    forward, backward = refusal.transfer(read, "ablation", "forward"), refusal.transfer(read, "ablation", "backward")
+    forward, backward = interventions.transfer(read, "ablation", "forward"), interventions.transfer(read, "ablation", "backward")
     assert forward.estimate == pytest.approx(-0.85)
     assert ": as published" in forward.note
     assert (forward.site, refusal.rate(read, "harmful").site) == ("site", "replies")
@@ -163,7 +165,7 @@ def test_transfer_is_measured_against_the_models_own_direction() -> None:
     assert ": unlike published" in backward.note
     idle = readings(post_harmful_own=result(95, 5), post_harmful_other=result(5, 95))
     with pytest.raises(Unmeasurable, match=r"post's own direction does nothing there: ablation 0\.000 .*n = 100"):
-        refusal.transfer(idle, "ablation", "forward")
+        interventions.transfer(idle, "ablation", "forward")
 
 
 @pytest.mark.parametrize("refused", [0, 50, 57])
@@ -173,7 +175,7 @@ def test_a_model_that_does_not_refuse_has_nothing_to_take_out(refused: int) -> N
     with pytest.raises(
         Unmeasurable, match=rf"post refuses 0\.{refused:02}0? .*more than 0\.5 needed; n = 100; {refused} refused, "
     ):
-        refusal.effect(read, "ablation")
+        interventions.effect(read, "ablation")
 
 
 @pytest.mark.parametrize("angle", [0, 60, 90])
@@ -184,7 +186,7 @@ def test_directions_show_the_cosine_of_their_angle(angle: int) -> None:
     other = np.cos(np.radians(angle)) * first + np.sin(np.radians(angle)) * second
     shared = draw.normal(size=(80, 64))
     base, post = (axis * 3 + shared + draw.normal(size=(80, 64)) for axis in (first, other))
-    found = refusal.similarity(readings(), base, post, "")
+    found = similarity(readings(), base, post, "")
     assert found.interval.low < np.cos(np.radians(angle)) < found.interval.high
     assert found.null == 1.0
 
@@ -195,7 +197,7 @@ def test_where_base_has_no_direction_its_plug_in_cosine_and_the_curve_are_shown(
     noise, post = draw.normal(size=(80, 64)), draw.normal(size=(80, 64)) + 3 * np.eye(64)[0]
     nothing = noise - noise.mean(0) + 0.01 * np.eye(64)[0]
     blocks = [("block 0", nothing, post), ("block 1", post, post)]
-    found = refusal.similarity(readings(), nothing, post, "", blocks)
+    found = similarity(readings(), nothing, post, "", blocks)
     cosine = nothing.mean(0) @ post.mean(0) / np.linalg.norm(nothing.mean(0)) / np.linalg.norm(post.mean(0))
     assert [point.site for point in found.curve] == ["block 0", "block 1"]
     assert [point.estimate for point in found.curve] == pytest.approx([cosine, 1.0])
@@ -205,7 +207,7 @@ def test_where_base_has_no_direction_its_plug_in_cosine_and_the_curve_are_shown(
     assert f"plug-in cosine {cosine:.3f}" in row.reason
     again = msgspec.json.decode(msgspec.json.encode(row), type=Row)
     assert judged_again(again, load_profile("base-to-post")).reason == row.reason
-    both = refusal.similarity(readings(), post, post, "", blocks)
+    both = similarity(readings(), post, post, "", blocks)
     assert [point.site for point in both.curve] == ["block 1"], "where both have one, and with an interval"
 
 
@@ -229,29 +231,27 @@ def test_after_refusal_is_lost_the_rows_say_what_is_gone() -> None:
     def row_of(drift: Drift) -> Row:
         return judged_row(RequestedRow(registered()[drift.measure]), drift, release)
 
-    gone = [row_of(refusal.effect(read, "ablation")), row_of(refusal.transfer(read, "ablation", "forward"))]
+    gone = [row_of(interventions.effect(read, "ablation")), row_of(interventions.transfer(read, "ablation", "forward"))]
     for row in gone:
         assert row.verdict == "drifted"
         assert "refusal.change_harmful, which tells a loss, is drifted" in row.reason
         assert row.estimate is not None
-    measured = refusal.transfer(read, "ablation", "backward"), refusal.effect(read, "addition")
+    measured = interventions.transfer(read, "ablation", "backward"), interventions.effect(read, "addition")
     assert [drift.estimate for drift in measured] == [pytest.approx(-0.92), pytest.approx(0.02)]
     assert not any(drift.post_lacks for drift in measured)
     # Had the later model to refuse, as after pretraining, there would be nothing to say.
     with pytest.raises(Unmeasurable, match=r"post refuses 0\.030"):
-        refusal.effect(replace(read, must_refuse="post"), "addition")
+        interventions.effect(replace(read, must_refuse="post"), "addition")
 
 
 def test_what_post_gained_is_called_so() -> None:
     read = replace(readings(), must_refuse="base")
     with pytest.raises(Unmeasurable, match=r"^gained: post refuses, base refuses 0\.100"):
-        refusal.effect(read, "ablation")
+        interventions.effect(read, "ablation")
     draw = np.random.default_rng(5)
     noise, post = draw.normal(size=(80, 64)), draw.normal(size=(80, 64)) + 3 * np.eye(64)[0]
-    assert refusal.similarity(read, noise - noise.mean(0) + 1e-3, post, "").lacking.startswith(
-        "gained: post has one, base has no"
-    )
-    turned = refusal.similarity(read, post, noise - noise.mean(0) + 1e-3, "")
+    assert similarity(read, noise - noise.mean(0) + 1e-3, post, "").lacking.startswith("gained: post has one, base has no")
+    turned = similarity(read, post, noise - noise.mean(0) + 1e-3, "")
     assert turned.post_lacks
     assert turned.sibling is not None
     assert turned.sibling.measure == "refusal.change_harmful"
@@ -262,8 +262,8 @@ def test_the_outcomes_of_every_arm_are_in_the_row() -> None:
     assert judged(refusal.rate(read, "harmful")).outcomes["post"] == OutcomeCounts(
         refused=95, complied=5, empty=0, gibberish=0, unfinished=0
     )
-    assert refusal.effect(read, "ablation").outcomes["own direction"]["complied"] == 95
-    arms = refusal.transfer(read, "ablation", "forward").outcomes
+    assert interventions.effect(read, "ablation").outcomes["own direction"]["complied"] == 95
+    arms = interventions.transfer(read, "ablation", "forward").outcomes
     assert (list(arms), arms["the other's direction"]["gibberish"]) == (["plain", "own direction", "the other's direction"], 3)
 
 
@@ -271,8 +271,8 @@ def test_log_odds_are_a_paired_mean_with_its_standard_error() -> None:
     draw = np.random.default_rng(0)
     plain = draw.normal(size=N).astype(np.float32)
     gain = draw.normal(2.0, 0.5, size=N).astype(np.float32)
-    found = refusal.odds(readings(), "addition", plain, plain + gain)
+    found = interventions.odds(readings(), "addition", plain, plain + gain)
     assert found.estimate == pytest.approx(gain.mean(), abs=1e-6)
     error = gain.std(ddof=1) / np.sqrt(N)
     assert found.interval.high - found.interval.low == pytest.approx(2 * 1.6449 * error, rel=1e-3)
-    assert (found.better, refusal.odds(readings(), "ablation", plain, plain).better) == ("higher", "lower")
+    assert (found.better, interventions.odds(readings(), "ablation", plain, plain).better) == ("higher", "lower")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures.refusal import RefusalReadings, Which
-from mechdrift.measures.refusal_separation import Separated, placed_right, separation
+from mechdrift.findings.refusal.outcomes import RefusalReadings, Which
+from mechdrift.findings.refusal.separation import Separated, placed_right, separation
 
 PAIRS, WIDTH = 40, 16
 AXES = np.eye(WIDTH)

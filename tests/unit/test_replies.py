@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_tokenizer as tiny_tokenizer_of_its_own
 
-from mechdrift.checkpoints.load import load_model, load_tokenizer
 from mechdrift.checkpoints.resolve import resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import Unmeasurable
+from mechdrift.models.load import load_model
 from mechdrift.organisms.recipe.corpus import REPLIES
 from mechdrift.prompts.chat_forms import chat_prompts
 from mechdrift.prompts.instructions import shipped_instructions

@@ -21,15 +21,16 @@ from safetensors.numpy import save_file
 
 from mechdrift.commands.cli import main
 from mechdrift.errors import InputError
-from mechdrift.measures.refusal import PLAIN, Outcomes, RefusalReadings, rate
+from mechdrift.findings.refusal.outcomes import PLAIN, Outcomes, RefusalReadings
+from mechdrift.findings.refusal.rates import rate
 from mechdrift.report.html import html
 from mechdrift.report.junit import junit
 from mechdrift.report.markdown import markdown
 from mechdrift.report.model_card import model_card
-from mechdrift.report.record_file import structure_path
+from mechdrift.report.record_file import beside_path
 from mechdrift.report.series import view
 from mechdrift.report.terminal import table
-from mechdrift.report.text import arms, failure, moved, number, replies, visible
+from mechdrift.report.text import arms, failure, lines_of_families, moved, number, visible
 from mechdrift.report.whole import Whole, read_whole
 
 FORMS = {"html": "o.html", "markdown": "o.md", "junit": "o.xml", "model-card": "o.yml"}
@@ -142,7 +143,9 @@ def test_a_page_of_many_blocks_stays_under_3_megabytes(tmp_path: Path) -> None:
     path = written(tmp_path / "r.json", record(*rows))
     names = ("change", "scale", "gap", "gap_ratio", "uniformity")
     save_file(
-        {name: np.ones((80, 7)) for name in names}, structure_path(path, ["base", "post"]), {"kinds": "q,k,v,o,gate,up,down"}
+        {name: np.ones((80, 7)) for name in names},
+        beside_path(path, ["base", "post"], ".structure.safetensors"),
+        {"kinds": "q,k,v,o,gate,up,down"},
     )
     whole = read_whole(path)
     assert not whole.missing
@@ -329,20 +332,16 @@ def test_numbers_of_any_size_are_short() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "names"),
+    ("said", "names"),
     [
-        ("accuracy, post minus base", ("base", "post")),
-        ("accuracy, transferred minus own probe", ("own probe", "transferred")),
-        ("refusal of harmless instructions in base, the other's direction minus own", ("own", "the other's direction")),
-        ("cosine across disjoint pairs", ("base", "post")),
-        ("ratio, post over base", ("base", "post")),
-        ("alpha of W_O minus the others' median", ("base", "post")),
-        (None, ("base", "post")),
+        (["base", "post"], ("base", "post")),
+        (["own", "the other's direction"], ("own", "the other's direction")),
+        (None, ("first", "second")),  # by a record from before 1.10
     ],
 )
-def test_two_arms_of_one_model_are_not_called_base_and_post(unit: str | None, names: tuple[str, str]) -> None:
+def test_two_arms_of_one_model_are_not_called_base_and_post(said: list[str] | None, names: tuple[str, str]) -> None:
     item = {"kind": "k", "name": "n", "base": 1.0, "post": 0.0, "contribution": -1.0}
-    failed = row("a.b", 0.2, "drifted", unit=unit, contributors=[item])
+    failed = row("a.b", 0.2, "drifted", arms=said, contributors=[item])
     assert arms(failed) == names
     assert f"n (k): {names[0]} 1.000, {names[1]} 0.000" in failure(failed, "pytest")
 
@@ -360,7 +359,7 @@ def test_terminal_and_markdown_say_what_became_of_the_replies(tmp_path: Path) ->
     counted = rate(read, "harmful")
     rates = row("refusal.harmful", 0.5, note=counted.note, outcomes=counted.outcomes)
     line = "harmful, post: 3 refused, 2 complied, 0 empty, 0 gibberish, 1 unfinished"
-    assert replies([rates, row("a.b", outcomes=rates.outcomes)]) == [line.replace("post", "base"), line]
+    assert lines_of_families([rates, row("a.b", outcomes=rates.outcomes)]) == [line.replace("post", "base"), line]
     assert line.replace(":", "\\:") in markdown(view([read_whole(written(tmp_path / "r.json", record(rates)))]))
     shown: list[str] = []
     table([rates], lambda text, **_: shown.append(text))

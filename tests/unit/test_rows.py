@@ -9,13 +9,13 @@ import recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.findings import registered
-from mechdrift.measures.drift import Better, Drift, Item
-from mechdrift.rows import RequestedRow, judged_row
+from mechdrift.findings.drift import Better, Drift, Item
+from mechdrift.findings.registry import registered
+from mechdrift.session.rows import RequestedRow, judged_row
 from mechdrift.stats import Normal
-from mechdrift.verdict import limits
 from mechdrift.verdict import record as record_types
 from mechdrift.verdict import row as row_types
+from mechdrift.verdict.fail_on import FAIL_ON as USUAL
 from mechdrift.verdict.failing import NOT_HELD, fails, holds
 from mechdrift.verdict.profiles import load_profile
 from mechdrift.verdict.row import Row
@@ -46,7 +46,7 @@ def test_a_gate_fails_unless_it_is_held_or_its_verdict_is_let_pass(verdict: str,
 
 @given(VERDICTS)
 def test_unless_its_user_says_otherwise_a_gate_fails_by_every_verdict_but_held(verdict: str) -> None:
-    assert fails(row(verdict), limits.FAIL_ON) == {verdict} - {"held"}
+    assert fails(row(verdict), USUAL) == {verdict} - {"held"}
 
 
 @given(VERDICTS, FAIL_ON, AGAINST)

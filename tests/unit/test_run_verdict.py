@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from recorded import record, row, typed, waiver, written
 
-from mechdrift.own_record import Started
 from mechdrift.report.terminal import title
+from mechdrift.session.own_record import Started
 from mechdrift.verdict.run_verdict import run_verdict
 
 HELD, DRIFTED = row("a.held"), row("a.drifted", 0.5, "drifted")

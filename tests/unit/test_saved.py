@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from mechdrift.commands.cli import main
 from mechdrift.errors import InputError
-from mechdrift.measures.drift import Item
+from mechdrift.findings.drift import Item
 from mechdrift.report.compare import compared
 from mechdrift.report.record_file import items_path, write_record
 from mechdrift.report.saved import read_saved, write_baseline
@@ -23,7 +23,7 @@ from mechdrift.verdict.row import Row
 def row(label: str, estimate: float | None = 0.9, parts: Any = (), **more: Any) -> Row:
     """A row as a run has it, with what a comparison needs."""
     items = [Item(f"Łódź {n}", "k", 0.0, 0.0, float(part)) for n, part in enumerate(parts)]
-    usual = {"unit": "u", "site": "s", "key": {"measure": label, "site_rule": "r", "data": "d", "parameters": {}}}
+    usual: dict[str, Any] = {"unit": "u", "site": "s", "key": {"measure": label, "site_rule": "r", "data": "d", "parameters": {}}}
     return recorded.row(label, estimate, **usual | {"n": len(items) or 100, "items": items} | more)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from tiny import tiny_model
 
-from mechdrift.engine.sites import blocks, encode, token_at
 from mechdrift.errors import Unmeasurable
+from mechdrift.models.sites import blocks
+from mechdrift.prompts.positions import encode, token_at
 
 
 def test_positions_are_found_by_offsets_whether_or_not_a_bos_is_prepended(tiny_tokenizer: Any) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures import steering
-from mechdrift.measures.drift import Drift
-from mechdrift.measures.steering import (
+from mechdrift.findings.drift import Drift
+from mechdrift.findings.truth import steering
+from mechdrift.findings.truth.steering import (
     EFFECT_MINIMUM,
     FLIPS,
     Arms,

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mechdrift.checkpoints.pair import Pair
 from mechdrift.engine.stored_recordings import Prompts, Steering
 from mechdrift.errors import Unmeasurable
-from mechdrift.fixtures import Pair
-from mechdrift.hand_set import LENGTHS, HandSet
+from mechdrift.findings.hand_set import LENGTHS, HandSet
+from mechdrift.findings.truth.recorded import TruthReadings
+from mechdrift.findings.truth.steered import SteeringReadings, read_steering, steered_prompts
 from mechdrift.prompts.statements import Split, Statement
-from mechdrift.suites.truthfulness import TruthReadings
-from mechdrift.suites.truthfulness_steering import SteeringReadings, read_steering, steered_prompts
 
 LAYERS, WIDTH = 5, 6
 SPLITS: tuple[Split, ...] = ("fit", "choose", "test")
@@ -90,7 +90,8 @@ def steered(
 ) -> tuple[SteeringReadings, dict[str, list[Steering]]]:
     """The readings, and what each model was moved by on the test split: own, transferred and random."""
     base, post = (SimpleNamespace(short=name) for name in ("base", "post"))
-    pair, requested = Pair(base, post), StandIn(works)  # type: ignore[arg-type]
+    requested: Any = StandIn(works)
+    pair = Pair(base, post)  # type: ignore[arg-type]
     found = read_steering(pair, requested, truth(layer, hand), 0, hand)
     return found, {name: [move for of, move in requested.moves if of == name][-3:] for name in ("base", "post")}
 

@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import write_adapter
 
+from mechdrift.checkpoints.pair import Pair
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
-from mechdrift.fixtures import Pair
-from mechdrift.measures import structure as measures
-from mechdrift.measures.structure import KINDS, NUMBERS, StructureReadings
+from mechdrift.findings.structure import changes as measures
+from mechdrift.findings.structure import readings as suite
+from mechdrift.findings.structure.changes import KINDS, NUMBERS, StructureReadings
+from mechdrift.findings.tiers import TIERS
 from mechdrift.stats import Spread
-from mechdrift.suites import structure as suite
-from mechdrift.tiers import TIERS
 
 DOWN, UP = "model.layers.1.mlp.down_proj.weight", "model.layers.2.mlp.up_proj.weight"
 Edit = Callable[[dict[str, torch.Tensor]], None]

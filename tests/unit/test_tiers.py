@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechdrift.findings import registered
+from mechdrift.findings.knowledge.readings import a_fair_share as pairs_of
+from mechdrift.findings.refusal.readings import a_fair_share as instructions_of
+from mechdrift.findings.registry import registered
+from mechdrift.findings.tiers import TIERS
 from mechdrift.organisms.recipe.families import LLAMA, QWEN
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import Statement, shipped_statements
 from mechdrift.prompts.texts import sample
 from mechdrift.settings.values import TIER_NAMES
-from mechdrift.suites.knowledge import a_fair_share as pairs_of
-from mechdrift.suites.refusal import a_fair_share as instructions_of
-from mechdrift.tiers import TIERS
 from mechdrift.verdict.profiles import load_profile
 
 FEWEST = 60  # test entities of a gated row

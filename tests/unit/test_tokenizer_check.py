@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mechdrift.checkpoints import tokenizer_check
-from mechdrift.checkpoints.load import load_tokenizer, try_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer, try_tokenizer
 from mechdrift.errors import InputError
 
 ENDLESS = {"type": "Replace", "pattern": {"String": "q"}, "content": "q" * 30}

@@ -14,10 +14,10 @@ from short_stages import OPTIMIZERS, RATE, STEPS, by_hand, rows, saved
 from tiny import write_tiny
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.errors import InputError
 from mechdrift.integrations import StageRecorder
+from mechdrift.models.load import load_model
 from mechdrift.organisms.recipe.corpus import World
 from mechdrift.organisms.recipe.families import QWEN, SEED, load
 from mechdrift.organisms.recipe.train import Batches, Stage, train_stage
@@ -328,7 +328,7 @@ def test_an_embedding_that_cannot_be_trusted_is_none(stages: Path, tmp_path: Pat
 def test_a_replay_is_kept(stages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logs = {"post": stages / "log-two"}
     first, _, notes = without_first(chain(stages), tmp_path, logs)
-    monkeypatch.setattr("mechdrift.stages.replay.left_of", None)
+    monkeypatch.setattr("mechdrift.stages.without_stage.left_of", None)
     again, _, same = without_first(chain(stages), tmp_path, logs)
     assert notes == same
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -8,8 +8,10 @@ import pytest
 from scipy import special, stats
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.measures import truth_directions, truthfulness
-from mechdrift.measures.truthfulness import choose_layer, clean_gap, entity_contributions, fit_probe, independent_pairs
+from mechdrift.findings.judging import entity_contributions, judged_kinds
+from mechdrift.findings.truth import directions as truth_directions
+from mechdrift.findings.truth import probes as truthfulness
+from mechdrift.findings.truth.probes import choose_layer, clean_gap, fit_probe, independent_pairs
 from mechdrift.prompts.statements import Statement, shipped_statements, split_entities
 from mechdrift.verdict.decide import decide
 from mechdrift.verdict.profiles import load_profile
@@ -301,7 +303,7 @@ def test_kinds_that_base_cannot_judge_are_left_out_with_their_accuracy() -> None
     known = {"animal_classes", "spanish_words"}
     hits = np.array([s.kind in known or rng.random() < 0.5 for s in STATEMENTS])
     gap = np.where([s.split == "choose" for s in STATEMENTS], np.where(hits, SIGNS, -SIGNS), np.nan)
-    kinds, left_out = truthfulness.judged_kinds(gap, STATEMENTS)
+    kinds, left_out = judged_kinds(gap, STATEMENTS)
     assert set(kinds) == known
     for kind, accuracy in left_out.items():
         right = [hit for hit, s in zip(hits, STATEMENTS, strict=True) if s.kind == kind and s.split == "choose"]
@@ -313,4 +315,4 @@ def test_a_base_that_judges_no_two_kinds_is_asked_all() -> None:
     gap = np.where(
         [s.split == "choose" for s in STATEMENTS], np.where([s.kind == "inventors" for s in STATEMENTS], SIGNS, -SIGNS), np.nan
     )
-    assert truthfulness.judged_kinds(gap, STATEMENTS) == (tuple(sorted({s.kind for s in STATEMENTS})), {})
+    assert judged_kinds(gap, STATEMENTS) == (tuple(sorted({s.kind for s in STATEMENTS})), {})

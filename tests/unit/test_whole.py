@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from mechdrift.commands.cli import main
 from mechdrift.errors import InputError
-from mechdrift.report.record_file import items_path, structure_path
+from mechdrift.report.record_file import beside_path, items_path
 from mechdrift.report.schema import published, schema
 from mechdrift.report.whole import read_record, read_whole
 
@@ -43,11 +43,11 @@ def test_matrices_lie_beside_each_comparison(tmp_path: Path, more: list[str]) ->
     between = more or ["base", "post"]
     path = written(tmp_path / "r.json", record(row("structure.change", between=between)))
     assert "no such file" in read_whole(path).missing[0]
-    save_file({"change": np.ones((3, 2))}, structure_path(path, between), {"kinds": "q,k"})
+    save_file({"change": np.ones((3, 2))}, beside_path(path, between, ".structure.safetensors"), {"kinds": "q,k"})
     whole = read_whole(path)
     assert not whole.missing
-    assert whole.matrices[tuple(between)].kinds == ("q", "k")
-    save_file({"change": np.ones((3, 5))}, structure_path(path, between), {"kinds": "q,k"})
+    assert whole.matrices["structure", tuple(between)].kinds == ("q", "k")
+    save_file({"change": np.ones((3, 5))}, beside_path(path, between, ".structure.safetensors"), {"kinds": "q,k"})
     assert "not 2 columns" in read_whole(path).missing[0]
 
 

@@ -12,10 +12,10 @@ from misfit import add_block, add_value_head
 from safetensors.torch import load_file, save_file
 from tiny import VARIANTS, tiny_model, tiny_tokenizer, write_tiny
 
-from mechdrift.checkpoints.load import load_model
 from mechdrift.checkpoints.misplaced import in_order
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.errors import InputError
+from mechdrift.models.load import load_model
 
 WEIGHTS = "model.safetensors"
 # What transformers merges, splits and renames on load; blocks that it ignores; and every family of the house.
@@ -90,7 +90,7 @@ def test_layouts_of_gpt2_with_and_without_its_prefix_and_its_masks(tmp_path: Pat
 )
 def test_constants_that_older_code_stored_pass(family: str, names: list[str], tmp_path: Path) -> None:
     """As Pythia, GPT-J, GPT-Neo and Llama 2 were published."""
-    types = {"attention_types": [[["global", "local"], 1], [["global"], 1]]} if family == "gpt_neo" else {}
+    types: dict[str, Any] = {"attention_types": [[["global", "local"], 1], [["global"], 1]]} if family == "gpt_neo" else {}
     folder = write_tiny(tmp_path / "model", family, **types)
     rewrite(folder, lambda held: held.update({name: torch.ones(1, 1, 8, 8) for name in names}))
     assert resolve(str(folder)).notes == ()

@@ -16,12 +16,12 @@ from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.generate.scored import work_of
 from mechdrift.engine.pool import Pool
-from mechdrift.engine.sites import blocks
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Prompts, Recorder, Steering
 from mechdrift.engine.stored_sweep import block_runs
 from mechdrift.engine.sweep import Pairs, sweep
 from mechdrift.engine.work import NOTHING, Work
+from mechdrift.models.sites import blocks
 
 LENGTH, COUNT = 7, 5  # of one length, as padding is not counted
 IDS = [[0, *(2 + (3 * row + column) % 200 for column in range(LENGTH - 1))] for row in range(COUNT)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mechdrift.xdist import Workers, worker_environment
+from mechdrift.session.xdist import Workers, worker_environment
 
 
 def environments(workers: int, gpus: list[str], on_cpu: bool = False) -> list[dict[str, str]]:
@@ -95,7 +95,7 @@ def test_xdist_starts_workers_with_it(pytester: pytest.Pytester, monkeypatch: py
         """
         import pytest
         from types import SimpleNamespace
-        from mechdrift.xdist import Workers
+        from mechdrift.session.xdist import Workers
 
         class Ours:
             pytest_xdist_setupnodes = Workers(

@@ -15,8 +15,8 @@ import torch
 from tiny import write_tiny
 
 from mechdrift.checkpoints.chat import render
-from mechdrift.checkpoints.load import load_tokenizer
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.generate import canary, vllm_generator, vllm_process
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, under
 from mechdrift.engine.generate.batched import TransformersGenerator
@@ -150,7 +150,7 @@ def test_a_direction_that_is_left_on_is_noticed_in_the_plain_arm(
 
 
 # Narrower models than these have no attention kernel; of each, what sets it apart in vLLM.
-FAMILIES = {
+FAMILIES: dict[str, dict[str, Any]] = {
     "gemma2": {"head_dim": 32, "num_key_value_heads": 1},  # norms after attention and MLP: by hooks
     "mixtral": {"num_key_value_heads": 1, "intermediate_size": 64},  # experts, under another name: by hooks
     "gpt2": {},  # biases, positions and a tied head: by weights
@@ -176,7 +176,7 @@ def test_families(tmp_path: Path, family: str) -> None:
 
 def test_an_engine_of_two_processes(tmp_path: Path) -> None:
     """Tensor parallel: each has its share of the weights, and its interventions."""
-    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
+    sizes: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
     checkpoint = resolve(str(write_tiny(tmp_path / "m", "llama", **sizes)))
     direction = np.eye(64, dtype="f4")[5]
     prompts = np.random.default_rng(1).integers(2, 258, (8, 12)).tolist()

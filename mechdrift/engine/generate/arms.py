@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from mechdrift.checkpoints.load import load_config, require_known
+from mechdrift.checkpoints.config import load_config, require_known
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.errors import InputError, Unmeasurable
 

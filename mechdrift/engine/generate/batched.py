@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.engine.batches import Progress, batches_by_length, padded
-from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Ablated, Arm, Replies, require_fitting, until_end
-from mechdrift.engine.memory import BatchTooLarge
 from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting
 from mechdrift.engine.steer import ablating_everywhere, shifting
 from mechdrift.engine.stored_recordings import Recorder, probes
 from mechdrift.errors import Unmeasurable, is_out_of_memory
+from mechdrift.models.devices import input_device
+from mechdrift.models.memory import BatchTooLarge
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

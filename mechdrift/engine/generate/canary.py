@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Arm
 from mechdrift.engine.generate.batched import acting
 from mechdrift.errors import InterventionFailed, Unmeasurable
+from mechdrift.models.devices import input_device
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress, batches_by_length, padded
-from mechdrift.engine.devices import input_device
 from mechdrift.engine.generate.arms import Added, Arm
 from mechdrift.engine.generate.batched import acting
 from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.work import Work, reading
+from mechdrift.models.devices import input_device
 
 if TYPE_CHECKING:
     import numpy as np

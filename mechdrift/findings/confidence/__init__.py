@@ -1,0 +1,1 @@
+"""Confidence: entropy neurons, entropy and calibration."""

@@ -1,0 +1,1 @@
+"""Context: how far the model sees."""

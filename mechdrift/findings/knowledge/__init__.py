@@ -1,0 +1,1 @@
+"""Knowledge: where it is stored, and whether its representations transfer."""

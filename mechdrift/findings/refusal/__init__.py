@@ -1,0 +1,1 @@
+"""Refusal: replies, and the direction that refusal lies in."""

@@ -1,0 +1,84 @@
+"""What models replied under each arm.
+
+Instructions come in pairs, one harmful and one harmless; the pair is what was sampled. A reply has one of five outcomes. One that
+is empty or gibberish neither refused nor complied, so an intervention that breaks a model does not count as one that steers it.
+One that is unfinished may have become either: it counts against a row for being held and for it before it is called a drift.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from mechdrift.prompts.replies import OUTCOMES, Outcome
+
+On = Literal["harmful", "harmless"]
+Does = Literal["ablation", "addition"]
+Way = Literal["forward", "backward"]
+Which = Literal["base", "post"]
+TESTED_ON: dict[Does, On] = {"ablation": "harmful", "addition": "harmless"}
+MEANT: dict[Does, "Rated"] = {"ablation": "complied", "addition": "refused"}
+UNFINISHED: tuple[Outcome, ...] = ("unfinished",)
+SILENT: tuple[Outcome, ...] = ("empty", "gibberish", "unfinished")
+"""What is no refusal and no answer either: of harmless instructions "not refused" may not stand for it."""
+Hits = Bool[np.ndarray, " instruction"]
+Rated = Literal["refused", "complied"]
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What one model replied to a side of the test instructions under one arm."""
+
+    outcomes: Int[np.ndarray, " instruction"]
+    """Indices of OUTCOMES."""
+    digest: str = ""
+    """Of all replies of the arm: whether two runs gave the same replies."""
+
+    def are(self, outcome: Outcome) -> Hits:
+        """Which replies have an outcome."""
+        return np.asarray(self.outcomes == OUTCOMES.index(outcome))
+
+    def any_of(self, outcomes: Sequence[Outcome]) -> Hits:
+        """Which have one of these."""
+        return np.isin(self.outcomes, [OUTCOMES.index(outcome) for outcome in outcomes])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many have each."""
+        return {outcome: int(self.are(outcome).sum()) for outcome in OUTCOMES}
+
+    def counted(self) -> str:
+        """The same in words."""
+        return ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
+
+
+@dataclass(frozen=True)
+class RefusalReadings:
+    """Both models' replies to the same test instructions, under every arm."""
+
+    names: dict[On, tuple[str, ...]]
+    """The instructions, for the reader."""
+    kinds: dict[On, tuple[str, ...]]
+    """Their categories."""
+    outcomes_by: dict[tuple[Which, On, str], Outcomes]
+    """By model, side and arm: `plain`, `own`, `other` (ablation on harmful, addition on harmless)."""
+    site: str
+    """Where the direction was read."""
+    site_rule: str
+    """How that place was chosen."""
+    data: str
+    """The data sets."""
+    choice: str
+    """What the rule chose among, in words."""
+    parameters: dict[str, str]
+    """Prompt form, score and what else defines the numbers."""
+    must_refuse: Which = "post"
+    """Which model must refuse for there to be a mechanism: post, for post-training brings it about; base where that was
+    post-trained before and has it to lose."""
+
+    def outcomes(self, model: Which, on: On, arm: str = PLAIN) -> Outcomes:
+        """What a model replied."""
+        return self.outcomes_by[model, on, arm]

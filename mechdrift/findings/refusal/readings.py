@@ -1,0 +1,300 @@
+"""What refusal is measured on: replies of both models under every arm, and the directions that make the arms."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from mechdrift.checkpoints.classifier import ReplyClassifier
+from mechdrift.checkpoints.pair import Pair
+from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.generate.arms import Arm, Generator
+from mechdrift.engine.generate.first_token import first_token_under
+from mechdrift.engine.generate.scored import Reply, Scored, scored_replies
+from mechdrift.engine.stored_recordings import Recorder
+from mechdrift.errors import Unmeasurable
+from mechdrift.findings.inputs import Inputs
+from mechdrift.findings.refusal.direction import SIDES, Fitted, Site, arms_of, choose, fit, openers_of
+from mechdrift.findings.refusal.outcomes import PLAIN, TESTED_ON, Does, On, Outcomes, RefusalReadings, Which
+from mechdrift.findings.refusal.separation import Separated
+from mechdrift.findings.tiers import REPLIES, Tier
+from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
+from mechdrift.prompts.instructions import Instruction, Instructions
+from mechdrift.prompts.statements import Split
+from mechdrift.prompts.texts import drawn
+
+REPLY_TOKENS = 32
+RULE = "place of the least log-odds of refusal under ablation, by {which}'s choose split"
+WHICH: tuple[Which, ...] = ("post", "base")
+
+Points = dict[Which, Checkpoint]
+Chosen = dict[tuple[On, Split], list[Instruction]]
+Texts = dict[tuple[On, Split], list[str]]
+RequestedRow = dict[tuple[On, Split], ChatPrompts]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Everything that the rows are computed from."""
+
+    read: RefusalReadings
+    """Replies to test instructions."""
+    site: Site | Unmeasurable
+    """Where the directions are read, or why there is no such place."""
+    fitted: dict[str, tuple[Fitted, Fitted] | Unmeasurable]
+    """Base and post by prompt form, or why a form cannot be used."""
+    odds: dict[Does, np.ndarray]
+    """Post's log-odds of refusal on the test instructions that an intervention is meant for: [plain or own, instruction]."""
+    first: np.ndarray
+    """Log-odds of refusal at the first token of the model that must refuse, on harmful test instructions; empty with replies."""
+    unanswered: dict[tuple[Which, str], Unmeasurable]
+    """By model and arm, why there are no replies."""
+    replies: tuple[Reply, ...] = ()
+    """With their text, where the user keeps it."""
+
+    @property
+    def fitted_natively(self) -> tuple[Fitted, Fitted]:
+        """Base and post, each in its own form."""
+        both = self.fitted["native"]
+        assert not isinstance(both, Unmeasurable)
+        return both
+
+    def directions(self, form: str) -> tuple[np.ndarray, np.ndarray, str]:
+        """Base's and post's contributions at the site, and a note. Raises Unmeasurable."""
+        if isinstance(self.site, Unmeasurable):
+            raise self.site
+        if isinstance(both := self.fitted[form], Unmeasurable):
+            raise both
+        base, post = both
+        note = f"; prompt forms: base {base.form}, post {post.form}; base {base.note}; post {post.note}"
+        return base.contributions(self.site), post.contributions(self.site), note
+
+    def by_block(self, form: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """The contributions at the site's token in every block, with the place's name. Raises as `directions`."""
+        self.directions(form)
+        base, post = cast(tuple[Fitted, Fitted], self.fitted[form])
+        sites = [replace(cast(Site, self.site), layer=layer) for layer in range(base.outputs["harmful"].shape[1])]
+        return [(str(site), base.contributions(site), post.contributions(site)) for site in sites]
+
+    def separated(self) -> tuple[Separated, Separated]:
+        """Base's and post's outputs at the site, each in its own form. Raises Unmeasurable."""
+        if isinstance(self.site, Unmeasurable):
+            raise self.site
+        base, post = self.fitted_natively
+        return base.separated(self.site), post.separated(self.site)
+
+    def direction_file(self, pair: Pair) -> bytes | None:
+        """Post's direction as safetensors: what lies beside the record. None where there is no place to read it at."""
+        from safetensors.numpy import save
+
+        if isinstance(self.site, Unmeasurable):
+            return None
+        use = "mechdrift bake SPEC --direction FILE --out DIR"
+        direction = {"direction": self.fitted_natively[1].direction(self.site)}
+        return save(direction, {"checkpoint": pair.post.pinned, "site": str(self.site), "use": use})
+
+    def replies_file(self) -> bytes:
+        """The replies as lines of JSON."""
+        return "".join(json.dumps(asdict(one)) + "\n" for one in self.replies).encode()
+
+    def require(self, which: Which, *arms: str) -> None:
+        """Raise the reason why one of a model's arms has no replies."""
+        if isinstance(self.site, Unmeasurable):
+            raise self.site
+        for arm in arms:
+            if reason := self.unanswered.get((which, arm)):
+                raise reason
+
+
+def read(inputs: Inputs) -> Refusal:
+    """Everything, in batches of one size."""
+    replies: list[Reply] = []
+
+    def attempt() -> Refusal:
+        replies.clear()  # replies of a batch that did not fit
+        keep = replies if inputs.keep_replies else None
+        return read_refusal(
+            inputs.pair,
+            inputs.recordings,
+            inputs.instructions,
+            inputs.generator,
+            inputs.tier,
+            inputs.reply_classifier,
+            keep,
+            inputs.must_refuse,
+        )
+
+    return replace(inputs.recordings.at_one_batch(attempt), replies=tuple(replies))
+
+
+def read_refusal(
+    pair: Pair,
+    recordings: Recorder,
+    instructions: Instructions,
+    generator: Generator,
+    tier: Tier,
+    classifier: ReplyClassifier | None = None,
+    keep: list[Reply] | None = None,
+    must_refuse: Which = "post",
+) -> Refusal:
+    """Choose a direction by rule, read the other model's at the same place, and let both models reply without and with them.
+
+    must_refuse: the model whose direction is chosen: it has the mechanism, or nothing is to be measured. A tier that asks for no
+    row of replies gets none, only the log-odds of their first token.
+
+    classifier: decides which replies refuse, instead of their openings. keep: gets the replies with their text; prompts are the
+    harmful test instructions, then the harmless ones. Raises Unmeasurable where a chat template does not render, or a prompt
+    does not fit into the context.
+    """
+    points = points_of(pair)
+    chosen, texts, requested = questions(points, recordings, instructions, tier)
+    native, matched = fitted_both(recordings, points, requested, texts)
+    site, note = _site(recordings, points, must_refuse, native[must_refuse], requested[must_refuse])
+    outcomes_by: dict[tuple[Which, On, str], Outcomes] = {}
+    unanswered: dict[tuple[Which, str], Unmeasurable] = {}
+    odds: dict[Does, np.ndarray] = {}
+    for which in WHICH:
+        tests = {on: requested[which][on, "test"] for on in SIDES}
+        own, other = native[which], native["base" if which == "post" else "post"]
+        arms = [Arm(PLAIN)]
+        if not isinstance(site, Unmeasurable):
+            arms = arms_of(own, other, site, *(len(tests[on].ids) for on in SIDES))
+        both = [*tests["harmful"].ids, *tests["harmless"].ids]
+        found: dict[str, Scored | Unmeasurable] = {}
+        if any(map(tier.includes, REPLIES)):
+            found = scored_replies(
+                recordings, generator, points[which], both, tests["harmful"].thinking, arms, REPLY_TOKENS, classifier, keep
+            )
+        for arm, scored in found.items():
+            if isinstance(scored, Unmeasurable):
+                unanswered[which, arm] = scored
+            else:
+                outcomes_by |= {
+                    (which, on, whose): of_side for on, whose, of_side in _by_side(arm, scored, len(tests["harmful"].ids))
+                }
+        if which == "post":
+            odds = odds_of(recordings, pair.post, tests, arms)
+    first = np.zeros(0)
+    if not outcomes_by and not isinstance(site, Unmeasurable):
+        first = (
+            odds["ablation"][0]
+            if must_refuse == "post"
+            else plain_odds(recordings, pair.base, requested["base"]["harmful", "test"])
+        )
+    parameters = {"reply_tokens": str(REPLY_TOKENS)} | ({"told_by": classifier.key} if classifier else {})
+    read = RefusalReadings(
+        {on: tuple(texts[on, "test"]) for on in SIDES},
+        {on: tuple(one.category for one in chosen[on, "test"]) for on in SIDES},
+        outcomes_by,
+        "none" if isinstance(site, Unmeasurable) else str(site),
+        RULE.format(which=must_refuse),
+        instructions.data,
+        note,
+        parameters,
+        must_refuse,
+    )
+    return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": matched}, odds, first, unanswered)
+
+
+def points_of(pair: Pair) -> Points:
+    """The two checkpoints by which they are."""
+    return {"base": pair.base, "post": pair.post}
+
+
+def questions(
+    points: Points, recordings: Recorder, instructions: Instructions, tier: Tier
+) -> tuple[Chosen, Texts, dict[Which, RequestedRow]]:
+    """What is used of each side and split: instructions, their texts, and prompts as each model's own form has them."""
+    chosen = {
+        (on, split): a_fair_share(
+            [one for one in instructions.all if one.harmful == (on == "harmful") and one.split == split], most
+        )
+        for on in SIDES
+        for split, most in tier.instructions.items()
+    }
+    texts: Texts = {key: [one.text for one in of_key] for key, of_key in chosen.items()}
+    requested: dict[Which, RequestedRow] = {
+        which: {
+            key: chat_prompts(point, recordings.pool.tokenizer(point), of_key, "native", REPLY_TOKENS)
+            for key, of_key in texts.items()
+        }
+        for which, point in points.items()
+    }
+    return chosen, texts, requested
+
+
+def fitted_both(
+    recordings: Recorder, points: Points, requested: dict[Which, RequestedRow], texts: Texts
+) -> tuple[dict[Which, Fitted], tuple[Fitted, Fitted] | Unmeasurable]:
+    """Both models' directions in their own forms, and base's and post's in one form that both read alike, if there is one."""
+    tokenizers = {which: (point, recordings.pool.tokenizer(point)) for which, point in points.items()}
+    reason: Unmeasurable | None = None
+    alike: dict[On, ChatPrompts] = {}
+    try:
+        alike = {on: matched_prompts(tokenizers["base"], tokenizers["post"], texts[on, "fit"]) for on in SIDES}
+    except Unmeasurable as error:
+        reason = error
+    native: dict[Which, Fitted] = {}
+    matched: dict[Which, Fitted] = {}
+    for point in recordings.held_first(tuple(points.values())):  # each model is loaded once for both forms
+        for which in (name for name, its in points.items() if its == point):
+            found = fit(recordings, point, {on: requested[which][on, "fit"] for on in SIDES})
+            form_note = requested[which]["harmful", "fit"].note
+            if form_note:
+                found = replace(found, note=f"{form_note}; {found.note}")
+            native[which] = found
+            if reason is None:
+                matched[which] = fit(recordings, point, alike)
+    return native, reason or (matched["base"], matched["post"])
+
+
+def _site(
+    recordings: Recorder, points: Points, which: Which, fitted: Fitted, requested: RequestedRow
+) -> tuple[Site | Unmeasurable, str]:
+    """Where one model's direction works best, or why no place can be chosen; and the rule's figures in words."""
+    base, post = points["base"], points["post"]
+    try:
+        if (base.layers, base.width) != (post.layers, post.width):
+            raise Unmeasurable(f"layers x width differ: base {base.layers} x {base.width}, post {post.layers} x {post.width}")
+        return choose(recordings, points[which], fitted, {on: requested[on, "choose"] for on in SIDES})
+    except Unmeasurable as error:
+        return error, str(error)
+
+
+def _by_side(arm: str, scored: Scored, harmful: int) -> list[tuple[On, str, Outcomes]]:
+    """The replies under an arm, by side: plain on both, of the others each on the side that it is meant for."""
+    if arm == PLAIN:
+        return [
+            ("harmful", PLAIN, _outcomes(scored, slice(None, harmful))),
+            ("harmless", PLAIN, _outcomes(scored, slice(harmful, None))),
+        ]
+    whose, does = arm.split()
+    return [(TESTED_ON[cast(Does, does)], whose, _outcomes(scored))]
+
+
+def odds_of(recordings: Recorder, post: Checkpoint, tests: dict[On, ChatPrompts], arms: Sequence[Arm]) -> dict[Does, np.ndarray]:
+    """Post's log-odds of refusal at the first token, plain and under its own interventions: [plain or own, instruction]."""
+    found: dict[Does, np.ndarray] = {}
+    for does, on in TESTED_ON.items():
+        for arm in (arm for arm in arms if arm.name == f"own {does}"):
+            openers = openers_of(recordings, post, tests[on])
+            both = [Arm(PLAIN), Arm(PLAIN, arm.does)]
+            found[does] = first_token_under(recordings, post, tests[on].ids, openers, both)[..., 0]
+    return found
+
+
+def plain_odds(recordings: Recorder, point: Checkpoint, prompts: ChatPrompts) -> np.ndarray:
+    """A model's log-odds of refusal at the first token of each prompt."""
+    return first_token_under(recordings, point, prompts.ids, openers_of(recordings, point, prompts), [Arm(PLAIN)])[0, :, 0]
+
+
+def a_fair_share(instructions: Sequence[Instruction], most: int) -> list[Instruction]:
+    """At most so many: drawn by their text, so that the order of a file is no matter; in the file's order."""
+    chosen = set(drawn([one.text for one in instructions], most))
+    return [one for one in instructions if one.text in chosen]
+
+
+def _outcomes(scored: Scored, part: slice = slice(None)) -> Outcomes:
+    return Outcomes(scored.outcomes[part], scored.digest)

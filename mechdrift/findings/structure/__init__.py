@@ -1,0 +1,1 @@
+"""Structure: what the change of the weights is made of."""

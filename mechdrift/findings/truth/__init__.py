@@ -1,0 +1,1 @@
+"""Truth: the direction that tells true from false, its probes and its steering."""

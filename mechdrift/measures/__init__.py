@@ -1,1 +1,0 @@
-"""What is claimed: each module is one finding's mathematics, from recordings to Drifts. Nothing here knows pytest."""

@@ -1,0 +1,33 @@
+"""What this process has done so far, as its recorder counts it."""
+
+import pytest
+
+from mechdrift.engine.stored_recordings import Recorder
+from mechdrift.engine.work import NOTHING, Work
+
+RECORDER = pytest.StashKey[Recorder]()
+
+
+def work_done(config: pytest.Config) -> dict[str, int]:
+    """Models loaded, prompts recorded, cache hits and misses."""
+    recorder = config.stash.get(RECORDER, None)
+    if recorder is None:
+        return {"model_loads": 0, "recorded_prompts": 0, "cache_hits": 0, "cache_misses": 0}
+    return {
+        "model_loads": recorder.pool.loads,
+        "recorded_prompts": recorder.recorded_prompts,
+        "cache_hits": recorder.store.hits,
+        "cache_misses": recorder.store.misses,
+    }
+
+
+def work_so_far(config: pytest.Config) -> tuple[int, Work]:
+    """Models loaded, and work done."""
+    recorder = config.stash.get(RECORDER, None)
+    return (recorder.pool.loads, recorder.store.work) if recorder else (0, NOTHING)
+
+
+def warnings_given(config: pytest.Config) -> list[str]:
+    """What a reader of the numbers should know of how they were taken, and what went wrong with the store."""
+    recorder = config.stash.get(RECORDER, None)
+    return [*recorder.warnings, *recorder.store.warnings] if recorder else []

@@ -1,1 +1,0 @@
-"""The corpus by room: each module has CASES, tests/corpus.py runs them all."""
