@@ -128,10 +128,16 @@ class Tests:
         names: set[str] = next(filter(None, places), set().union(*lines.values()))
         took = {name: self.tests[name]["seconds"] for name in names if self.tests[name]["passed"]}
         worth = {name: self.special(mutant.file)[name] / (took[name] + 0.1) for name in took}
-        ordered = sorted(took, key=lambda name: (not name.startswith("tests/unit/"), -worth[name], name))
-        until = [*accumulate(took[name] for name in ordered)]
-        count = max(1, bisect(until, BUDGET))
-        return ordered[:count], sum(took[name] for name in ordered[:count])
+        ordered = sorted(took, key=lambda name: (-worth[name], name))
+        unit = [name for name in ordered if name.startswith("tests/unit/")]
+        other = [name for name in ordered if name not in unit]
+        chosen: list[str] = []
+        for names, most in ((unit, BUDGET / 2), (other, BUDGET), (unit, BUDGET)):
+            names = [name for name in names if name not in chosen]
+            until = [*accumulate((took[name] for name in names), initial=sum(took[name] for name in chosen))][1:]
+            chosen += names[: bisect(until, most)]
+        chosen = chosen or ordered[:1]
+        return chosen, sum(took[name] for name in chosen)
 
     def _special(self, file: str) -> dict[str, float]:
         """How much of a file each test runs, a line that few tests run counting for more."""
