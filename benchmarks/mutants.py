@@ -1,9 +1,9 @@
 """Mutation testing: of 200 small faults in the code that judges, planted one at a time, how many the tests notice.
 
 A plain sample by a fixed seed, of the faults that mutation/faults.py lists. A mutant is given the tests that ran its lines, up to
-BUDGET seconds of them: unit tests for half of it, then the others, then more unit tests; of each kind those first that run much of
-the module in little time, and what few others run. A mutant of code that runs when a module is imported is given those that ran any
-line of it. All of it happens in a clone of HEAD below .mutants/; what was run there is not run again.
+BUDGET seconds of them: unit tests for half of it, then the others, then more unit tests. Of each kind those come first that run
+much of the module in little time, and what few others run. A mutant of code that runs when a module is imported is given the
+tests that ran any line of it. All of it happens in a clone of HEAD below .mutants/; what was run there is not run again.
 """
 
 import argparse

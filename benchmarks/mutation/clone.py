@@ -132,10 +132,10 @@ class Tests:
         unit = [name for name in ordered if name.startswith("tests/unit/")]
         other = [name for name in ordered if name not in unit]
         chosen: list[str] = []
-        for names, most in ((unit, BUDGET / 2), (other, BUDGET), (unit, BUDGET)):
-            names = [name for name in names if name not in chosen]
-            until = [*accumulate((took[name] for name in names), initial=sum(took[name] for name in chosen))][1:]
-            chosen += names[: bisect(until, most)]
+        for kind, most in ((unit, BUDGET / 2), (other, BUDGET), (unit, BUDGET)):
+            more = [name for name in kind if name not in chosen]
+            until = [*accumulate((took[name] for name in more), initial=sum(took[name] for name in chosen))][1:]
+            chosen += more[: bisect(until, most)]
         chosen = chosen or ordered[:1]
         return chosen, sum(took[name] for name in chosen)
 
