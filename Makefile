@@ -51,7 +51,7 @@ nightly: .venv/ready
 	$(BIN)/pytest -n 2 --dist worksteal -m "hypothesis and not nightly" --hypothesis-profile explore --durations 30
 	$(BIN)/pytest tests/nightly --durations 0
 
-# 200 small faults in the code that judges, and which of them no test notices: on one core two to three hours. It may be stopped and started
+# 200 small faults in the code that judges, and which of them no test notices: on one core about two hours. It may be stopped and started
 # again. First all tests run once with their lines traced; after tests were added, --added does without.
 mutants: .venv/ready
 	$(BIN)/python benchmarks/mutants.py

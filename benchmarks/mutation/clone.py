@@ -25,7 +25,7 @@ WORK = ROOT / ".mutants"
 TREE, ENVIRONMENT, TRACE = WORK / "tree", WORK / "venv", WORK / "trace"
 PYTHON = ENVIRONMENT / "bin" / "python"
 TESTS = ("unit", "plugin", "power", "oracle", "browser")
-BUDGET = 60.0
+BUDGET = 120.0
 """Seconds that the tests of one mutant may take, as they took when they were traced."""
 PATIENCE = 240.0
 """More seconds before they are stopped: a fixture that many tests share is counted to the first of them alone."""
