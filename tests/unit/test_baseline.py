@@ -100,6 +100,15 @@ def test_where_nothing_was_sampled_a_difference_is_exact() -> None:
     assert found.evidence.interval() == pytest.approx((-0.2, -0.2))
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_sample_against_what_is_exact_has_the_error_of_the_sample_and_no_n(turned: bool) -> None:
+    rows = [row(0.9, 0.01, 100), row(0.8, 0.3, 0)]
+    found = difference(*(rows[::-1] if turned else rows))
+    assert (found.how, found.evidence.n) == ("independent", 0)
+    low, high = found.evidence.interval()
+    assert (high - low) / 2 == pytest.approx(Z * 0.01)
+
+
 @pytest.mark.parametrize(("better", "down", "up"), [("higher", True, False), ("lower", False, True), ("neither", True, True)])
 def test_which_way_is_worse(better: str, down: bool, up: bool) -> None:
     baseline = Baseline("b", (row(better=better),))
@@ -167,10 +176,11 @@ def test_another_version_of_the_measure_is_not_compared() -> None:
 
 def test_a_row_without_a_number_has_lost_it() -> None:
     nothing = {"status": "absent", "estimate": None, "low": None, "high": None}
-    requested = changed(row(), **nothing | keyed(site_rule=None, data=None, parameters={"form": "x"}))
     baseline = Baseline("b", (row(label="any"), row(label="gone", **keyed(measure="gone"))))
-    assert baseline.against(requested, GATE, GATES).status == "lost"
-    assert [was.label for was in baseline.forgotten([requested])] == ["gone"]
+    for parameters in ({}, {"form": "x"}, {"form": "x", "columns": "all"}):  # those that it was asked with, or some of them
+        requested = changed(row(), **nothing | keyed(site_rule=None, data=None, parameters=parameters))
+        assert baseline.against(requested, GATE, GATES).status == "lost"
+        assert [was.label for was in baseline.forgotten([requested])] == ["gone"]
     otherwise = changed(requested, label="y", **keyed(site_rule=None, data=None, parameters={"form": "y"}))
     assert baseline.against(otherwise, GATE, GATES).status == "new"
 

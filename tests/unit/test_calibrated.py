@@ -49,6 +49,15 @@ def test_by_hand_where_the_floor_is_what_counts() -> None:
     assert (one.low, one.high, one.n) == (0.99, 1.0, 90)
     assert one.limit == Limit(0.88, None, "why")  # 1.25 x .0902 = .1128, rounded up to two digits: .12
     assert not one.too_wide
+    (again,) = calibrated(runs, profile(0.88), margin=0.25, provenance="why")
+    assert (again.limit, again.too_wide) == (one.limit, ""), "as wide as the profile's is not wider"
+
+
+def test_the_range_of_what_is_exact_is_no_error() -> None:
+    (one,) = calibrated([run("a", row("a.b", Spread((0.9, 0.95, 1.0))))], profile(), margin=0)
+    assert one.supported == 0
+    assert one.worst == pytest.approx(0.1)
+    assert one.limit == Limit(0.9, None, "calibrated: 1 null runs")
 
 
 def test_by_hand_where_a_null_run_came_further() -> None:

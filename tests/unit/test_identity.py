@@ -106,6 +106,15 @@ def test_progress_is_told_in_megabytes_up_to_the_end(tmp_path: Path, memory: Mem
     assert [done for done, _ in result] == [16, 33, 48]
 
 
+@pytest.mark.parametrize(("count", "told"), [(999_999, []), (1_000_000, [(1, 1)])])
+def test_of_less_than_a_megabyte_nothing_is_told(tmp_path: Path, count: int, told: list[tuple[int, int]]) -> None:
+    path = tmp_path / WEIGHTS
+    save_file({"a": torch.zeros(count, dtype=torch.int8)}, path)
+    result: list[tuple[int, int]] = []
+    identity.read_weights("x", [path], reading.read_through, None, lambda done, total: result.append((done, total)))
+    assert result == told
+
+
 def test_unchanged_weights_are_read_once(folder: Path, memory: Memory, reads: list[str]) -> None:
     first = Resolver(memory).resolve(str(folder))
     second = Resolver(memory).resolve(str(folder))

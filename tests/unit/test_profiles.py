@@ -188,6 +188,7 @@ WAIVED = "[waivers.'truth.clean_gap']\n"
         (WAIVED + "owner = 'a'\nreason = 'b'\nexpires = '2027-01-01'\n", "a day without quotes"),
         (WAIVED + "owner = 'a'\nreason = 'b'\nexpires = 2027-01-01T00:00:00\n", "a day without quotes"),
         ("waivers = 3", "a table"),
+        ("[waivers]\n'truth.clean_gap' = 3", "waivers.'truth.clean_gap': 3"),
         ("extends = 'nightly'", "profile 'nightly': unknown"),
         ("limits = 3", "key 'limits'"),
         ("role = 'gate'\n[rows.'truth.clean_gap']\n", "a gate without a limit"),

@@ -80,8 +80,14 @@ def test_paired_interval_inverts_its_p_value(n: int, gained: int, lost: int) -> 
 
 
 def test_a_bound_nothing_can_break_is_respected() -> None:
+    """And one that everything else breaks is broken: a difference is from -1 to 1, a share from 0 to 1."""
     assert PairedProportions(0, 10, 10).p_value(-1.0, "at_least") == 1.0
+    assert PairedProportions(0, 0, 10).p_value(-1.0, "at_most") == 0.0
+    assert PairedProportions(10, 0, 10).p_value(1.0, "at_most") == 1.0
     assert PairedProportions(0, 0, 10).p_value(1.0, "at_least") == 0.0
+    assert Proportion(5, 10).p_value(0.0, "at_least") == Proportion(5, 10).p_value(1.0, "at_most") == 1.0
+    assert Proportion(5, 10).p_value(0.0, "at_most") == Proportion(5, 10).p_value(1.0, "at_least") == 0.0
+    assert Proportion(0, 10).p_value(0.0, "at_most") == Proportion(10, 10).p_value(1.0, "at_least") == 1.0
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (37, 60), (1, 400)])

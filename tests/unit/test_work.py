@@ -1,5 +1,6 @@
 """What readings are said to take, against tokens counted in the model itself."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ from mechdrift.models.sites import blocks
 LENGTH, COUNT = 7, 5  # of one length, as padding is not counted
 IDS = [[0, *(2 + (3 * row + column) % 200 for column in range(LENGTH - 1))] for row in range(COUNT)]
 PROMPTS = Prompts(IDS, [LENGTH - 1] * COUNT, [(5, 6)] * COUNT)
+
+SHARED = 21
+BEGUN_ALIKE = Prompts([[0, *range(2, 1 + SHARED), *ids[1:]] for ids in IDS], [SHARED + LENGTH - 2] * COUNT, [(5, 6)] * COUNT)
 
 
 class Read:
@@ -78,6 +82,24 @@ def test_moves_share_the_tokens_before_them(read: Read, monkeypatch: pytest.Monk
     with read.seen() as counts:
         read.recorder.steered_logits(read.point, PROMPTS, [move, move])
     assert read.recorder.store.work.tokens == sum(counts) == COUNT * (LENGTH - 3 + 2 * 3)
+
+
+def test_a_shared_beginning_is_counted_once(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_recordings, "sharing_gap", lambda *_: 0.0)
+    with read.seen() as counts:
+        read.recorder.blocks(read.point, BEGUN_ALIKE)
+    assert read.recorder.store.work.tokens == sum(counts) == SHARED + COUNT * (LENGTH - 1)
+
+
+@pytest.mark.parametrize(("gap", "tolerated"), [(1.0, True), (math.nextafter(1.0, 2.0), False)])
+def test_a_gap_is_tolerated_up_to_the_tolerance(read: Read, monkeypatch: pytest.MonkeyPatch, gap: float, tolerated: bool) -> None:
+    for name, value in (("check_adding", None), ("tolerance_of", 1.0), ("sharing_gap", gap), ("prefix_gap", gap)):
+        monkeypatch.setattr(stored_recordings, name, lambda *_, value=value: value)
+    assert read.recorder.may_share(read.point, read.model, BEGUN_ALIKE) is tolerated
+    assert len(read.recorder.warnings) == (not tolerated)
+    move = Steering((0,), np.ones((COUNT, read.point.width), dtype=np.float32), [[LENGTH - 3]] * COUNT)
+    read.recorder.steered_logits(read.point, PROMPTS, [move])
+    assert len(read.recorder.warnings) == 2 * (not tolerated)
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -1,0 +1,1 @@
+"""What `make mutants` is made of."""
