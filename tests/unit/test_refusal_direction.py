@@ -82,11 +82,14 @@ def test_the_least_refusal_under_ablation_wins_among_those_that_pass(monkeypatch
     assert note.startswith("6 of 12 places pass; resid_post[2] @ end-1 bypass -21.00")
 
 
-@pytest.mark.parametrize(("spread", "expected"), [(0.0, Site(0, 1)), (0.05, Site(0, 0))])
+@pytest.mark.parametrize(("spread", "expected"), [(0.0, Site(0, 1)), (0.005, Site(0, 1)), (0.05, Site(0, 0))])
 def test_a_divergence_is_over_its_bound_where_it_is_so_for_certain(
     monkeypatch: pytest.MonkeyPatch, spread: float, expected: Site
 ) -> None:
-    """At .05 apart the error of the mean of 20 is .05 / 19 ** .5 = .011, and .11 less 1.645 times that is under .1."""
+    """At .05 apart the error of the mean of 20 is .05 / 19 ** .5 = .011, and .11 less 1.645 times that is under .1.
+
+    At .005 apart it is .0011, and .108 is not.
+    """
 
     def scores(layer: int, back: int, on: str, ablated: bool) -> tuple[float, float]:
         if ablated and on == "harmful":

@@ -54,9 +54,12 @@ def truth(layer: int, hand: HandSet) -> TruthReadings:
 class StandIn:
     """Judges every statement right by a margin of 2; a push along any axis moves it by what is pushed, at some blocks."""
 
-    def __init__(self, works: tuple[int, ...] | None = None) -> None:
-        """Keeps the requests. works: the blocks at which a push moves it; any where None."""
-        self.works = works
+    def __init__(self, works: tuple[int, ...] | None = None, idle: str = "", wrong: int = 0) -> None:
+        """Keeps the requests. works: the blocks at which a push moves it; any where None.
+
+        idle: a model that no push moves. wrong: of how many entities in ten post judges nothing right.
+        """
+        self.works, self.idle, self.wrong = works, idle, wrong
         self.moves: list[tuple[str, Steering]] = []
         self.texts: dict[str, list[str]] = {}
 
@@ -71,17 +74,21 @@ class StandIn:
 
     def logits(self, point: Any, prompts: Prompts) -> np.ndarray:
         """Of the two answers, and of any."""
-        return self._said(prompts, np.zeros(len(prompts.ids)))
+        return self._said(point, prompts, np.zeros(len(prompts.ids)))
 
     def steered_logits(self, point: Any, prompts: Prompts, moves: Sequence[Steering]) -> np.ndarray:
         """Of each move."""
         self.moves += [(point.short, move) for move in moves]
-        works = [self.works in (None, move.layers) for move in moves]
-        return np.stack([self._said(prompts, on * move.shifts[:, :4].sum(1)) for on, move in zip(works, moves, strict=True)])
+        works = [self.works in (None, move.layers) and point.short != self.idle for move in moves]
+        pushes = [on * move.shifts[:, :4].sum(1) for on, move in zip(works, moves, strict=True)]
+        return np.stack([self._said(point, prompts, pushed) for pushed in pushes])
 
-    def _said(self, prompts: Prompts, pushed: np.ndarray) -> np.ndarray:
+    def _said(self, point: Any, prompts: Prompts, pushed: np.ndarray) -> np.ndarray:
         last = ["".join(map(chr, ids)).rpartition("\n")[2] for ids in prompts.ids]
-        gap = np.array([2.0 if "Oslo" in line else -2.0 for line in last]) + pushed
+        gap = np.array([2.0 if "Oslo" in line else -2.0 for line in last])
+        if point.short == "post":  # every third entity is of the test split
+            gap *= [-1 if int(line.split(" is in ")[0].rpartition("-")[2]) // 3 % 10 < self.wrong else 1 for line in last]
+        gap += pushed
         return np.stack([gap / 2, -gap / 2, np.logaddexp(gap / 2, -gap / 2)], -1)
 
 
@@ -94,6 +101,42 @@ def steered(
     pair = Pair(base, post)  # type: ignore[arg-type]
     found = read_steering(pair, requested, truth(layer, hand), 0, hand)
     return found, {name: [move for of, move in requested.moves if of == name][-3:] for name in ("base", "post")}
+
+
+def told(idle: str = "", wrong: int = 0) -> SteeringReadings:
+    """Readings of block 1, pushed hard, where a model is not moved or judges wrongly."""
+    hand = HandSet(steering_layers=(1,), steering_coefficient=4.0)
+    recorder: Any = StandIn(idle=idle, wrong=wrong)
+    pair = Pair(SimpleNamespace(short="base"), SimpleNamespace(short="post"))  # type: ignore[arg-type]
+    return read_steering(pair, recorder, truth(2, hand), 0, hand)
+
+
+def test_two_models_that_are_steered_alike_have_lost_nothing() -> None:
+    found = told()
+    assert not found.lost
+    *_, how, _, _ = found.transfer("truth.steering_transfer")
+    assert (how.post_lacks, how.fewer_left, how.sibling) == (False, False, None)
+
+
+def test_a_post_that_its_own_direction_no_longer_steers_is_said_to_lack_it() -> None:
+    """Whether base's steers it as well is then no question: the absolute row decides, of each way in which base is steered."""
+    found = told(idle="post")
+    assert found.lost == {"true-to-false", "false-to-true"}
+    for flips in ("both", "true-to-false", "false-to-true"):
+        *_, how, _, of = found.transfer("truth.steering_transfer", "du", flips)
+        assert (how.post_lacks, of) == (True, flips)
+        assert how.sibling is not None
+        assert how.sibling.measure == "truth.steering_effect"
+        assert how.sibling.estimate < -0.5
+    assert found.how.post_lacks is False, "the absolute row itself is measured"
+
+
+@pytest.mark.parametrize(("wrong", "lacks", "fewer"), [(1, False, False), (4, False, True), (10, True, False)])
+def test_statements_that_fell_out_in_post_alone_are_not_passed_over(wrong: int, lacks: bool, fewer: bool) -> None:
+    """More than a fifth: what is left is a selection. All: there is nothing to steer. The judgement decides."""
+    how = told(wrong=wrong).how
+    assert (how.post_lacks, how.fewer_left) == (lacks, fewer)
+    assert (how.sibling.measure if how.sibling else None) == ("truth.judgement_accuracy" if lacks or fewer else None)
 
 
 TESTED = [s for s in STATEMENTS if s.split == "test"]

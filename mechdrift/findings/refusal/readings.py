@@ -135,9 +135,9 @@ def read_refusal(
     instructions: Instructions,
     generator: Generator,
     tier: Tier,
-    classifier: ReplyClassifier | None = None,
-    keep: list[Reply] | None = None,
-    must_refuse: Which = "post",
+    classifier: ReplyClassifier | None,
+    keep: list[Reply] | None,
+    must_refuse: Which,
 ) -> Refusal:
     """Choose a direction by rule, read the other model's at the same place, and let both models reply without and with them.
 

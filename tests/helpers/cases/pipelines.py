@@ -63,7 +63,7 @@ CASES = (
     nothing("addopts = --co in pytest.ini", own(pytest_ini="[pytest]\naddopts = --co\n")),
     nothing("a conftest that ends with 0", own(conftest_py=EXIT_0)),
     nothing("the record goes elsewhere", own("--mechdrift-record=elsewhere.json")),
-    nothing("--post in ARGS", own("--post=organism:sft"), "organism:instruct and organism:sft, expected organism:base and organism:instruct"),
+    nothing("--post in ARGS", own("--post=organism:sft"), "organism:sft, expected organism:base and organism:instruct"),
     nothing("--base in ARGS", own("--base=organism:sft"), "the record is of organism:sft and organism:instruct"),
     nothing(
         "a conftest that makes every exit code 0",
