@@ -93,7 +93,8 @@ def test_a_shared_beginning_is_counted_once(read: Read, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("gap", "tolerated"), [(1.0, True), (math.nextafter(1.0, 2.0), False)])
 def test_a_gap_is_tolerated_up_to_the_tolerance(read: Read, monkeypatch: pytest.MonkeyPatch, gap: float, tolerated: bool) -> None:
-    for name, value in (("check_adding", None), ("tolerance_of", 1.0), ("sharing_gap", gap), ("prefix_gap", gap)):
+    monkeypatch.setattr("mechdrift.engine.selfcheck.tolerance_of", lambda _model: 1.0)
+    for name, value in (("check_adding", None), ("sharing_gap", gap), ("prefix_gap", gap)):
         monkeypatch.setattr(stored_recordings, name, lambda *_, value=value: value)
     assert read.recorder.may_share(read.point, read.model, BEGUN_ALIKE) is tolerated
     assert len(read.recorder.warnings) == (not tolerated)
