@@ -75,7 +75,7 @@ def against_baseline(state: State, requested: RequestedRow, row: Row) -> Row:
     return row if requested.between.step else state.request.baselines.against(row, requested.rule(state.profile))
 
 
-def keep(state: State, row: Row) -> bool:
+def add_row(state: State, row: Row) -> bool:
     """Take a row in, unless one of its name that is further from held is there already; whether it is new."""
     known = state.rows.get(row.label)
     if row == known or (known is not None and worse_of(known, row) != row):

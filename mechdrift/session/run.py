@@ -16,7 +16,7 @@ from mechdrift.report.terminal import chain, parts, seconds_by_phase, table, tit
 from mechdrift.session import fixtures
 from mechdrift.session.finish import finish
 from mechdrift.session.header import header
-from mechdrift.session.judge import again, keep, without_number
+from mechdrift.session.judge import add_row, again, without_number
 from mechdrift.session.marks import between_of, request_data, request_from, requested_by
 from mechdrift.session.phases import START, phase
 from mechdrift.session.plan import plan_lines
@@ -169,7 +169,7 @@ class Hooks:
         state = self.state
         data: dict[str, Any] = getattr(report, "mechdrift", {"row": None, "bad_input": False, "expected": []})
         row = data["row"] and from_worker_data(data["row"])
-        if row is not None and keep(state, row) and not state.is_worker:
+        if row is not None and add_row(state, row) and not state.is_worker:
             state.config.hook.pytest_mechdrift_row(config=state.config, row=to_json(row))
         state.bad_input |= data["bad_input"]
         # The controller of workers collects no tests; it learns from their reports what was to come.
