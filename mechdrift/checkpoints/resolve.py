@@ -194,6 +194,12 @@ def _shape(found: Files) -> tuple["PreTrainedConfig", int, int]:
         if layers < 1 or width < 1:
             raise ValueError(f"{layers} blocks of width {width}")
     except Exception as error:  # each family's class does its own arithmetic with what a stranger wrote
+        if code := found.config.get("auto_map"):
+            raise InputError(
+                f"{found.spec}: config.json asks for code of its own (auto_map: {', '.join(code)})",
+                "a model that transformers knows by itself: no code of a checkpoint is run",
+                "wait for a transformers that has its class",
+            ) from error
         raise InputError(
             f"{found.spec}: config.json of a {found.config['model_type']} model: {' '.join(str(error).split())[:200]}",
             "a decoder-only language model that transformers knows",
