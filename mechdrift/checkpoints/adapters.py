@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.checkpoints.claims import refuse_impossible_rank
 from mechdrift.checkpoints.lfs import refuse_pointers
 from mechdrift.checkpoints.parts import small_files
-from mechdrift.checkpoints.shards import check_shard, read_header
+from mechdrift.checkpoints.shards import check_shard, read_header, tensors
+from mechdrift.checkpoints.stored import Stored
 from mechdrift.checkpoints.untrusted import read_json
 from mechdrift.errors import InputError, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+OWN = ".base_layer.weight"
+"""Of a layer that the adapter changes: the weight that it changes, which PEFT saves too for embedding and head."""
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 # They put vectors beside the prompt or into attention: there is no weight that they could be merged into.
 PROMPT_LEARNING = {
@@ -101,6 +104,23 @@ def _config(spec: str, folder: Path) -> dict[str, Any]:
     return config
 
 
+def refuse_resized(spec: str, folder: Path, stored: Stored) -> None:
+    """Raise InputError where the adapter was made on a base of another vocabulary: it holds the whole matrix, of other rows."""
+    for tensor in tensors(folder / WEIGHTS):
+        name = tensor.name.removeprefix("base_model.model.").replace(OWN, ".weight")
+        if name in stored and (rows := tensor.shape[0]) != (held := stored[name].tensor.shape[0]):
+            raise InputError(
+                f"{spec}: {name} has {rows} rows in the adapter, {held} in the base",
+                "a base of the same vocabulary",
+                f"resize the base as for training (resize_token_embeddings({rows})), and save it with the tokenizer",
+            )
+
+
+def _own_weights(adapted: Any) -> set[str]:
+    """The base's weights under the adapter's layers, by the names that PEFT saves them by."""
+    return {f"{name}{OWN}" for name, module in adapted.named_modules() if hasattr(module, "base_layer")}
+
+
 def put_on(spec: str, model: "PreTrainedModel", folder: Path, merge: bool) -> "PreTrainedModel":
     """The model with the adapter merged into its weights, or attached to them; the model given is changed.
 
@@ -118,12 +138,16 @@ def put_on(spec: str, model: "PreTrainedModel", folder: Path, merge: bool) -> "P
         warnings.simplefilter("ignore")  # what peft warns of, a key that is missing, is an error below
         try:
             adapted = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
-            wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+            wanted, possible = (
+                set(get_peft_model_state_dict(adapted, save_embedding_layers=embeddings)) for embeddings in (False, True)
+            )
             given = set(read_header(folder / WEIGHTS)) - {"__length__", "__metadata__"}
-            if wanted != given:
-                first = sorted(wanted ^ given)[0]
+            # PEFT saves embedding and head whole where they are among its targets, unless it is told not to.
+            possible |= {name for name in given if name.endswith(OWN) and name in _own_weights(adapted)}
+            if not wanted <= given <= possible:
+                first = sorted((wanted - given) | (given - possible))[0]
                 raise ValueError(
-                    f"{len(given - wanted)} of its tensors have no place there, {len(wanted - given)} are lacking: {first}"
+                    f"{len(given - possible)} of its tensors have no place there, {len(wanted - given)} are lacking: {first}"
                 )
             ends = (model.get_input_embeddings(), model.get_output_embeddings())
             tied = model.config.tie_word_embeddings and any(isinstance(end, BaseTunerLayer) for end in ends)

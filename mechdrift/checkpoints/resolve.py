@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechdrift.checkpoints.adapters import CONFIG, WEIGHTS, check_adapter, refuse_beside_file, split_adapter
+from mechdrift.checkpoints.adapters import CONFIG, WEIGHTS, check_adapter, refuse_beside_file, refuse_resized, split_adapter
 from mechdrift.checkpoints.claims import refuse_impossible_sizes
 from mechdrift.checkpoints.end_ids import check_end_ids
 from mechdrift.checkpoints.gguf_file import is_gguf, read_gguf
@@ -18,6 +18,7 @@ from mechdrift.checkpoints.parts import TEMPLATE, TOKENIZER, part_files
 from mechdrift.checkpoints.quantised import method_of
 from mechdrift.checkpoints.reading import Content, digest_whole, read_through
 from mechdrift.checkpoints.reference import TOKENIZER_FILES, Files, locate, place_of
+from mechdrift.checkpoints.shards import weight_files
 from mechdrift.checkpoints.stored import notes_on, stored_in
 from mechdrift.checkpoints.whole import check_whole
 from mechdrift.errors import InputError
@@ -128,6 +129,8 @@ class Resolver:
         point, place = self.resolve(base), place_of(adapter, self.hub)
         folder = place.folder
         check_adapter(spec, folder)
+        if not point.gguf:
+            refuse_resized(spec, folder, stored_in(weight_files(point.spec, point.folder)))
         (content,) = self._read(spec, (folder / WEIGHTS,), read_through)
         digests = point.digests | {
             "adapter": joined([(WEIGHTS, content.sha256)]),
@@ -194,6 +197,12 @@ def _shape(found: Files) -> tuple["PreTrainedConfig", int, int]:
         if layers < 1 or width < 1:
             raise ValueError(f"{layers} blocks of width {width}")
     except Exception as error:  # each family's class does its own arithmetic with what a stranger wrote
+        if code := found.config.get("auto_map"):
+            raise InputError(
+                f"{found.spec}: config.json asks for code of its own (auto_map: {', '.join(code)})",
+                "a model that transformers knows by itself: no code of a checkpoint is run",
+                "wait for a transformers that has its class",
+            ) from error
         raise InputError(
             f"{found.spec}: config.json of a {found.config['model_type']} model: {' '.join(str(error).split())[:200]}",
             "a decoder-only language model that transformers knows",

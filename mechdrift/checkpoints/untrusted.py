@@ -21,7 +21,11 @@ def read_json(path: Path) -> Any:
 
 
 def refuse_what_points_elsewhere(spec: str, folder: Path) -> None:
-    """Raise InputError where config.json or tokenizer_config.json asks for code, or names weights beside the usual ones."""
+    """Raise InputError where config.json or tokenizer_config.json names weights beside the usual ones.
+
+    Code of its own that they name (`auto_map`) is never run: a class that transformers has is taken in its place, and where it
+    has none the checkpoint is refused when its config is read.
+    """
     for name in ("config.json", "tokenizer_config.json"):
         path = folder / name
         if not path.is_file():
@@ -32,13 +36,8 @@ def refuse_what_points_elsewhere(spec: str, folder: Path) -> None:
             raise InputError(f"{spec}: {name} is not JSON ({error})", "JSON", "save the checkpoint again") from error
         if not isinstance(settings, dict):
             raise InputError(f"{spec}: {name} is no JSON object", "settings by name", "save the checkpoint again")
-        if code := settings.get("auto_map"):
-            classes = ", ".join(code) if isinstance(code, dict) else repr(code)
-            raise InputError(
-                f"{spec}: {name} asks for code of its own (auto_map: {classes})",
-                "a model that transformers knows by itself: no code of a checkpoint is run",
-                "if transformers has the same class, delete auto_map from a copy of the checkpoint",
-            )
+        if (code := settings.get("auto_map")) and not isinstance(code, dict):
+            raise InputError(f"{spec}: {name}: auto_map is {code!r}", "classes by name", "save the checkpoint again")
         if weights := settings.get("transformers_weights"):
             raise InputError(
                 f"{spec}: {name} names weights of its own ({weights!r})",

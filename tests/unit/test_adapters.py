@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny import ALPHA, RANK, tiny_model, write_adapter
 from transformers import AutoModelForCausalLM
@@ -20,7 +20,10 @@ from mechdrift.errors import InputError
 from mechdrift.models.load import load_model
 
 # Of PEFT, about a name in transformers that it still uses.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to:UserWarning"),
+]
 IDS = torch.tensor([[0, 5, 9, 200, 31]])
 UP = "model.layers.1.mlp.up_proj.weight"
 
@@ -79,6 +82,40 @@ def test_an_embedding_that_is_the_head_too_keeps_its_adapter_attached(
     with torch.inference_mode():
         torch.testing.assert_close(found(IDS).logits, expected.eval()(IDS).logits)
     assert found.config.model_type == "llama"
+
+
+@pytest.mark.parametrize("whole", ["auto", True, False], ids=["as PEFT saves", "with both", "with none"])
+@pytest.mark.parametrize("ends", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]], ids="-".join)
+def test_embedding_and_head_say_what_peft_says(base: Path, tmp_path: Path, ends: list[str], whole: Any) -> None:
+    """PEFT saves them whole, under the change, unless it is told not to."""
+    torch.manual_seed(5)
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["q_proj", *ends], task_type="CAUSAL_LM"),
+    )
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.1)
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=whole)
+    with torch.inference_mode():
+        expected = adapted.eval()(IDS).logits
+        found = load_model(resolve(f"{base}+{tmp_path / 'adapter'}"), torch.float32, "cpu")(IDS).logits
+        plain = load_model(resolve(str(base)), torch.float32, "cpu")(IDS).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found, plain, rtol=1e-2, atol=1e-2)
+
+
+def test_an_adapter_of_a_resized_vocabulary_names_the_rows(base: Path, tmp_path: Path) -> None:
+    """Two tokens were added before training: as a chat template's are."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    rows = model.get_input_embeddings().weight.shape[0]
+    model.resize_token_embeddings(rows + 2)
+    settings = LoraConfig(r=RANK, target_modules=["q_proj", "embed_tokens"], task_type="CAUSAL_LM")
+    get_peft_model(model, settings).save_pretrained(tmp_path / "adapter")
+    words = rf"embed_tokens.weight has {rows + 2} rows in the adapter, {rows} in the base; expected a base of the same vocab"
+    with pytest.raises(InputError, match=words):
+        resolve(f"{base}+{tmp_path / 'adapter'}")
 
 
 def test_identity_is_the_bases_and_the_adapters_bytes(base: Path, adapter: Path, tmp_path: Path) -> None:

@@ -135,14 +135,10 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     ("index without files", to_empty_index, "names no file"),
     (
         "own code",
-        add("config.json", auto_map={"AutoModelForCausalLM": "m.M"}),
+        add("config.json", model_type="own", auto_map={"AutoModelForCausalLM": "m.M"}),
         "config.json asks for code of its own (auto_map: AutoM",
     ),
-    (
-        "tokenizer's own code",
-        add("tokenizer_config.json", auto_map={"AutoTokenizer": ["t.T", None]}),
-        "tokenizer_config.json asks for",
-    ),
+    ("no classes", add("tokenizer_config.json", auto_map=1), "tokenizer_config.json: auto_map is 1; expected classes by name"),
     ("other weights", add("config.json", transformers_weights="b.safetensors"), "names weights of its own ('b.safetensors')"),
 ]
 
@@ -267,6 +263,21 @@ def test_code_of_a_checkpoints_own_is_not_run(folder: Path, capsys: pytest.Captu
     (folder / "own.py").write_text("raise SystemExit('ran')")
     with pytest.raises(InputError, match="no code of a checkpoint is run"):
         resolve(str(folder))
+
+
+def test_a_class_that_transformers_has_is_taken_in_the_place_of_code(folder: Path) -> None:
+    """As Phi-3 and its fine-tunes are published: the same weights, and nothing of the code is even looked at."""
+    plain = resolve(str(folder))
+    for name, code in (
+        ("config.json", {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}),
+        ("tokenizer_config.json", {"AutoTokenizer": ["own.T", None]}),
+    ):
+        add(name, auto_map=code)(folder)
+    (folder / "own.py").write_text("raise SystemExit('ran')")
+    named = resolve(str(folder))
+    assert (named.digests["weights"], named.layers) == (plain.digests["weights"], plain.layers)
+    assert type(load_model(named, torch.float32, "cpu")) is type(load_model(plain, torch.float32, "cpu"))
+    assert load_tokenizer(named)("a")["input_ids"] == load_tokenizer(plain)("a")["input_ids"]
 
 
 def test_shipped_organisms_resolve() -> None:

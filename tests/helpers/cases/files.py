@@ -453,16 +453,16 @@ CASES = (
     Case(
         "own code",
         "in the config",
-        model(edit("config.json", auto_map={"AutoModelForCausalLM": "m.M"})),
+        model(edit("config.json", model_type="own", auto_map={"AutoModelForCausalLM": "m.M"})),
         "asks for code of its own",
     ),
     Case(
         "own code",
         "in the tokenizer",
-        model(edit("tokenizer_config.json", auto_map={"AutoTokenizer": "t.T"})),
-        "asks for code of its own",
+        model(edit("tokenizer_config.json", tokenizer_class="OwnTokenizer", auto_map={"AutoTokenizer": "t.T"})),
+        "tokenizer does not load",
     ),
-    Case("own code", "auto_map is a number", model(edit("config.json", auto_map=1)), "asks for code of its own"),
+    Case("own code", "auto_map is a number", model(edit("config.json", auto_map=1)), "config.json: auto_map is 1"),
     Case(
         "own code",
         "weights elsewhere",
