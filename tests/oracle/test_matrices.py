@@ -176,3 +176,31 @@ def test_a_change_that_overflows_is_named(tiny_checkpoint: Callable[..., Path], 
     save_file(weights, adapter / "adapter_model.safetensors")
     with pytest.raises(Unmeasurable, match=r"model\.safetensors, model\.layers\.0\.mlp\.up_proj\.weight: NaN or infinite"):
         Matrices(resolve(f"{tiny_checkpoint()}+{adapter}")).read(0, "up")
+
+
+@pytest.mark.parametrize("family", ["smollm3", "granite", "olmo3", "cohere"])
+def test_a_family_that_nobody_listed_has_the_matrices_of_usual_names(family: str, tiny_checkpoint: Callable[..., Path]) -> None:
+    matrices = Matrices(resolve(str(tiny_checkpoint(family))))
+    block = blocks(tiny_model(family))[1]
+    assert set(matrices.kinds) == {"q", "k", "v", "o", "gate", "up", "down"}
+    for kind in matrices.kinds:
+        module = block.self_attn if kind in "qkvo" else block.mlp
+        assert torch.equal(matrices.read(1, kind).weight, getattr(module, f"{kind}_proj").weight)
+
+
+def test_a_matrix_that_holds_more_than_its_name_says_is_refused(tiny_checkpoint: Callable[..., Path]) -> None:
+    """Qwen 3.5 keeps a gate beside its queries; three of four blocks have no queries at all."""
+    linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
+    sizes: dict[str, Any] = linear | {"head_dim": 8, "num_hidden_layers": 4}
+    matrices = Matrices(resolve(str(tiny_checkpoint("qwen3_5_text", **sizes))))
+    with pytest.raises(Unmeasurable, match=r"q_proj.weight: 64 x 32, not the 32 x 32 of a q matrix alone"):
+        matrices.read(3, "q")
+    with pytest.raises(Unmeasurable, match=r"block 0 has no self_attn.q_proj.weight in its files"):
+        matrices.read(0, "q")
+    up = blocks(tiny_model("qwen3_5_text", **sizes))[0].mlp.up_proj.weight
+    assert torch.equal(matrices.read(0, "up").weight, up)
+
+
+def test_a_family_of_other_names_is_refused(tiny_checkpoint: Callable[..., Path]) -> None:
+    with pytest.raises(Unmeasurable, match="family 'mamba': no matrix of its blocks has a name that is known"):
+        Matrices(resolve(str(tiny_checkpoint("mamba"))))

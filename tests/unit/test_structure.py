@@ -167,7 +167,6 @@ def test_other_shapes_are_named_and_other_depths_refused(
     [
         ({"quantised": "gptq"}, r"is quantised \(gptq\)"),
         ({"gguf": "model.gguf"}, "is a GGUF file"),
-        ({"model_type": "mamba"}, "family 'mamba' is not among those checked"),
     ],
 )
 def test_what_is_no_exact_checkpoint_is_refused_by_name(

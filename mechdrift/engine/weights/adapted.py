@@ -8,7 +8,6 @@ from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.untrusted import read_json
 from mechdrift.errors import Unmeasurable
-from mechdrift.models.sites import blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +34,10 @@ class Adapted:
             for name, parameter in module.named_parameters(recurse=False):
                 one = torch.zeros((), dtype=torch.float32).expand(parameter.shape)  # one number, whatever the shape
                 setattr(module, name, torch.nn.Parameter(one, requires_grad=False))
-        self._blocks = blocks(put_on(checkpoint.spec, hollow, Path(checkpoint.adapter), merge=False))
+        adapted = put_on(checkpoint.spec, hollow, Path(checkpoint.adapter), merge=False)
+        # Which cannot run, so that blocks are not found by a forward.
+        lists = [module for module in adapted.get_decoder().modules() if isinstance(module, torch.nn.ModuleList)]
+        self._blocks = max(lists, key=len)
 
     def merged(self, layer: int, module: str, weight: "Tensor") -> "Tensor":
         """A module's weight with its change; the weight itself where the adapter leaves it alone."""

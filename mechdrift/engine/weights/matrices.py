@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# How the families that are known here name the weights of a block.
-BLOCK = re.compile(r"(?:model\.|transformer\.|gpt_neox\.)?(?:layers|h)\.(\d+)\.")
+# How families name the weights of a block; of a model that reads more than text those of the decoder inside.
+BLOCK = re.compile(r"(?:model\.language_model\.|language_model\.model\.|model\.|transformer\.|gpt_neox\.)?(?:layers|h)\.(\d+)\.")
 
 
 class Heads(NamedTuple):
@@ -96,7 +96,7 @@ LAYOUTS: dict[str, dict[str, Place]] = dict.fromkeys(FAMILIES, LLAMA) | {
     | {kind: Place("self_attn.qkv_proj", partial(_stacked, number=number)) for number, kind in enumerate(QKV)}
     | {kind: Place("mlp.gate_up_proj", partial(_half, number=number)) for number, kind in enumerate(("gate", "up"))},
 }
-"""By model_type and kind of matrix."""
+"""By model_type and kind of matrix. Of other families those matrices that have these names, and the shapes that go with them."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,9 @@ class Matrices:
             raise Unmeasurable(f"{spec} is quantised ({checkpoint.quantised}): its weights are rounded; compare its original")
         if checkpoint.gguf:
             raise Unmeasurable(f"{spec} is a GGUF file: weights are read from safetensors; compare its original")
-        if family not in LAYOUTS:
-            raise Unmeasurable(f"{spec}: family {family!r} is not among those checked: {', '.join(sorted(LAYOUTS))}")
+        config = load_config(checkpoint).get_text_config(decoder=True)
+        family = str(config.model_type) if family not in LAYOUTS else family
         self._spec, self._family, self._width = spec, family, checkpoint.width
-        config = load_config(checkpoint)
         queries = int(config.num_attention_heads)
         size = getattr(config, "head_dim", None) or checkpoint.width // queries
         self._heads = Heads(queries, int(getattr(config, "num_key_value_heads", None) or queries), int(size))
@@ -131,12 +130,17 @@ class Matrices:
             for tensor in tensors(path):
                 if block := BLOCK.match(tensor.name):
                     self._files[int(block[1]), tensor.name[block.end() :]] = path, tensor.name
+        named = {name for _, name in self._files}
+        found = {kind: place for kind, place in LLAMA.items() if f"{place.module}.weight" in named}
+        self._layout = LAYOUTS.get(family, found)
+        if not self._layout:
+            raise Unmeasurable(f"{spec}: family {family!r}: no matrix of its blocks has a name that is known, as mlp.up_proj")
         self._adapted = Adapted(checkpoint) if checkpoint.adapter else None
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of matrices that the family has."""
-        return tuple(LAYOUTS[self._family])
+        return tuple(self._layout)
 
     def side(self, kind: str) -> int:
         """The smaller side of a kind's matrices by the config; of an MLP's, whose inner width is larger, the model's width."""
@@ -147,11 +151,11 @@ class Matrices:
         """A matrix. Raises Unmeasurable, naming file and tensor, where there is none or it has no direction."""
         from safetensors import safe_open
 
-        if (place := LAYOUTS[self._family].get(kind)) is None:
+        if (place := self._layout.get(kind)) is None:
             raise Unmeasurable(f"{self._spec}: family {self._family!r} has no {kind} matrix")
         stored = self._files.get((layer, f"{place.module}.weight"))
         if stored is None:
-            if FAMILIES[self._family].router:
+            if self._family in FAMILIES and FAMILIES[self._family].router:
                 raise Unmeasurable(
                     f"{self._spec}: block {layer} is a mixture of experts: of one {kind} matrix there is no definition"
                 )
@@ -163,8 +167,20 @@ class Matrices:
             weight = self._adapted.merged(layer, place.module, weight)
         name = f"{self._spec}, {path.name}, {tensor}" + (f" ({kind})" if place.split is not _whole else "")
         weight = place.split(weight, self._heads)
+        if self._family not in LAYOUTS:
+            self._require_shape(name, kind, tuple(weight.shape))
         if not weight.isfinite().all():  # the files' weights are, but an adapter's change may not be
             raise Unmeasurable(f"{name}: NaN or infinite")
         if not weight.any():
             raise Unmeasurable(f"{name}: all zeros")
         return Matrix(weight, name)
+
+    def _require_shape(self, name: str, kind: str, shape: tuple[int, ...]) -> None:
+        """Raise Unmeasurable where a matrix of a family that is not listed holds something else, or more, under a usual name."""
+        counts = {"q": self._heads.queries, "k": self._heads.keys, "v": self._heads.keys, "o": self._heads.queries}
+        inner = counts[kind] * self._heads.size if kind in counts else None
+        turned = kind in ("o", "down")  # from the inside to the stream
+        expected = (self._width, inner) if turned else (inner, self._width)
+        if len(shape) != 2 or any(side not in (None, got) for side, got in zip(expected, shape, strict=True)):
+            words = " x ".join("any" if side is None else str(side) for side in expected)
+            raise Unmeasurable(f"{name}: {' x '.join(map(str, shape))}, not the {words} of a {kind} matrix alone")
