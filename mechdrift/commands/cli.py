@@ -13,6 +13,7 @@ from typing import NoReturn
 from mechdrift.errors import InputError, Unmeasurable
 
 BAD, USAGE_ERROR = 1, 4  # as pytest's
+LACKING = 7  # as of a run whose gates could not be measured
 UNITS = 40  # of a kind on a map: two minutes on one core for a model of 0.1B weights
 
 
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="say what a row claims, how it is measured and by what it is judged")
     explain.set_defaults(run=_explain)
     explain.add_argument("row", metavar="ROW", help="a finding, or a row as the table names it: truth.clean_gap")
+    _add_inspect(commands.add_parser("inspect", help="say what can be measured of a model", description=_inspect.__doc__))
     _add_map(commands.add_parser("map", help="show where a checkpoint keeps what it knows", description=_map.__doc__))
     _add_bake(commands.add_parser("bake", help="write a checkpoint without one direction", description=_bake.__doc__))
     _add_calibrate(commands.add_parser("calibrate", help="make limits from null runs", description=_calibrate.__doc__))
@@ -77,6 +79,18 @@ def _add_map(command: argparse.ArgumentParser) -> None:
             default=one.default,
             help=one.help,
         )
+
+
+def _add_inspect(command: argparse.ArgumentParser) -> None:
+    """`mechdrift inspect SPEC`; device and dtype have pytest's names and defaults."""
+    from mechdrift.settings import OPTIONS
+
+    command.set_defaults(run=_inspect)
+    command.add_argument("spec", metavar="SPEC", help="the checkpoint, as after pytest's --base")
+    for name in ("device", "dtype"):
+        one = OPTIONS[name]
+        flags = (f"--{name}", f"--mechdrift-{name}")
+        command.add_argument(*flags, dest=name, metavar=one.metavar, type=one.parse or str, default=one.default, help=one.help)
 
 
 def _add_bake(command: argparse.ArgumentParser) -> None:
@@ -216,6 +230,17 @@ def _explain(options: argparse.Namespace) -> int:
 
     print(explained(options.row, project_at(Path.cwd())))
     return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    """Load a checkpoint, find its residual stream, and try on it what runs need. Exit code 7 where a gate lacks something."""
+    from mechdrift.commands.inspect import inspected
+    from mechdrift.report.terminal import progress_line
+
+    found = inspected(options.spec, options.device, options.dtype, lambda label: progress_line(label, _write))
+    for line in found.lines():
+        print(line)
+    return 0 if found.gates_hold else LACKING
 
 
 def _map(options: argparse.Namespace) -> int:
