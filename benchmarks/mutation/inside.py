@@ -1,7 +1,7 @@
 """The tests as mutants.py runs them, in the environment of its clone: traced once, then chosen ones for each mutant.
 
-`mutants_tests.py trace FOLDER PATH`: which lines each test runs, and how long it takes.
-`mutants_tests.py chosen FILE`: the tests that this file names, by id or as whole files, in its order, up to the first that fails.
+`inside.py trace FOLDER PATH`: which lines each test runs, and how long it takes.
+`inside.py chosen FILE`: the tests that this file names, by id or as whole files, in its order, up to the first that fails.
 """
 
 import json
@@ -99,8 +99,9 @@ def trace(folder: Path, tests: str) -> int:
     code = pytest.main(["-q", "-p", "no:cacheprovider", "-m", "not nightly", tests], [Traced(tracer, folder / "tests.json")])
     tracer.stop()
     tracer.save()
-    tracer.combine([str(folder)])
-    tracer.save()
+    whole = coverage.Coverage(data_file=str(folder / "coverage"), config_file=False)  # a tracer of parallel runs saves beside it
+    whole.combine([str(folder)])
+    whole.save()
     return int(code)
 
 
