@@ -124,6 +124,7 @@ def test_the_level_is_that_of_drifted(errors: float, status: str) -> None:
     error = math.hypot(0.01, 0.01)
     result = Baseline("b", (row(),)).against(row(0.95 - 0.1 - errors * error), Rule("gate", GATE.limit, 0.1), GATES)
     assert result.status == status
+    assert result.tolerance == pytest.approx(0.1)
     assert result.p_value == pytest.approx(stats.norm.cdf(-errors), rel=0.02)  # RESOLUTION is added to the tolerance
 
 

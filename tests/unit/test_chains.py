@@ -80,6 +80,12 @@ def test_the_sentence_names_every_step_that_drifted_and_no_other(end: str, verdi
     assert ("in no step alone" in output) == ("drifted" not in verdicts)
 
 
+def test_a_row_that_no_step_has_does_not_hide_those_after_it() -> None:
+    steps = compared(["sft"], ["post"])[1:]
+    (result,) = moves([row("a.a"), row("a.b"), row("a.b sft -> post", role="report")], steps)
+    assert result.label == "a.b"
+
+
 def test_a_step_whose_test_was_not_asked_is_not_told_of() -> None:
     steps = compared(["sft"], ["post"])[1:]
     (result,) = moves([row("a.b"), row("a.b sft -> post", role="report"), row("a.c")], steps)

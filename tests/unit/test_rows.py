@@ -1,7 +1,9 @@
 """Which rows make a run fail, and what a row names."""
 
 import inspect
+from dataclasses import replace
 from types import ModuleType
+from typing import get_args
 
 import msgspec
 import pytest
@@ -15,10 +17,12 @@ from mechdrift.session.rows import RequestedRow, judged_row
 from mechdrift.stats import Normal
 from mechdrift.verdict import record as record_types
 from mechdrift.verdict import row as row_types
+from mechdrift.verdict.again import drift_of
 from mechdrift.verdict.fail_on import FAIL_ON as USUAL
+from mechdrift.verdict.fail_on import FailOn
 from mechdrift.verdict.failing import NOT_HELD, fails, holds
 from mechdrift.verdict.profiles import load_profile
-from mechdrift.verdict.row import Row
+from mechdrift.verdict.row import Row, Verdict
 
 VERDICTS = st.sampled_from(["held", "reported", "error", *sorted(NOT_HELD)])
 AGAINST = st.sampled_from([None, "no worse", "worse", "incomparable", "lost", "new"])
@@ -91,3 +95,17 @@ def test_a_row_names_the_items_that_take_it_the_wrong_way(better: Better, estima
     assert [item.name for item in found.contributors] == named
     for name in ("unit", "better", "site", "note", "estimate", "null", "post_lacks", "fewer_left"):
         assert getattr(found, name) == getattr(drift, name), name
+
+
+def test_a_stored_row_has_the_sibling_by_which_it_was_judged() -> None:
+    """Else a row whose post lacks the effect could not be judged again."""
+    absolute = Drift("truth.judgement_accuracy", Normal(-0.4, 0.01, 90), 0.0, "accuracy", "higher", "here", "by hand", "none")
+    lost = replace(absolute, measure="truth.clean_gap", null=1.0, post_lacks=True, sibling=absolute)
+    row = judged_row(RequestedRow(registered()["truth.clean_gap"]), lost, load_profile("base-to-post"))
+    sibling = drift_of(row).sibling
+    assert sibling is not None
+    assert (sibling.measure, sibling.estimate, sibling.null, sibling.better) == ("truth.judgement_accuracy", -0.4, 0.0, "higher")
+
+
+def test_verdicts_that_fail_a_run_are_verdicts() -> None:
+    assert {*USUAL} == {*get_args(FailOn)} < {*get_args(Verdict)}
