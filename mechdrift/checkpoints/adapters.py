@@ -142,8 +142,7 @@ def put_on(spec: str, model: "PreTrainedModel", folder: Path, merge: bool) -> "P
                 set(get_peft_model_state_dict(adapted, save_embedding_layers=embeddings)) for embeddings in (False, True)
             )
             given = set(read_header(folder / WEIGHTS)) - {"__length__", "__metadata__"}
-            # PEFT saves embedding and head whole where they are among its targets, unless it is told not to.
-            possible |= {name for name in given if name.endswith(OWN) and name in _own_weights(adapted)}
+            possible |= _own_weights(adapted)  # embedding and head, which PEFT saves whole unless it is told not to
             if not wanted <= given <= possible:
                 first = sorted((wanted - given) | (given - possible))[0]
                 raise ValueError(

@@ -57,7 +57,7 @@ class Structure:
     """What the last block's output goes through before the head."""
 
 
-known: "WeakKeyDictionary[nn.Module, Structure | Unmeasurable]" = WeakKeyDictionary()
+known: "WeakKeyDictionary[nn.Module, Structure | str]" = WeakKeyDictionary()
 """By model: what was found, or why nothing was; as long as the model is in memory."""
 
 
@@ -67,10 +67,10 @@ def structure_of(model: "PreTrainedModel") -> Structure:
         try:
             known[model] = _tabled(model) if text_type(model) in FAMILIES else found(model)
         except Unmeasurable as error:
-            known[model] = error
+            known[model] = str(error)  # the error itself would keep the model in its frames
     answer = known[model]
-    if isinstance(answer, Unmeasurable):
-        raise answer
+    if isinstance(answer, str):
+        raise Unmeasurable(answer)
     return answer
 
 
@@ -170,8 +170,8 @@ def _blocks(model: "PreTrainedModel", calls: "dict[nn.Module, list[_Call]]") -> 
     if not chains:
         raise Unmeasurable("no blocks: none of its lists of modules hands on what one gives to the next")
     longest = max(chains, key=len)
-    if twice := next((number for number, one in enumerate(longest) if len(calls[one]) > 1), None):
-        raise Unmeasurable(f"block {twice} runs more than once in a forward")
+    if twice := [number for number, one in enumerate(longest) if len(calls[one]) > 1]:
+        raise Unmeasurable(f"block {twice[0]} runs more than once in a forward")
     return longest
 
 

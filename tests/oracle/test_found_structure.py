@@ -1,6 +1,9 @@
 """The stream of families that nobody listed: found on random models, and proven; what is not the whole state is refused."""
 
+import gc
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -152,6 +155,12 @@ def scaled(model: Any) -> None:
         block.register_forward_hook(lambda _module, _args, output: output * 1.01)
 
 
+def first_again(model: Any) -> None:
+    """Block 0 runs once more before block 1, as looped models run theirs."""
+    layers = model.model.layers
+    layers[1].register_forward_pre_hook(lambda _module, args, more: (layers[0](*args, **more), None)[1], with_kwargs=True)
+
+
 def silent(model: Any) -> None:
     """An MLP that gives next to nothing: a trained one may write where a random prompt does not show it."""
     with torch.no_grad():
@@ -160,6 +169,7 @@ def silent(model: Any) -> None:
 
 
 FAULTS = {
+    "twice": (first_again, "block 0 runs more than once in a forward"),
     "scaled": (scaled, "block 0: no sum of up to 3 of its modules' outputs"),
     "silent": (silent, "block 0: whether mlp writes to the residual stream cannot be told"),
 }
@@ -176,3 +186,18 @@ def test_an_encoder_has_no_stream_to_read() -> None:
     config = transformers.BertConfig(**SIZES | {"is_decoder": True})
     with pytest.raises(Unmeasurable, match="no final norm: nothing takes the last block's output"):
         structure_of(transformers.BertLMHeadModel(config).eval())
+
+
+@pytest.mark.parametrize("fault", [None, scaled])
+def test_what_is_known_of_a_model_does_not_keep_it_in_memory(fault: Callable[[Any], None] | None) -> None:
+    """Neither what was found nor why nothing was: another model may need the room."""
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model("smollm3", **SIZES)).eval()
+    if fault:
+        fault(model)
+    with nullcontext() if fault is None else pytest.raises(Unmeasurable):
+        structure_of(model)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
