@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.batches import Progress
 from mechdrift.errors import Unmeasurable
-from mechdrift.models.families import family_of
-from mechdrift.models.sites import down, final_norm, norm_after
+from mechdrift.models.ending import ending_of
+from mechdrift.models.head import Head, head_of
+from mechdrift.models.sites import final_norm, width_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 BLOCK_VALUES = 1 << 22  # logits that are held at a time, whatever the vocabulary
 BLOCK_ROWS = 1 << 14  # rows of the head that are held in float64 at a time
+USUAL_EPS = (1e-5, 1e-6)  # of norms that do not name theirs
+TINY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,12 @@ class LastMLP:
     """[token, d_model]: W_U with the final norm's gain and centring folded in, so logits are (head h) / scale(h) + constant."""
     constant: "Tensor"
     """[token]: what the final norm's bias and the head's give every position."""
-    cap: float | None
-    """Of soft-capped logits: cap * tanh(logit / cap)."""
+    after_head: Head
+    """What makes logits of the head's products."""
 
     def logits(self, products: "Tensor", scale: "Tensor") -> "Tensor":
         """Logits of (head h) products, [..., token], and scales, [..., 1]."""
-        logits = products / scale + self.constant
-        return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
+        return self.after_head.logits(products / scale + self.constant)
 
 
 def read_last_mlp(model: "PreTrainedModel", tokens: int, neurons: bool = True) -> LastMLP:
@@ -80,17 +84,20 @@ def read_last_mlp(model: "PreTrainedModel", tokens: int, neurons: bool = True) -
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
+    ending = ending_of(model) if neurons else None
     with torch.inference_mode():
         unembedding = _plain(head, "the head")[:tokens].float()
         device = unembedding.device
-        norm = _norm(model, final_norm(model), device)
-        raw = torch.empty(0, unembedding.shape[1], device=device)
-        if neurons:
-            matrix = down(model)
-            raw = _plain(matrix, "the last MLP's output matrix").float().to(device)
-            if not isinstance(matrix, Conv1D):  # GPT-2's matrices are stored the other way round
+        norm = _norm(final_norm(model), width_of(model), device)
+        raw, after = torch.empty(0, unembedding.shape[1], device=device), None
+        if ending is not None:
+            raw = _plain(ending.down, "the last MLP's output matrix").float().to(device)
+            if not isinstance(ending.down, Conv1D):  # GPT-2's matrices are stored the other way round
                 raw = raw.T.contiguous()
-        after = None if (module := norm_after(model)) is None else _norm(model, module, device)
+            if ending.after is None:
+                raw = raw * ending.factor
+            else:
+                after = _norm(ending.after, width_of(model), device, ending.factor)
         constant = torch.zeros(len(unembedding), device=device)
         if norm.bias is not None:
             constant = unembedding @ norm.bias
@@ -98,8 +105,7 @@ def read_last_mlp(model: "PreTrainedModel", tokens: int, neurons: bool = True) -
             constant = constant + head.bias[:tokens].float()
         folded = norm.centre(unembedding * norm.gain)  # C is symmetric, so rows times C are rows centred
         written = norm.centre(raw if after is None else after.linear(raw))
-    cap = getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
-    return LastMLP(raw, written, after, norm, folded, constant, cap and float(cap))
+    return LastMLP(raw, written, after, norm, folded, constant, head_of(model))
 
 
 def _plain(module: "nn.Module", name: str) -> "Tensor":
@@ -110,15 +116,25 @@ def _plain(module: "nn.Module", name: str) -> "Tensor":
     return weight
 
 
-def _norm(model: "PreTrainedModel", module: "nn.Module", device: Any) -> Norm:
-    """A norm's weights in float32."""
+def _norm(module: "nn.Module", width: int, device: Any, factor: float = 1.0) -> Norm:
+    """A norm's weights in float32, of what it gives times a factor: whether it centres, and what it adds to its gain, by trial.
+
+    Raises Unmeasurable for a module that is neither an RMSNorm nor a LayerNorm.
+    """
     import torch
 
-    centred = isinstance(module, torch.nn.LayerNorm)
-    eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
-    bias = getattr(module, "bias", None)
-    gain = module.weight.float().to(device) + family_of(model).gain_offset
-    return Norm(gain, None if bias is None else bias.float().to(device), float(eps), centred)
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    named = [getattr(module, name) for name in ("variance_epsilon", "eps") if getattr(module, name, None) is not None]
+    gain = torch.ones(width, device=device) if weight is None else weight.float().to(device)
+    shift = None if bias is None else bias.float().to(device)
+    tried = torch.randn(8, width, generator=torch.Generator().manual_seed(0)).to(device)
+    tried[::2] *= TINY  # beside which eps counts
+    wanted = deepcopy(module).float().to(device)(tried)
+    for eps, centred, offset in product(named or USUAL_EPS, (False, True), (0.0, 1.0)):
+        norm = Norm(gain + offset, shift, float(eps), centred)
+        if torch.allclose(norm.linear(tried) / norm.scale(tried) + (0.0 if shift is None else shift), wanted, 1e-4, 1e-5):
+            return Norm(factor * norm.gain, None if shift is None else factor * shift, float(eps), centred)
+    raise Unmeasurable(f"{type(module).__name__} is neither an RMSNorm nor a LayerNorm")
 
 
 def null_directions(d_model: int) -> int:
@@ -195,7 +211,7 @@ def ablating_neurons(model: "PreTrainedModel", ablation: Ablation) -> Iterator[N
         activations[..., list(ablation.neurons)] = torch.tensor(ablation.means).to(activations)
         return (activations, *args[1:])
 
-    handle = down(model).register_forward_pre_hook(edit)
+    handle = ending_of(model).down.register_forward_pre_hook(edit)
     try:
         yield
     finally:

@@ -169,6 +169,7 @@ def packed_attention(model: "PreTrainedModel", packing: Packing) -> Iterator[Non
         scaling: float,
         sliding_window: int | None = None,
         softcap: float | None = None,
+        s_aux: "Tensor | None" = None,
         **_others: Any,
     ) -> "tuple[Tensor, None]":
         """From query [1, head, token, width], key and value [1, key head, token, width] to [1, token, head, width]."""
@@ -192,7 +193,7 @@ def packed_attention(model: "PreTrainedModel", packing: Packing) -> Iterator[Non
                 own = (group_of(queries, group, cells), group_of(keys, group, cells), group_of(values, group, cells))
                 seen = (seen_keys[group.prompts, :, base], seen_values[group.prompts, :, base])
                 mask = packing.mask(group, before, sliding_window, keys.device)
-                group_of(output, group, cells).copy_(_attended(*own, *seen, mask, scaling, softcap))
+                group_of(output, group, cells).copy_(_attended(*own, *seen, mask, scaling, softcap, s_aux))
         return output[None], None
 
     config = model.get_decoder().config
@@ -215,11 +216,13 @@ def _attended(
     mask: "Tensor | None",
     scaling: float,
     softcap: float | None,
+    sinks: "Tensor | None",
 ) -> "Tensor":
     """Attention of runs to what their prompts have before them, which all layers' cells share, and to themselves.
 
-    queries, keys, values: [layer, run, token, head, width]; seen_keys, seen_values: [run, key head, token, width]. Returns
-    [layer, run, token, head, width]. Scores go through softmax in float32, as in transformers' own eager attention.
+    queries, keys, values: [layer, run, token, head, width]; seen_keys, seen_values: [run, key head, token, width]; sinks: [head],
+    a score of each that takes its share and gives nothing (gpt-oss). Returns [layer, run, token, head, width]. Scores go through
+    softmax in float32, as in transformers' own eager attention.
     """
     import torch
 
@@ -238,8 +241,11 @@ def _attended(
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
         scores.masked_fill_(mask, -torch.inf)
+    if sinks is not None:
+        column = sinks.to(scores).view(1, shared, 1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, column], dim=-1)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
     split = before.shape[-1]
     found = torch.bmm(weights[..., :split].reshape(before.shape), seen_values.flatten(0, 1))
-    found += torch.bmm(weights[..., split:].reshape(own.shape), value).view(found.shape)
+    found += torch.bmm(weights[..., split : split + length].reshape(own.shape), value).view(found.shape)
     return found.view(runs, shared, *rows, -1).permute(2, 0, 4, 1, 3, 5).flatten(3, 4)

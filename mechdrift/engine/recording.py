@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.batches import Progress, batches_by_length, forwards, padded
 from mechdrift.models.devices import input_device
-from mechdrift.models.sites import blocks, down, final_norm, norm_after, stream, width_of
+from mechdrift.models.ending import ending_of
+from mechdrift.models.sites import blocks, final_norm, stream, width_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -90,8 +91,10 @@ def record_last_mlp(
     import torch
 
     widest = max(len(prompt) - start for prompt, start in zip(prompts, first, strict=True))
-    after = norm_after(model)
-    places = [final_norm(model), *([] if after is None else [after]), *([down(model)] if neurons else [])]
+    ending = ending_of(model) if neurons else None
+    places = [final_norm(model)]
+    if ending is not None:
+        places += [ending.down] if ending.after is None else [ending.after, ending.down]
     recorded: Tensor | None = None
     decoder = model.get_decoder()
     for batch in forwards(model, prompts, first, batch_tokens, share, progress):

@@ -11,7 +11,7 @@ from mechdrift.engine.routing import choices, chosen
 from mechdrift.engine.steer import ablating_everywhere, adding, shifting
 from mechdrift.errors import InterventionFailed, Unmeasurable, is_out_of_memory
 from mechdrift.models.devices import input_device
-from mechdrift.models.sites import blocks, final_norm, stream, width_of, with_stream, writes
+from mechdrift.models.sites import blocks, entering, final_norm, stream, width_of, with_stream, writes
 from mechdrift.models.structure import structure_of, sum_error
 
 if TYPE_CHECKING:
@@ -237,7 +237,10 @@ def _entering(model: "PreTrainedModel", prompt: Sequence[int]) -> "tuple[list[Te
     entered: list[Tensor] = []
     places = [*blocks(model), final_norm(model)]
     handles = [
-        place.register_forward_pre_hook(lambda _m, args: entered.append(args[0][0].detach().float().clone())) for place in places
+        place.register_forward_pre_hook(
+            lambda _m, args, more: entered.append(entering(args, more)[0].detach().float().clone()), with_kwargs=True
+        )
+        for place in places
     ]
     try:
         with torch.inference_mode():
@@ -267,13 +270,13 @@ def _check_sites(model: "PreTrainedModel", prompt: Sequence[int]) -> float:
     entered: dict[nn.Module, Tensor] = {}
     left: dict[nn.Module, Tensor] = {}
 
-    def enter(module: "nn.Module", args: tuple[Any, ...]) -> None:
-        entered[module] = args[0].detach().cpu()  # blocks may lie on several devices
+    def enter(module: "nn.Module", args: tuple[Any, ...], more: dict[str, Any]) -> None:
+        entered[module] = entering(args, more).detach().cpu()  # blocks may lie on several devices
 
     def leave(module: "nn.Module", _args: Any, output: Any) -> None:
         left[module] = stream(output).detach().cpu()
 
-    handles = [place.register_forward_pre_hook(enter) for place in (*layers, norm)]
+    handles = [place.register_forward_pre_hook(enter, with_kwargs=True) for place in (*layers, norm)]
     handles += [place.register_forward_hook(leave) for layer in layers for place in (layer, *writes(model, layer))]
     handles.append(norm.register_forward_hook(leave))
     try:
@@ -285,6 +288,8 @@ def _check_sites(model: "PreTrainedModel", prompt: Sequence[int]) -> float:
             handle.remove()
     if states is None:  # a family that gives none: that each output enters the next block is then all there is
         states = [entered[place] for place in layers] + [left[norm]]
+    if len(states) == len(layers) + 1 and torch.equal(left[layers[0]], states[0].cpu()):
+        states = [entered[layers[0]], *states[:-2], states[-1]]  # Mamba lists what leaves its blocks, not what enters them
     if len(states) != len(layers) + 1:
         raise Unmeasurable(f"self-check: {len(layers)} blocks found where transformers has {len(states) - 1}")
     largest = 0.0

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mechdrift.models.devices import input_device
-from mechdrift.models.sites import blocks, stream, with_stream, writes
+from mechdrift.models.sites import blocks, entering, stream, with_entering, with_stream, writes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +72,11 @@ def ablating_everywhere(model: "PreTrainedModel", direction: "Tensor") -> Iterat
     edit = _without(model, direction)
     layers = blocks(model)
     # What enters the first block is the sum of all embeddings, scaled where the family scales it.
-    handles = [layers[0].register_forward_pre_hook(lambda _m, args: (edit(args[0]), *args[1:]))]
+    handles = [
+        layers[0].register_forward_pre_hook(
+            lambda _m, args, more: with_entering(args, more, edit(entering(args, more))), with_kwargs=True
+        )
+    ]
     handles += [
         place.register_forward_hook(lambda _m, _i, output: with_stream(output, edit(stream(output))))
         for layer in layers

@@ -24,11 +24,13 @@ from mechdrift.engine.selfcheck import check_last_mlp
 from mechdrift.engine.store import Part
 from mechdrift.engine.stored_recordings import Prompts, Recorder, label_of, probes
 from mechdrift.engine.work import Work
-from mechdrift.models.families import family_by
+from mechdrift.models.families import FAMILIES
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+INNER = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff")  # what configs call it
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,13 @@ class LastMLPReader:
             part = read.prompts.take(chosen)
             share = self.recorder.may_share(self.checkpoint, model, part)
             found = record_last_mlp(model, part.ids, part.positions, read.recorded, self.recorder.batch_tokens, progress, share)
+            missing = found.new_zeros(*found.shape[:2], shape[2] - found.shape[2])  # of a norm that there might have been
+            found = torch.cat([found[..., :width], missing, found[..., width:]], dim=-1)
             return torch.nn.functional.pad(found, (0, 0, 0, read.widest - found.shape[1]))
 
-        streams = 1 if family_by(load_config(self.checkpoint)).last else 2
-        shape = len(read.prompts.ids), read.widest, streams * self.checkpoint.width + len(read.recorded)
+        width, listed = self.checkpoint.width, FAMILIES.get(self.checkpoint.model_type)
+        streams = 1 if not read.recorded or (listed and listed.last) else 2
+        shape = len(read.prompts.ids), read.widest, streams * width + len(read.recorded)
         return self.recorder.read("last MLP", self.checkpoint, read.prompts, run, shape, {"neurons": list(read.recorded)})
 
     def _computed(
@@ -183,6 +188,6 @@ class LastMLPReader:
 
 def neuron_count(checkpoint: Checkpoint) -> int:
     """Neurons of a dense MLP of this checkpoint."""
-    config = load_config(checkpoint)
-    count = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
-    return int(count or 4 * checkpoint.width)
+    config = load_config(checkpoint).get_text_config(decoder=True)
+    found = next((value for name in INNER if isinstance(value := getattr(config, name, None), int)), None)
+    return found or 4 * checkpoint.width

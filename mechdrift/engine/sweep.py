@@ -13,6 +13,7 @@ from mechdrift.engine.batches import Progress
 from mechdrift.engine.packed import Packing, Track, packed_attention
 from mechdrift.errors import Unmeasurable
 from mechdrift.models.devices import input_device
+from mechdrift.models.head import head_of
 from mechdrift.models.sites import blocks, final_norm, stream, width_of, with_stream
 
 if TYPE_CHECKING:
@@ -143,25 +144,30 @@ def sweep(
 def _lean_mlp(model: "PreTrainedModel", block: "nn.Module", rows: "Tensor | None") -> Iterator[None]:
     """On a CPU a block's MLP runs on some tokens at a time, so that its inner states stay in the cache; on `rows` only, if given.
 
-    Other tokens of the sequence then get nothing from it.
+    Other tokens of the sequence then get nothing from it. What else it gives, as routers' scores, nothing in a forward reads.
+    A block without a module of the usual name is run as it is.
     """
     import torch
 
-    mlp: Any = block.mlp
+    mlp: Any = getattr(block, "mlp", None)
+    if not isinstance(mlp, torch.nn.Module):
+        yield
+        return
     usual, own = mlp.forward, "forward" in vars(mlp)  # accelerate, too, puts a forward of its own there
     slab = max(LEAST_SLAB, SLAB_BYTES // (_inner_width(model) * model.dtype.itemsize))
 
-    def forward(states: "Tensor") -> "Tensor":
-        chosen = states if rows is None else states[:, rows]
-        if states.device.type == "cpu" and chosen.shape[1] > slab:
-            output = torch.cat([usual(part) for part in chosen.split(slab, dim=1)], dim=1)
-        else:
-            output = usual(chosen)
-        if rows is None:
-            return output
-        whole = torch.zeros_like(states)
-        whole[:, rows] = output
-        return whole
+    def forward(states: "Tensor", *more: Any, **named: Any) -> Any:
+        flat = states.ndim == 2  # some families flatten a batch before its MLP
+        given = states[None] if flat else states
+        chosen = given if rows is None else given[:, rows]
+        step = slab if states.device.type == "cpu" and not more and not named else chosen.shape[1]
+        outputs = [usual(part[0] if flat else part, *more, **named) for part in chosen.split(step, dim=1)]
+        output = torch.cat([stream(each).view(1, -1, given.shape[-1]) for each in outputs], dim=1)
+        if rows is not None:
+            whole = torch.zeros_like(given)
+            whole[:, rows] = output
+            output = whole
+        return with_stream(outputs[-1], output[0] if flat else output)
 
     mlp.forward = forward
     try:
@@ -298,8 +304,7 @@ def _answer_difference(model: "PreTrainedModel", states: "Tensor", requested: li
     logits = states.float() @ head.weight[ids].float().T.to(states.device)
     if getattr(head, "bias", None) is not None:
         logits += head.bias[ids].float().to(states.device)
-    if cap := getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None):
-        logits = torch.tanh(logits / cap) * cap
+    logits = head_of(model).logits(logits)
     chosen = logits.cpu().gather(1, places)
     return chosen[:, 0] - chosen[:, 1]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from mechdrift.errors import Unmeasurable
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -21,29 +21,24 @@ class Family:
     """The decoder's final norm."""
     last: tuple[str, ...] = ()
     """In a block, the matrices that end a write, as far as it has them; none where a norm comes after them."""
-    router: str = ""
-    """In a block's MLP, what chooses its experts; blocks without one are dense."""
-    down: str = "mlp.down_proj"
-    """In a dense block, the matrix from the MLP's neurons to what it writes."""
-    gain_offset: float = 0.0
-    """What a norm adds to its weight to get its gain."""
+    experts: bool = False
+    """Whether blocks may be mixtures of experts."""
 
 
 PRE_NORM = Family(writes=("self_attn", "mlp"), last=("self_attn.o_proj", "mlp.down_proj"))
 # What attention and MLP compute goes through a norm of its own before it is added.
 POST_NORM = Family(writes=("post_attention_layernorm", "post_feedforward_layernorm"))
 # A block may be dense, so both are looked for; a block's experts lie in one tensor.
-EXPERTS = replace(PRE_NORM, last=(*PRE_NORM.last, "mlp.experts.down_proj"), router="gate")
+EXPERTS = replace(PRE_NORM, last=(*PRE_NORM.last, "mlp.experts.down_proj"), experts=True)
 
 FAMILIES = {
-    "gemma2": replace(POST_NORM, gain_offset=1.0),
-    "gemma3_text": replace(POST_NORM, gain_offset=1.0),
-    "gpt2": Family(writes=("attn", "mlp"), last=("attn.c_proj", "mlp.c_proj"), blocks="h", norm="ln_f", down="mlp.c_proj"),
+    "gemma2": POST_NORM,
+    "gemma3_text": POST_NORM,
+    "gpt2": Family(writes=("attn", "mlp"), last=("attn.c_proj", "mlp.c_proj"), blocks="h", norm="ln_f"),
     "gpt_neox": Family(
         writes=("attention", "mlp"),
         last=("attention.dense", "mlp.dense_4h_to_h"),
         norm="final_layer_norm",
-        down="mlp.dense_4h_to_h",
     ),
     "llama": PRE_NORM,
     "mistral": PRE_NORM,
@@ -58,14 +53,10 @@ FAMILIES = {
 
 
 def family_of(model: "PreTrainedModel") -> Family:
-    """The model's row of the table. Raises Unmeasurable for one that is not in it: for what is not found on the model itself."""
-    return family_by(model.config)
-
-
-def family_by(config: "PreTrainedConfig") -> Family:
-    """The row of a model with this config. Raises Unmeasurable as family_of."""
-    text = config.get_text_config(decoder=True)
-    for name in (config.model_type, text.model_type):
+    """The model's row of the table. Raises Unmeasurable for one that is not in it."""
+    text = model.config.get_text_config(decoder=True)
+    for name in (model.config.model_type, text.model_type):
         if name in FAMILIES:
             return FAMILIES[name]
-    raise Unmeasurable(f"family {text.model_type!r}: its last MLP is not known; known are {', '.join(sorted(FAMILIES))}")
+    known = ", ".join(sorted(FAMILIES))
+    raise Unmeasurable(f"family {text.model_type!r}: which matrices end a write is listed for {known} only: ablate by hooks")

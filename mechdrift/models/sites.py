@@ -1,10 +1,9 @@
 """Names of places: blocks in the residual stream, tokens in a prompt."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.errors import Unmeasurable
-from mechdrift.models.families import FAMILIES, family_of
-from mechdrift.models.structure import structure_of, text_type
+from mechdrift.models.structure import structure_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,25 +35,25 @@ def writes(model: "PreTrainedModel", block: "nn.Module") -> "list[nn.Module]":
     return list(next(one.writes for one in structure_of(model).blocks if one.module is block))
 
 
-def down(model: "PreTrainedModel") -> "nn.Module":
-    """The matrix from the last MLP's neurons to what it writes. Raises Unmeasurable for a mixture of experts."""
-    family, block = family_of(model), blocks(model)[-1]
-    if family.router and hasattr(block.mlp, family.router):
-        raise Unmeasurable("the last MLP is a mixture of experts: which neurons write depends on the token; not defined there")
-    return block.get_submodule(family.down)
-
-
-def norm_after(model: "PreTrainedModel") -> "nn.Module | None":
-    """What the last MLP's output goes through before it is added; None in pre-norm families."""
-    family = family_of(model)
-    return None if family.last else getattr(blocks(model)[-1], family.writes[-1])
-
-
 def routers(model: "PreTrainedModel") -> "list[nn.Module]":
-    """What chooses experts, block by block; none in a dense model."""
-    family = FAMILIES.get(text_type(model))
-    name = family.router if family else ""
-    return [getattr(block.mlp, name) for block in blocks(model) if name and hasattr(block.mlp, name)]
+    """What chooses experts, block by block; none in a dense model. Transformers' own names: a gate or router of such a class."""
+    return [
+        module
+        for block in blocks(model)
+        for name, module in block.named_modules()
+        if name.rpartition(".")[2] in ("gate", "router") and re.search("router|gate|gating", type(module).__name__, re.IGNORECASE)
+    ]
+
+
+def entering(args: tuple[Any, ...], more: dict[str, Any]) -> "Tensor":
+    """The residual stream out of what a block or a norm is given."""
+    given: Tensor = args[0] if args else more["hidden_states"]
+    return given
+
+
+def with_entering(args: tuple[Any, ...], more: dict[str, Any], states: "Tensor") -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a block is given, with the residual stream replaced."""
+    return ((states, *args[1:]), more) if args else (args, more | {"hidden_states": states})
 
 
 def stream(output: Any) -> "Tensor":

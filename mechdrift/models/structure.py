@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.models.devices import input_device
 from mechdrift.models.families import FAMILIES
+from mechdrift.models.once import once_a_model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,21 +57,10 @@ class Structure:
     """What the last block's output goes through before the head."""
 
 
-known: "WeakKeyDictionary[nn.Module, Structure | str]" = WeakKeyDictionary()
-"""By model: what was found, or why nothing was; as long as the model is in memory."""
-
-
+@once_a_model
 def structure_of(model: "PreTrainedModel") -> Structure:
     """A model's structure: by the table where its family is in it, else as found. Raises Unmeasurable with what was not found."""
-    if model not in known:
-        try:
-            known[model] = _tabled(model) if text_type(model) in FAMILIES else found(model)
-        except Unmeasurable as error:
-            known[model] = str(error)  # the error itself would keep the model in its frames
-    answer = known[model]
-    if isinstance(answer, str):
-        raise Unmeasurable(answer)
-    return answer
+    return _tabled(model) if text_type(model) in FAMILIES else found(model)
 
 
 def text_type(model: "PreTrainedModel") -> str:
@@ -116,6 +105,14 @@ def found(model: "PreTrainedModel") -> Structure:
     return Structure(tuple(blocks), norm)
 
 
+def probe_ids(model: "PreTrainedModel") -> "Tensor":
+    """TOKENS different tokens, [1, TOKENS]."""
+    import torch
+
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    return torch.arange(TOKENS, device=input_device(model))[None] * 7 % rows
+
+
 def _traced(model: "PreTrainedModel") -> list[_Call]:
     """What every module of the decoder was given and gave, in the order in which they ended."""
     import torch
@@ -127,11 +124,9 @@ def _traced(model: "PreTrainedModel") -> list[_Call]:
         calls.append(_Call(module, None if entered is None else entered.clone(), None if left is None else left.clone()))
 
     handles = [module.register_forward_hook(leave, with_kwargs=True) for module in decoder.modules() if module is not decoder]
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    ids = torch.arange(TOKENS, device=input_device(model))[None] * 7 % rows
     try:
         with torch.inference_mode():
-            decoder(input_ids=ids, use_cache=False)
+            decoder(input_ids=probe_ids(model), use_cache=False)
     except Exception as error:  # of each family's own code, on what it takes for no prompt
         raise Unmeasurable(f"a forward of {TOKENS} tokens fails: {' '.join(str(error).split())[:200]}") from error
     finally:
@@ -193,7 +188,8 @@ def _writes(
                 if _nested(names):
                     continue
                 parts = [near[name] for name in names]
-                for factor in (1.0, _factor(entered, left, parts)):
+                nearest = _factor(entered, left, parts)
+                for factor in (1.0, float(f"{nearest:.4g}"), nearest):  # as a config has it, or as it is
                     if _adds(entered, left, parts, factor):
                         _require_provable(number, entered, left, near, names, factor)
                         return _block(block, names, factor)

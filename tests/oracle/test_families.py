@@ -12,7 +12,7 @@ import torch
 from tiny import VARIANTS, tiny_model, wrong_writes
 
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine import recording, selfcheck
+from mechdrift.engine import recording, routing, selfcheck
 from mechdrift.engine.batches import Forward, batches_by_length
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.recording import record_blocks, record_under_whole
@@ -21,7 +21,6 @@ from mechdrift.engine.steer import adding
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Prompts, Recorder, Steering
 from mechdrift.errors import Unmeasurable
-from mechdrift.models import structure
 from mechdrift.models.families import FAMILIES, Family
 from mechdrift.models.sites import blocks, final_norm
 
@@ -43,18 +42,22 @@ def plain(_model: Any, _batch: Sequence[int], _before: Sequence[int]) -> Abstrac
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, model: Any, **wrong: Any) -> Family:
-    """The family's row of the table with something wrong in it; what it was."""
+    """The family's row of the table with something wrong in it, before anything is known of the model; what it was."""
     right = FAMILIES[model.config.model_type]
-    structure.known.pop(model, None)
     monkeypatch.setitem(FAMILIES, model.config.model_type, replace(right, **wrong))
     return right
+
+
+def listed_blocks(model: Any) -> Any:
+    """By the table, and not remembered."""
+    return getattr(model.get_decoder(), FAMILIES[model.config.model_type].blocks)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_self_check_passes_and_so_does_the_shared_prefix(model: Any, dtype: torch.dtype) -> None:
     model = model.to(dtype)
     self_check(model, PROMPTS)
-    if not FAMILIES[model.config.model_type].router:  # rounding may choose other experts: then prompts are run whole
+    if not FAMILIES[model.config.model_type].experts:  # rounding may choose other experts: then prompts are run whole
         assert prefix_gap(model, PROMPTS, ANSWERS, [plain], LATE) <= tolerance_of(model)
         assert sharing_gap(model, FEW_SHOT) <= tolerance_of(model)
 
@@ -76,14 +79,15 @@ def test_a_wrong_place_to_look_at_is_caught(monkeypatch: pytest.MonkeyPatch, mod
     ],
 )
 def test_blocks_off_by_one_are_caught(monkeypatch: pytest.MonkeyPatch, model: Any, order: list[int], message: str) -> None:
-    model.get_decoder().mistaken = [blocks(model)[layer] for layer in order]
+    model.get_decoder().mistaken = [listed_blocks(model)[layer] for layer in order]
     planted(monkeypatch, model, blocks="mistaken")
     with pytest.raises(Unmeasurable, match=message):
         self_check(model, PROMPTS)
 
 
 def test_another_norm_than_the_final_one_is_caught(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
-    model.get_decoder().mistaken = next(part for part in blocks(model)[2].modules() if type(part) is type(final_norm(model)))
+    norm = getattr(model.get_decoder(), FAMILIES[model.config.model_type].norm)
+    model.get_decoder().mistaken = next(part for part in listed_blocks(model)[2].modules() if type(part) is type(norm))
     planted(monkeypatch, model, norm="mistaken")
     with pytest.raises(Unmeasurable, match="the final norm is not where block 2 ends"):
         self_check(model, PROMPTS)
@@ -142,7 +146,7 @@ def test_rounding_that_chooses_other_experts_is_not_taken_for_a_fault(monkeypatc
             requested = block.mlp.gate.weight.data
             requested[1] = requested[0] * (1 + torch.randn(32, generator=generator) / 256)
         self_check(model, prompts)
-    planted(monkeypatch, models[0], router="")
+    monkeypatch.setattr(routing, "routers", lambda _model: [])
     for model in models:
         with pytest.raises(Unmeasurable, match="differs between a padded batch and one prompt"):
             self_check(model, prompts)

@@ -28,12 +28,13 @@ from mechdrift.engine.recording import record_last_mlp
 from mechdrift.engine.selfcheck import check_last_mlp
 from mechdrift.errors import InterventionFailed, Unmeasurable
 from mechdrift.findings.confidence.entropy_neurons import choose
+from mechdrift.models.ending import ending_of
 from mechdrift.models.families import FAMILIES
 from mechdrift.models.load import load_model
-from mechdrift.models.sites import blocks, down, final_norm
+from mechdrift.models.sites import blocks, final_norm
 from mechdrift.organisms.plants import entropy_neurons
 
-DENSE = [family for family in VARIANTS if not FAMILIES[family.partition("-")[0]].router]
+DENSE = [family for family in VARIANTS if not FAMILIES[family.partition("-")[0]].experts]
 PROMPTS = [[0, 5, 9, 200, 31], [0, 7, 8], [0, 100, 101, 102, 103, 104, 105, 106]]
 NEURONS = [1, 5, 9, 30]
 TOKENS = 250  # of 258 rows of the head: the others pad the vocabulary
@@ -165,7 +166,7 @@ def test_the_check_passes_and_notices_what_is_wrong(model: Any) -> None:
     with pytest.raises(Unmeasurable, match="self-check: the logits are not the final norm"):
         check_last_mlp(model, mlp, PROMPTS[0], NEURONS, [])
     handle.remove()
-    matrix = down(model)
+    matrix = ending_of(model).down
     handle = matrix.register_forward_hook(lambda _m, args, out: out + out.roll(1, -1) * args[0].sum().sin())
     with pytest.raises(InterventionFailed, match="are not those that were computed"):
         check_last_mlp(model, mlp, PROMPTS[0], NEURONS, [Ablation((5, 9), (3.0, -3.0))])

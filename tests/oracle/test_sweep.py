@@ -120,7 +120,7 @@ def test_nothing_is_left_on_the_model() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("family", [name for name in VARIANTS if not FAMILIES[name.partition("-")[0]].router])
+@pytest.mark.parametrize("family", [name for name in VARIANTS if not FAMILIES[name.partition("-")[0]].experts])
 def test_half_precision_within_the_tolerance_of_the_self_check(family: str, dtype: torch.dtype) -> None:
     model = tiny_model(family).to(dtype)
     assert check_sweep(model, MIXED) <= tolerance_of(model)

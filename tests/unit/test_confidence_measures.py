@@ -24,6 +24,7 @@ from mechdrift.findings.confidence.gaps import (
     neuron_effect,
     require_effect,
 )
+from mechdrift.models.head import Head
 from mechdrift.prompts.statements import Statement
 from mechdrift.stats import Jackknifed, ratio_of_means
 
@@ -60,7 +61,7 @@ def planted(cap: float | None = None) -> LastMLP:
     raw[0] = torch.tensor([0.0] * (WIDTH - 1) + [4.0])
     raw[1, -1] = 0
     norm = Norm(torch.ones(WIDTH), None, 1e-6, False)
-    return LastMLP(raw, raw, None, norm, head, torch.zeros(TOKENS), cap)
+    return LastMLP(raw, raw, None, norm, head, torch.zeros(TOKENS), Head(1.0, cap))
 
 
 @pytest.mark.parametrize("cap", [None, 3.0])

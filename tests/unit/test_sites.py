@@ -6,7 +6,7 @@ import pytest
 from tiny import tiny_model
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.models.sites import blocks, down
+from mechdrift.models.sites import blocks
 from mechdrift.prompts.positions import encode, token_at
 
 
@@ -35,8 +35,3 @@ def test_no_period_is_unmeasurable() -> None:
 def test_a_family_that_nobody_listed_is_found() -> None:
     model = tiny_model("gpt_neo", attention_types=[[["global"], 3]])
     assert blocks(model) == list(model.transformer.h)
-
-
-def test_a_last_mlp_is_known_of_listed_families_only() -> None:
-    with pytest.raises(Unmeasurable, match="family 'gpt_neo': its last MLP is not known; known are gemma2, "):
-        down(tiny_model("gpt_neo", attention_types=[[["global"], 3]]))

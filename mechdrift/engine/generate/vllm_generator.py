@@ -168,7 +168,7 @@ def arm_request(checkpoint: Checkpoint, arm: Arm, hooks: bool) -> dict[str, Any]
 def _by_weights(checkpoint: Checkpoint) -> bool:
     """Whether weights may be made orthogonal: not behind a norm, not rounded, and no experts, which vLLM's kernels reorder."""
     family = FAMILIES[checkpoint.model_type]
-    return bool(family.last) and not family.router and not checkpoint.quantised
+    return bool(family.last) and not family.experts and not checkpoint.quantised
 
 
 def reply_of(

@@ -155,7 +155,7 @@ class Matrices:
             raise Unmeasurable(f"{self._spec}: family {self._family!r} has no {kind} matrix")
         stored = self._files.get((layer, f"{place.module}.weight"))
         if stored is None:
-            if self._family in FAMILIES and FAMILIES[self._family].router:
+            if self._family in FAMILIES and FAMILIES[self._family].experts:
                 raise Unmeasurable(
                     f"{self._spec}: block {layer} is a mixture of experts: of one {kind} matrix there is no definition"
                 )
