@@ -12,8 +12,8 @@ from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.last_mlp import read_last_mlp
 from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting, self_check, sharing_gap, why_whole
+from mechdrift.engine.stored_sweep import way_of
 from mechdrift.engine.sweep import Pairs
-from mechdrift.engine.sweep_naive import check_sweep
 from mechdrift.engine.weights.matrices import Matrices
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.models.devices import check_device, pick_device, pick_dtype
@@ -102,7 +102,7 @@ def _of_model(model: "PreTrainedModel", prompts: list[list[int]]) -> dict[str, C
         "self-check": lambda: _self_check(model, prompts),
         "steering": lambda: _steering(model, prompts[0]),
         "shared beginnings": lambda: _fast(model, lambda: sharing_gap(model, [prompts[2], [*prompts[2][:-1], prompts[2][0]]])),
-        "sweep": lambda: _fast(model, lambda: check_sweep(model, _pair(prompts[0]))),
+        "sweep": lambda: way_of(model, _pair(prompts[0]))[1] or "fast",
         "last MLP": lambda: _last_mlp(model),
     }
 

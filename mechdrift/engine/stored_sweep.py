@@ -1,5 +1,6 @@
 """Sweeps by content: read from the store where they are already known, block of pairs by block."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from mechdrift.engine.selfcheck import why_whole
 from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, sweep
 from mechdrift.engine.sweep_naive import check_sweep, sweep_naive
+from mechdrift.engine.sweep_restarted import sweep_restarted
 from mechdrift.engine.work import Work
 from mechdrift.errors import Unmeasurable
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 # A block of pairs is what is swept between two savings, and whose activations of another model are in memory at a time.
 BLOCK_PAIRS, BLOCK_BYTES = 64, 1 << 28
+Way = Callable[..., Sweep]
 
 
 @dataclass
@@ -59,8 +62,8 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
     """Every cell of every pair (engine/sweep.py), from the store where it is known; source: activations to patch in instead.
 
     A pass takes at most BUDGET_PER_TOKEN bytes for each token of a batch. Where the fast way does not agree with whole forwards
-    on a few cells of this model, whole forwards are used, and a warning says so. Raises Unmeasurable where the two models'
-    widths or numbers of blocks differ, or a value is not finite.
+    on a few cells of this model, forwards that start at the patched block are used, or whole ones, and a warning says so.
+    Raises Unmeasurable where the two models' widths or numbers of blocks differ, or a value is not finite.
     """
     import torch
 
@@ -71,18 +74,18 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
         )
     require_known(checkpoint, pairs.clean)
     widest = pairs.widest
-    naive: list[bool] = []  # found on the first part: whether this model has to be run whole
+    ways: list[Way] = []  # found on the first part: how this model can be run
 
     def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
         part = pairs.take(chosen)
-        if not naive:
-            if why := why_whole(model, "the fast sweep", lambda: check_sweep(model, pairs.take(chosen[:1]))):
-                recorder.warnings.append(f"{checkpoint.spec}: {why}; patched by whole forwards, slower")
-            naive.append(bool(why))
-        way = sweep_naive if naive[0] else sweep
+        if not ways:
+            way, slower = way_of(model, pairs.take(chosen[:1]))
+            if slower:
+                recorder.warnings.append(f"{checkpoint.spec}: {slower}")
+            ways.append(way)
         budget = recorder.batch_tokens * BUDGET_PER_TOKEN["cpu" if model.device.type == "cpu" else "gpu"]
         given = None if source is None else torch.from_numpy(source.of(chosen))
-        found = way(model, part, budget, given, progress)
+        found = ways[0](model, part, budget, given, progress)
         cells = torch.zeros(len(chosen), checkpoint.layers, widest)
         for row in range(len(chosen)):
             cells[row, :, : part.width(row)] = found.patched[row, :, : part.width(row)]
@@ -101,6 +104,15 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
     for number in range(len(cells)):
         cells[number, :, pairs.width(number) :] = torch.nan
     return Sweep(cells, torch.from_numpy(values[:, 0]), torch.from_numpy(values[:, 1]))
+
+
+def way_of(model: Any, pairs: Pairs) -> tuple[Way, str]:
+    """The fastest way to sweep this model that agrees with whole forwards on these pairs; why it is not the fast one, if so."""
+    if not (why := why_whole(model, "the fast sweep", lambda: check_sweep(model, pairs))):
+        return sweep, ""
+    if not (again := why_whole(model, "a restarted one", lambda: check_sweep(model, pairs, way=sweep_restarted))):
+        return sweep_restarted, f"{why}; patched by forwards from the patched block on, slower"
+    return sweep_naive, f"{why}; {again}; patched by whole forwards, slower"
 
 
 def block_runs(pairs: Pairs, layers: int, own: bool) -> int:

@@ -38,14 +38,14 @@ def sweep_naive(
             width = pairs.width(pair)
             given = record_columns(model, [pairs.clean[pair]], [start])[0] if source is None else source[pair]
             found.clean[pair], found.corrupt[pair] = (
-                _difference(model, [ids], requested)[0] for ids in (pairs.clean[pair], prompt)
+                difference(model, [ids], requested)[0] for ids in (pairs.clean[pair], prompt)
             )
             places = [(layer, column) for layer in range(depth) for column in range(width)]
             step = cells or max(1, budget_bytes // (len(prompt) * bytes_per_token(model, len(prompt))))
             for at in range(0, len(places), step):
                 batch = places[at : at + step]
                 with _patched(model, batch, start, given):
-                    values = _difference(model, [prompt] * len(batch), requested)
+                    values = difference(model, [prompt] * len(batch), requested)
                 for (layer, column), value in zip(batch, values, strict=True):
                     found.patched[pair, layer, column] = value
             count += len(places)
@@ -59,15 +59,16 @@ def check_sweep(
     model: "PreTrainedModel",
     pairs: Pairs,
     columns: int = 3,
+    way: Callable[["PreTrainedModel", Pairs], Sweep] = sweep,
 ) -> float:
-    """Largest difference between sweep and sweep_naive on a few pairs, as a share of the largest value.
+    """Largest difference between a way to sweep and sweep_naive on a few pairs, as a share of the largest value.
 
     So many columns of each pair, evenly spread, the first and the last among them, are run whole. Infinite where anything is not
-    finite. Above selfcheck.tolerance_of(model), sweep_naive has to be used.
+    finite. Above selfcheck.tolerance_of(model), another way has to be used.
     """
     import torch
 
-    fast = sweep(model, pairs)
+    fast = way(model, pairs)
     gaps, sizes = [], []
     with torch.inference_mode():
         for pair, (prompt, requested, start) in enumerate(zip(pairs.corrupt, pairs.answers, pairs.first, strict=True)):
@@ -76,17 +77,17 @@ def check_sweep(
             chosen = sorted({round(share * (width - 1) / max(1, columns - 1)) for share in range(columns)})
             cells = [(layer, column) for layer in range(fast.patched.shape[1]) for column in chosen]
             with _patched(model, cells, start, given):
-                values = _difference(model, [prompt] * len(cells), requested)
+                values = difference(model, [prompt] * len(cells), requested)
             layers, places = zip(*cells, strict=True)
             found = fast.patched[pair, list(layers), list(places)]
-            ends = torch.stack([_difference(model, [ids], requested)[0] for ids in (pairs.clean[pair], prompt)])
+            ends = torch.stack([difference(model, [ids], requested)[0] for ids in (pairs.clean[pair], prompt)])
             gaps += [(found - values).abs().max(), (torch.stack([fast.clean[pair], fast.corrupt[pair]]) - ends).abs().max()]
             sizes += [values.abs().max(), ends.abs().max()]
     gap = float(torch.stack(gaps).max() / torch.stack(sizes).max())
     return gap if gap == gap and all(bool(each.isfinite()) for each in gaps) else float("inf")
 
 
-def _difference(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], requested: tuple[int, int]) -> "Tensor":
+def difference(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], requested: tuple[int, int]) -> "Tensor":
     """Logit(correct) - logit(other) after prompts of one length, by whole forwards: float32 [prompt] on the CPU."""
     import torch
 

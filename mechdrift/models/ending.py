@@ -96,7 +96,7 @@ def mixing(model: "PreTrainedModel", layer: int) -> list[bool]:
 
 @contextmanager
 def _others_before(block: Block) -> Iterator[None]:
-    """Inside, the block is given other states at all tokens but the last; not the same in another order, which attention may not see."""
+    """Inside, the block is given other states at all tokens but the last: another order alone attention may not see."""
     import torch
 
     def enter(_module: "nn.Module", args: tuple[Any, ...], more: dict[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from found import FOUND, HEAD, POST, SIZES, drawn, model_of, prompts
 from tiny import tiny_model
 
 from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting, self_check
@@ -17,67 +18,11 @@ from mechdrift.models import structure
 from mechdrift.models.sites import blocks, width_of, writes
 from mechdrift.models.structure import structure_of
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 258,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "pad_token_id": 1,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
-HEAD = {"head_dim": 8}
-LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
-SCALES = {"residual_multiplier": 0.22, "embedding_multiplier": 12.0, "logits_scaling": 8.0, "attention_multiplier": 0.0625}
-OPT = {"ffn_dim": 48, "word_embed_proj_dim": 32}
-EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16}
-PRE, POST = ("self_attn", "mlp"), ("post_attention_layernorm", "post_feedforward_layernorm")
-# By transformers' own code, what each block adds to its input: `hidden_states = residual + ...`.
-FOUND: dict[str, tuple[dict[str, Any], set[tuple[str, ...]]]] = {
-    "bloom": ({"n_layer": 4, "n_head": 4}, {("self_attention.dense", "mlp.dense_4h_to_h")}),
-    "cohere": ({}, {PRE}),
-    "gemma": (HEAD, {PRE}),
-    "glm4": (HEAD, {("post_self_attn_layernorm", "post_mlp_layernorm")}),
-    "gpt_oss": (HEAD | EXPERTS, {PRE}),
-    "granite": (SCALES, {PRE}),
-    "olmo3": ({"sliding_window": 16}, {POST}),
-    "opt": (OPT, {("self_attn", "fc2")}),
-    "phi": ({}, {PRE}),
-    "qwen3_5_text": (HEAD | LINEAR, {PRE, ("linear_attn", "mlp")}),
-    "smollm3": ({}, {PRE}),
-    "stablelm": ({}, {PRE}),
-}
-
-
-def drawn(model: Any) -> Any:
-    """Every weight drawn anew: constants that start at 1 or 0 hide what they are for."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(parameter + 0.1 * noise if parameter.ndim < 2 else noise * 0.2)
-    return model.eval()
-
-
-def model_of(family: str, **sizes: Any) -> Any:
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(family, **SIZES | sizes)
-    return drawn(transformers.AutoModelForCausalLM.from_config(config))
-
-
-def prompts() -> list[list[int]]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(2, 258, (length,), generator=generator).tolist() for length in (3, 8, 25)]
-
 
 @pytest.mark.parametrize("family", FOUND)
 def test_a_family_is_found_and_proven(family: str) -> None:
     """An intervention at a block moves exactly what it should, and nothing before it."""
-    sizes, expected = FOUND[family]
-    model = model_of(family, **sizes)
+    model, expected = model_of(family), FOUND[family][1]
     found = structure_of(model)
     assert len(found.blocks) == 4
     assert {block.names for block in found.blocks} == expected
@@ -91,7 +36,7 @@ def test_a_family_is_found_and_proven(family: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_it_is_found_in_16_bits_too(dtype: torch.dtype) -> None:
-    found = structure_of(model_of("olmo3", sliding_window=16).to(dtype))
+    found = structure_of(model_of("olmo3").to(dtype))
     assert {block.names for block in found.blocks} == {POST}
 
 

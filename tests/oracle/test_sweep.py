@@ -16,7 +16,7 @@ from mechdrift.engine.packed import packed_attention
 from mechdrift.engine.recording import record_blocks, record_columns
 from mechdrift.engine.selfcheck import tolerance_of
 from mechdrift.engine.sweep import Pairs, bytes_per_token, sweep
-from mechdrift.engine.sweep_naive import _difference, _patched, check_sweep, sweep_naive
+from mechdrift.engine.sweep_naive import _patched, check_sweep, difference, sweep_naive
 from mechdrift.errors import Unmeasurable
 from mechdrift.models.families import FAMILIES
 from mechdrift.models.sites import blocks
@@ -164,7 +164,7 @@ def test_all_columns_of_a_block_together_give_the_clean_prompt() -> None:
         with torch.inference_mode(), ExitStack() as stack:
             for column in range(widths(MIXED)[pair]):
                 stack.enter_context(_patched(model, [(layer, column)], MIXED.first[pair], given))
-            found = _difference(model, [MIXED.corrupt[pair]], MIXED.answers[pair])
+            found = difference(model, [MIXED.corrupt[pair]], MIXED.answers[pair])
         assert float(found[0]) == pytest.approx(float(expected), abs=1e-4)
 
 
