@@ -1,8 +1,7 @@
 """`mechdrift inspect SPEC`: what is found on a model, what of the engine holds on it, and what can be measured of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -109,20 +108,7 @@ def _of_model(model: "PreTrainedModel", prompts: list[list[int]]) -> dict[str, C
 
 def _stream(model: "PreTrainedModel") -> str:
     """Blocks, width, norm, and what writes in which block."""
-    found = structure_of(model)
-    names = [(", ".join(block.names), block.factor) for block in found.blocks]
-    writes = "; ".join(_writes(names))
-    return f"{len(found.blocks)} blocks of width {width_of(model)}, then {type(found.norm).__name__}; written by {writes}"
-
-
-def _writes(names: list[tuple[str, float]]) -> Iterator[str]:
-    """What writes, once for neighbours that are alike; where all are, without their numbers."""
-    place = 0
-    for (written, factor), run in groupby(names):
-        count = len(list(run))
-        where = "" if count == len(names) else f" in {place}..{place + count - 1}" if count > 1 else f" in {place}"
-        yield f"{written}{f' times {factor:g}' if factor != 1 else ''}{where}"
-        place += count
+    return structure_of(model).words().replace(" blocks,", f" blocks of width {width_of(model)},", 1)
 
 
 def _self_check(model: "PreTrainedModel", prompts: list[list[int]]) -> str:

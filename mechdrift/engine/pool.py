@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
-from mechdrift.engine.selfcheck import self_check
-from mechdrift.errors import InputError, is_out_of_memory
+from mechdrift.engine.selfcheck import check_logits, check_stream
+from mechdrift.errors import InputError, Unmeasurable, is_out_of_memory
 from mechdrift.models.load import load_model
+from mechdrift.models.structure import structure_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,7 +28,11 @@ class Pool:
     """In which precision they run."""
     loads: int = 0
     """Models loaded so far."""
+    streams: dict[str, str] = field(default_factory=dict)
+    """By spec of each where its residual stream was found, in words."""
     _held: "tuple[str, PreTrainedModel] | None" = field(default=None, repr=False)
+    _stream: str | None = field(default=None, repr=False)
+    """Why the stream of the model that is held cannot be read; empty where it can, None before anyone asked."""
     _tokenizers: "dict[str, PreTrainedTokenizerBase]" = field(default_factory=dict, repr=False)
 
     def device_kind(self) -> str:
@@ -47,32 +52,53 @@ class Pool:
             self._tokenizers[checkpoint.short] = load_tokenizer(checkpoint)
         return self._tokenizers[checkpoint.short]
 
-    def model(self, checkpoint: Checkpoint, probes: Sequence[Sequence[int]]) -> "PreTrainedModel":
-        """The checkpoint's model, self-checked on the probe prompts when loaded. Raises InputError where it does not fit."""
-        if self._held is None or not self.holds(checkpoint):
-            self.free()
-            try:
+    def model(self, checkpoint: Checkpoint, probes: Sequence[Sequence[int]], stream: bool = True) -> "PreTrainedModel":
+        """The checkpoint's model, self-checked on the probe prompts when loaded. Raises InputError where it does not fit.
+
+        stream: whether its residual stream is needed, which is then found and checked, once; logits and replies do without.
+        Raises Unmeasurable where it is not what it is taken for.
+        """
+        try:
+            if not self.holds(checkpoint):
+                self.free()
+                self._stream = None
                 self._held = (checkpoint.short, self._loaded(checkpoint, probes))
-            except Exception as error:
-                # Whoever keeps the error, as pytest does, would keep the model in its frames.
-                traceback.clear_frames(error.__traceback__)
-                if not is_out_of_memory(error):
-                    raise
-            if self._held is None:
-                raise InputError(
-                    f"{checkpoint.spec}: {checkpoint.parameters / 1e9:.2g}B weights in {self.dtype} do not fit on {self.device}",
-                    "a device with room for them",
-                    "use --mechdrift-dtype bfloat16, or --mechdrift-device map to spread them over GPUs and CPU",
-                )
-            self.loads += 1
+                self.loads += 1
+            if stream:
+                self._require_stream(checkpoint, probes)
+        except Exception as error:
+            # Whoever keeps the error, as pytest does, would keep the model in its frames.
+            traceback.clear_frames(error.__traceback__)
+            if not is_out_of_memory(error):
+                raise
+            self._held = None
+        if self._held is None:
+            raise InputError(
+                f"{checkpoint.spec}: {checkpoint.parameters / 1e9:.2g}B weights in {self.dtype} do not fit on {self.device}",
+                "a device with room for them",
+                "use --mechdrift-dtype bfloat16, or --mechdrift-device map to spread them over GPUs and CPU",
+            )
         return self._held[1]
+
+    def _require_stream(self, checkpoint: Checkpoint, probes: Sequence[Sequence[int]]) -> None:
+        """Raise Unmeasurable unless the stream of the model that is held was found, and passes its check."""
+        assert self._held is not None
+        if self._stream is None:
+            try:
+                check_stream(self._held[1], probes)
+                self.streams[checkpoint.spec] = structure_of(self._held[1]).words()
+                self._stream = ""
+            except Unmeasurable as error:
+                self._stream = str(error)
+        if self._stream:
+            raise Unmeasurable(self._stream)
 
     def _loaded(self, checkpoint: Checkpoint, probes: Sequence[Sequence[int]]) -> "PreTrainedModel":
         """Load and check."""
         import torch
 
         model = load_model(checkpoint, getattr(torch, self.dtype), self.device)
-        self_check(model, probes)
+        check_logits(model, probes)
         return model
 
     def holds(self, checkpoint: Checkpoint) -> bool:

@@ -50,26 +50,39 @@ def self_check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> Se
 
     prompts: at least two, of different lengths. Raises Unmeasurable with the layer and the figure.
     """
+    residual, batch = check_stream(model, prompts)
+    return SelfCheck(residual, batch, check_logits(model, prompts))
+
+
+def check_stream(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """Of self_check what looks inside: for whatever reads or moves the residual stream. Its `residual` and `batch`."""
     residual = _check_sites(model, prompts[0])
     _check_whole_state(model, max(prompts, key=len)[:LONGEST])
     tolerance = tolerance_of(model)
     lasts = [len(prompt) - 1 for prompt in prompts]
-    tokens = [prompt[-1:] for prompt in prompts]
     with choices(model) as kept:
         alone = record_blocks(model, prompts, lasts, batch_tokens=1)
     with chosen(kept, sorted(map(len, prompts))):  # the order in which record_blocks runs prompts
         together = record_blocks(model, prompts, lasts, batch_tokens=10**9)
-        batched = record_logits(model, prompts, tokens, batch_tokens=10**9)
     batch = 0.0
     for layer in range(together.shape[1]):
         gap = max(_gap(*pair) for pair in zip(together[:, layer], alone[:, layer], strict=True))
         if not gap <= tolerance:
             raise Unmeasurable(f"self-check: block {layer} differs between a padded batch and one prompt (by {gap:.2g})")
         batch = max(batch, gap)
-    logits = _gap(batched, record_logits(model, prompts, tokens, batch_tokens=1))
-    if not logits <= tolerance:
+    return residual, batch
+
+
+def check_logits(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> float:
+    """Of self_check what every model must pass, of whose inside nothing is known too: its `logits`."""
+    tokens = [prompt[-1:] for prompt in prompts]
+    with choices(model) as kept:
+        alone = record_logits(model, prompts, tokens, batch_tokens=1)
+    with chosen(kept, sorted(map(len, prompts))):  # the order in which record_logits runs prompts
+        batched = record_logits(model, prompts, tokens, batch_tokens=10**9)
+    if not (logits := _gap(batched, alone)) <= tolerance_of(model):
         raise Unmeasurable(f"self-check: logits differ between a padded batch and one prompt (by {logits:.2g})")
-    return SelfCheck(residual, batch, logits)
+    return logits
 
 
 def tolerance_of(model: "PreTrainedModel") -> float:

@@ -24,7 +24,7 @@ from mechdrift.engine.selfcheck import check_last_mlp
 from mechdrift.engine.store import Part
 from mechdrift.engine.stored_recordings import Prompts, Recorder, label_of, probes
 from mechdrift.engine.work import Work
-from mechdrift.models.families import FAMILIES
+from mechdrift.models.families import listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,8 +137,8 @@ class LastMLPReader:
             found = torch.cat([found[..., :width], missing, found[..., width:]], dim=-1)
             return torch.nn.functional.pad(found, (0, 0, 0, read.widest - found.shape[1]))
 
-        width, listed = self.checkpoint.width, FAMILIES.get(self.checkpoint.model_type)
-        streams = 1 if not read.recorded or (listed and listed.last) else 2
+        width, family = self.checkpoint.width, listed(self.checkpoint.model_type)
+        streams = 1 if not read.recorded or (family and family.last) else 2
         shape = len(read.prompts.ids), read.widest, streams * width + len(read.recorded)
         return self.recorder.read("last MLP", self.checkpoint, read.prompts, run, shape, {"neurons": list(read.recorded)})
 

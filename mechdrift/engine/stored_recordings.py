@@ -203,7 +203,8 @@ class Recorder:
                 model, part.ids, part.answers, self.batch_tokens, progress, share=self.may_share(checkpoint, model, part)
             )
 
-        return self.read("logits", checkpoint, prompts, run, (len(prompts.ids), len(prompts.answers[0]) + 1))
+        shape = len(prompts.ids), len(prompts.answers[0]) + 1
+        return self.read("logits", checkpoint, prompts, run, shape, stream=False)
 
     def steered_logits(self, checkpoint: Checkpoint, prompts: Prompts, steerings: Sequence[Steering]) -> "np.ndarray":
         """The same under each of several ways to move the stream: float32 [steering, prompt, answers + 1].
@@ -286,6 +287,7 @@ class Recorder:
             (count, length - 1),
             cut=cut,
             work=lambda chosen: reading([length] * len(chosen)),
+            stream=False,
         )
 
     def read(
@@ -299,11 +301,13 @@ class Recorder:
         axis: int = 0,
         cut: list[list[int]] | None = None,
         work: Callable[[list[int]], Work] | None = None,
+        stream: bool = True,
     ) -> "np.ndarray":
         """An entry of the store, or what the model says, of this shape, whose axis is the prompts'.
 
         cut: which prompts are run and kept together; whole batches if not given. work: what the prompts of these indices take;
-        one forward of each if not given, beginnings shared. Raises Unmeasurable where a value is not finite.
+        one forward of each if not given, beginnings shared. stream: whether the residual stream is read or moved. Raises
+        Unmeasurable where a value is not finite, or the stream is needed and not found.
         """
         lengths = [len(prompt) for prompt in prompts.ids]
 
@@ -314,13 +318,15 @@ class Recorder:
         def make(chosen: list[int], before: int) -> "Tensor":
             require_known(checkpoint, prompts.ids)
             requested = [prompts.ids[index] for index in probes(prompts.ids)]
-            self.pool.model(checkpoint, requested)  # apart from the reading: it has errors of its own
+            self.pool.model(checkpoint, requested, stream)  # apart from the reading: it has errors of its own
             say = progress()
             tensor = None
             try:
                 # Under no name: a frame that an error keeps would keep the model.
                 tensor = run(
-                    self.pool.model(checkpoint, requested), chosen, say and (lambda done, _: say(before + done, len(lengths)))
+                    self.pool.model(checkpoint, requested, stream),
+                    chosen,
+                    say and (lambda done, _: say(before + done, len(lengths))),
                 )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):

@@ -79,7 +79,8 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
     def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
         part = pairs.take(chosen)
         if not ways:
-            way, slower = way_of(model, pairs.take(chosen[:1]))
+            longest = max(chosen, key=lambda number: len(pairs.corrupt[number]))  # beyond a window, where one slides
+            way, slower = way_of(model, pairs.take([longest]))
             if slower:
                 recorder.warnings.append(f"{checkpoint.spec}: {slower}")
             ways.append(way)

@@ -1,9 +1,11 @@
 """The families that are read: where their blocks are, and what a block adds to the residual stream."""
 
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from mechdrift.errors import Unmeasurable
+from mechdrift.errors import InputError, Unmeasurable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -15,6 +17,8 @@ class Family:
 
     writes: tuple[str, ...]
     """Modules of a block whose outputs are added to the residual stream, and nothing else is."""
+    factor: float = 1.0
+    """By which what is written is multiplied before it is added."""
     blocks: str = "layers"
     """The decoder's list of blocks."""
     norm: str = "norm"
@@ -52,11 +56,31 @@ FAMILIES = {
 """By transformers' model_type."""
 
 
+GROUP = "mechdrift.families"
+"""Entry points of packages that know a family better than it is found: named by model_type, each a Family."""
+
+
+def listed(model_type: str) -> Family | None:
+    """The family's row of the table, an installed package's before ours; None for one that has to be found on the model."""
+    return _packaged(model_type) or FAMILIES.get(model_type)
+
+
+@cache
+def _packaged(model_type: str) -> Family | None:
+    point = next((point for point in entry_points(group=GROUP) if point.name == model_type), None)
+    if point is None:
+        return None
+    family = point.load()
+    if not isinstance(family, Family):
+        raise InputError(f"{GROUP}: {point.value} is no Family", "mechdrift.models.families.Family", "fix or remove that package")
+    return family
+
+
 def family_of(model: "PreTrainedModel") -> Family:
     """The model's row of the table. Raises Unmeasurable for one that is not in it."""
     text = model.config.get_text_config(decoder=True)
     for name in (model.config.model_type, text.model_type):
-        if name in FAMILIES:
-            return FAMILIES[name]
+        if family := listed(name):
+            return family
     known = ", ".join(sorted(FAMILIES))
     raise Unmeasurable(f"family {text.model_type!r}: which matrices end a write is listed for {known} only: ablate by hooks")

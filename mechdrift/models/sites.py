@@ -36,11 +36,10 @@ def writes(model: "PreTrainedModel", block: "nn.Module") -> "list[nn.Module]":
 
 
 def routers(model: "PreTrainedModel") -> "list[nn.Module]":
-    """What chooses experts, block by block; none in a dense model. Transformers' own names: a gate or router of such a class."""
+    """What chooses experts, in order; none in a dense model. Transformers' own names: a gate or router of such a class."""
     return [
         module
-        for block in blocks(model)
-        for name, module in block.named_modules()
+        for name, module in model.get_decoder().named_modules()
         if name.rpartition(".")[2] in ("gate", "router") and re.search("router|gate|gating", type(module).__name__, re.IGNORECASE)
     ]
 

@@ -7,12 +7,12 @@ input. What is found is proven afterwards, on the user's own prompts, by the sel
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.errors import Unmeasurable
 from mechdrift.models.devices import input_device
-from mechdrift.models.families import FAMILIES
+from mechdrift.models.families import Family, listed
 from mechdrift.models.once import once_a_model
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TOKENS = 12
 """Of the forward: as many as a sum of wrong modules cannot be right on by chance."""
+PROVEN = 20.0
+"""By how much the sum's error must grow where a write is left out: else whether it writes is not shown."""
 MOST_WRITES, DEEPEST = 3, 3
 """How many modules write in a block, and how deep they lie in it, at most."""
 
@@ -56,11 +58,27 @@ class Structure:
     norm: "nn.Module"
     """What the last block's output goes through before the head."""
 
+    def words(self) -> str:
+        """In one line: blocks, the norm, and what writes, once for neighbours that are alike."""
+        names = [(", ".join(block.names), block.factor) for block in self.blocks]
+        return f"{len(names)} blocks, then {type(self.norm).__name__}; written by {'; '.join(_written_by(names))}"
+
+
+def _written_by(names: list[tuple[str, float]]) -> Iterator[str]:
+    """What writes in which blocks; where all are alike, without their numbers."""
+    place = 0
+    for (written, factor), run in groupby(names):
+        count = len(list(run))
+        where = "" if count == len(names) else f" in {place}..{place + count - 1}" if count > 1 else f" in {place}"
+        yield f"{written}{f' times {factor:g}' if factor != 1 else ''}{where}"
+        place += count
+
 
 @once_a_model
 def structure_of(model: "PreTrainedModel") -> Structure:
     """A model's structure: by the table where its family is in it, else as found. Raises Unmeasurable with what was not found."""
-    return _tabled(model) if text_type(model) in FAMILIES else found(model)
+    family = listed(text_type(model))
+    return found(model) if family is None else _tabled(model, family)
 
 
 def text_type(model: "PreTrainedModel") -> str:
@@ -68,10 +86,10 @@ def text_type(model: "PreTrainedModel") -> str:
     return str(model.config.get_text_config(decoder=True).model_type)
 
 
-def _tabled(model: "PreTrainedModel") -> Structure:
-    family, decoder = FAMILIES[text_type(model)], model.get_decoder()
+def _tabled(model: "PreTrainedModel", family: Family) -> Structure:
+    decoder = model.get_decoder()
     blocks = [
-        Block(block, family.writes, tuple(getattr(block, name) for name in family.writes))
+        Block(block, family.writes, tuple(block.get_submodule(name) for name in family.writes), family.factor)
         for block in getattr(decoder, family.blocks)
     ]
     return Structure(tuple(blocks), getattr(decoder, family.norm))
@@ -255,10 +273,17 @@ def sum_error(found: "Tensor", terms: "Sequence[Tensor]", factors: Sequence[floa
 def _require_provable(
     number: int, entered: "Tensor", left: "Tensor", near: "dict[str, Tensor]", names: Sequence[str], factor: float
 ) -> None:
-    """Raise Unmeasurable where another module's output, or one left out, would make no difference: it may write or not."""
-    parts = [near[name] for name in names]
-    for other in near.keys() - {*names}:
-        if not _nested((*names, other)) and _adds(entered, left, [*parts, near[other]], factor):
-            raise Unmeasurable(
-                f"block {number}: whether {other} writes to the residual stream cannot be told: it gives next to nothing"
-            )
+    """Raise Unmeasurable where it makes next to no difference whether a module's output is in the sum: it may write or not."""
+    import torch
+
+    def error(of: Sequence[str]) -> float:
+        return sum_error(left, [entered, *(near[name] for name in of)], [1.0, *[factor] * len(of)])
+
+    least = PROVEN * max(error(names), torch.finfo(left.dtype).eps / 4)  # a sum may be exact by chance
+    faint = [name for name in names if error([other for other in names if other != name]) < least]
+    others = [name for name in near.keys() - {*names} if not _nested((*names, name))]
+    faint += [name for name in others if _adds(entered, left, [near[each] for each in (*names, name)], factor)]
+    if faint:
+        raise Unmeasurable(
+            f"block {number}: whether {faint[0]} writes to the residual stream cannot be told: it gives next to nothing"
+        )

@@ -97,6 +97,7 @@ def record_of(state: State, exit_code: int) -> Record:
             work=state.work,
             phases={name: PhaseWork(**phase.to_dict()) for name, phase in state.phases.items()},
             warnings=state.warnings,
+            streams=dict(sorted(state.streams.items())),
         ),
     )
     verdict = run_verdict(record)

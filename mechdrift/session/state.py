@@ -39,6 +39,8 @@ class State:
     """Time, memory and work by family, of all workers."""
     warnings: list[str] = field(default_factory=list)
     """What a user should know and no row says; each once, whichever worker found it."""
+    streams: dict[str, str] = field(default_factory=dict)
+    """By spec of each model that was loaded, by any worker, where its residual stream was found."""
     unexpected: bool = False
     """A test, ours or a stranger's, failed otherwise than by a verdict."""
     bad_input: bool = False

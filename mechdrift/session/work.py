@@ -27,6 +27,12 @@ def work_so_far(config: pytest.Config) -> tuple[int, Work]:
     return (recorder.pool.loads, recorder.store.work) if recorder else (0, NOTHING)
 
 
+def streams_found(config: pytest.Config) -> dict[str, str]:
+    """By spec of each model that was loaded where its residual stream was found."""
+    recorder = config.stash.get(RECORDER, None)
+    return dict(recorder.pool.streams) if recorder else {}
+
+
 def warnings_given(config: pytest.Config) -> list[str]:
     """What a reader of the numbers should know of how they were taken, and what went wrong with the store."""
     recorder = config.stash.get(RECORDER, None)

@@ -49,12 +49,13 @@ class Workers:
 
     def pytest_testnodedown(self, node: Any) -> None:
         """Add up what a worker did; a worker that died says nothing, and its test is reported as crashed."""
-        data = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "phases": {}, "warnings": []})
+        data = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "phases": {}, "warnings": [], "streams": {}})
         for name, amount in data["work"].items():
             self.state.work[name] = self.state.work.get(name, 0) + amount
         for name, phase in data["phases"].items():
             self.state.phases[name] = self.state.phases.get(name, Phase()) + Phase.of(phase)
         self.state.warnings += data["warnings"]
+        self.state.streams |= data["streams"]
 
 
 def visible_gpus() -> list[str]:
@@ -79,7 +80,7 @@ def worker_environment(number: int, gpus: Sequence[str], on_cpu: bool, environme
 def hand_over(state: State) -> None:
     """On a worker: tell the controller what was done."""
     phases = {name: phase.to_dict() for name, phase in state.phases.items()}
-    data = {"work": state.work, "phases": phases, "warnings": state.warnings}
+    data = {"work": state.work, "phases": phases, "warnings": state.warnings, "streams": state.streams}
     state.config.workeroutput[KEY] = data  # type: ignore[attr-defined]
 
 

@@ -12,7 +12,7 @@ from mechdrift.verdict.fail_on import FAIL_ON, FailOn
 from mechdrift.verdict.limits import Role
 from mechdrift.verdict.row import ComparedRow, Names, Number, Row, StoredRow, Verdict, described
 
-SCHEMA = "1.10"  # additions raise the minor number, anything else the major
+SCHEMA = "1.11"  # additions raise the minor number, anything else the major
 RunVerdictName = Literal["held", "allowed", "ungated", "identical", "unmeasurable", "undecided", "drifted", "error"]
 TierName = Annotated[str, Meta(pattern="^(smoke|commit|nightly)$")]
 GeneratorName = Annotated[str, Meta(pattern="^(transformers|vllm)$")]
@@ -244,6 +244,13 @@ class RunWork(Struct, frozen=True, kw_only=True):
         list[str],
         described("what a reader of the numbers should know, for example that a batch did not fit; since 1.2"),
     ] = []
+    streams: Annotated[
+        dict[str, str],
+        described(
+            "by spec of each model that this run loaded where its residual stream was found: blocks, norm, and what writes; "
+            "without those that were read from the cache alone; since 1.11"
+        ),
+    ] = {}
 
 
 class RecordOf(Struct, Generic[AnyRow], frozen=True, kw_only=True):

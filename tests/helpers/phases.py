@@ -51,7 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     base = config.getoption("mechdrift_base")
     watch(resolve.Resolver, "resolve", "resolve")
     watch(pool, "load_model", "load")
-    watch(pool, "self_check", "self-check")
+    watch(pool, "check_logits", "self-check")
+    watch(pool, "check_stream", "self-check")
     for name in ("blocks", "logits"):
         watch(Recorder, name, lambda _, checkpoint, *rest: "record base" if checkpoint.spec == base else "record post")
     watch(Recorder, "steered_logits", "steering")

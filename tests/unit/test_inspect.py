@@ -43,7 +43,9 @@ def test_what_a_found_family_lacks_is_said_and_no_gate_needs_it(
     assert code == 0
     assert "written by linear_attn, mlp in 0..2; self_attn, mlp in 3" in parts["stream"]
     assert parts["shared beginnings"].startswith("by whole forwards: the fast way cannot be run")
-    assert parts["last MLP"].startswith("NO: family 'qwen3_5_text': its last MLP is not known")
+    assert parts["last MLP"].startswith("48 neurons")
+    assert parts["sweep"].startswith("the fast sweep moves what it computes by")
+    assert parts["sweep"].endswith("patched by forwards from the patched block on, slower")
     assert parts["matrices"].startswith("k, v, o, gate, up, down; no q: ")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
@@ -41,21 +42,21 @@ class TransformersGenerator:
         require_fitting(checkpoint, prompts, new_tokens)
         ends, pool = end_tokens(checkpoint), self.recorder.pool
         requested = [prompts[index] for index in probes(prompts)]
-        pool.model(checkpoint, requested)  # apart from the replies: it has errors of its own
+        pool.model(checkpoint, requested, stream=False)  # apart from the replies: it has errors of its own
         outputs: Replies = {}
         fits = True
         try:
             for arm in arms:
+                stream = arm.does is not None
                 try:
-                    check_arm(pool.model(checkpoint, requested), prompts[0], arm)
+                    check_arm(pool.model(checkpoint, requested, stream), prompts[0], arm)
                 except Unmeasurable as error:
                     outputs[arm.name] = error
                     continue
                 say = self.recorder.progress(f"{checkpoint.spec}: replies, {arm.name}")
-                with acting(pool.model(checkpoint, requested), arm):
-                    outputs[arm.name] = greedy(
-                        pool.model(checkpoint, requested), arm.prompts(prompts), new_tokens, ends, self.recorder.batch_tokens, say
-                    )
+                model = partial(pool.model, checkpoint, requested, stream)  # under no name: an error would keep it
+                with acting(model(), arm):
+                    outputs[arm.name] = greedy(model(), arm.prompts(prompts), new_tokens, ends, self.recorder.batch_tokens, say)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -99,6 +99,23 @@ LAYOUTS: dict[str, dict[str, Place]] = dict.fromkeys(FAMILIES, LLAMA) | {
 """By model_type and kind of matrix. Of other families those matrices that have these names, and the shapes that go with them."""
 
 
+# Of other families, by what the public layouts call them; `_require_shape` then looks whether that is what they are.
+_IN_ATTENTION, _IN_MLP = r"(self_attn|self_attention|attention|attn|attn\.attention)\.", r"((mlp|ffn|feed_forward)\.)?"
+PATTERNS = {kind: rf"{_IN_ATTENTION}{kind}_proj" for kind in QKV} | {
+    "o": rf"{_IN_ATTENTION}(o_proj|out_proj|dense)",
+    "gate": rf"{_IN_MLP}gate_proj",
+    "up": rf"{_IN_MLP}(up_proj|fc1|c_fc|fc_in|dense_h_to_4h)",
+    "down": rf"{_IN_MLP}(down_proj|fc2|c_proj|fc_out|dense_4h_to_h)",
+}
+
+
+def _by_name(tensors: set[str]) -> dict[str, Place]:
+    """The kinds of which blocks have a matrix of one of the usual names."""
+    modules = sorted(name.removesuffix(".weight") for name in tensors if name.endswith(".weight"))
+    found = {kind: [name for name in modules if re.fullmatch(pattern, name)] for kind, pattern in PATTERNS.items()}
+    return {kind: Place(names[0], _whole) for kind, names in found.items() if len(names) == 1}
+
+
 @dataclass(frozen=True)
 class Matrix:
     """One matrix as a checkpoint has it."""
@@ -131,8 +148,7 @@ class Matrices:
                 if block := BLOCK.match(tensor.name):
                     self._files[int(block[1]), tensor.name[block.end() :]] = path, tensor.name
         named = {name for _, name in self._files}
-        found = {kind: place for kind, place in LLAMA.items() if f"{place.module}.weight" in named}
-        self._layout = LAYOUTS.get(family, found)
+        self._layout = LAYOUTS.get(family) or _by_name(named)
         if not self._layout:
             raise Unmeasurable(f"{spec}: family {family!r}: no matrix of its blocks has a name that is known, as mlp.up_proj")
         self._adapted = Adapted(checkpoint) if checkpoint.adapter else None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mechdrift.errors import Unmeasurable
-from mechdrift.models.families import FAMILIES, family_of
+from mechdrift.models.families import family_of, listed
 from mechdrift.models.sites import blocks
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def without(weight: "Tensor", unit: "Tensor", axis: int) -> "Tensor":
 
 def require_pre_norm(name: str) -> None:
     """Raise Unmeasurable for a family, by its model_type, that scales what its last matrices give by a norm's gains."""
-    if name in FAMILIES and not FAMILIES[name].last:
+    if (family := listed(name)) and not family.last:
         raise Unmeasurable(f"family {name!r} has a norm after its matrices, whose gains bring a direction back: ablate by hooks")
 
 
