@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,11 +66,10 @@ def test_a_list_that_cannot_be_read_leaves_it_to_the_engine(registry: Path, tmp_
 def test_what_a_plugin_may_add_is_left_to_the_engine_and_vllms_own_add_none(
     registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin = type("Plugin", (), {"value": "vllm.plugins.lora:register"})
-    monkeypatch.setattr(vllm_architectures, "entry_points", lambda group: [plugin])
-    assert not is_registered("GPTNeoForCausalLM")
-    plugin.value = "mine:register"
-    assert is_registered("GPTNeoForCausalLM")
+    for value, left in (("vllm.plugins.lora:register", False), ("mine:register", True)):
+        plugin = EntryPoint("name", value, vllm_architectures.PLUGINS)
+        monkeypatch.setattr(vllm_architectures, "entry_points", lambda group, plugin=plugin: [plugin])
+        assert is_registered("GPTNeoForCausalLM") == left
 
 
 def test_what_vllm_does_not_list_may_run_by_transformers_own_code(registry: Path) -> None:

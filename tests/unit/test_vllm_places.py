@@ -71,7 +71,7 @@ def test_families_that_no_table_has_do_in_vllm_what_they_do_in_transformers(
     assert torch.equal(logits(model), plain)
 
 
-class Fused(torch.nn.Module):
+class Fused(torch.nn.Module):  # type: ignore[misc]
     """A block of transformers that is called as most of vLLM's are: it gives what its MLP wrote, and the stream before that."""
 
     def __init__(self, block: Any) -> None:
@@ -86,7 +86,7 @@ class Fused(torch.nn.Module):
         return self.mlp(self.post_attention_layernorm(residual)), residual
 
 
-class Engine(torch.nn.Module):
+class Engine(torch.nn.Module):  # type: ignore[misc]
     """A tiny Llama of such blocks, beside lists that are as long and are no blocks."""
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ def test_modules_are_found_under_vllms_other_names_or_refused_by_name() -> None:
         write_of(block, "conv")
 
 
-class PPMissingLayer(torch.nn.Identity):
+class PPMissingLayer(torch.nn.Identity):  # type: ignore[misc]
     """What vLLM has in the place of a block of another process."""
 
 

@@ -18,6 +18,7 @@ from mechdrift.engine.generate.falling_back import FallingBack, by_one_engine
 from mechdrift.engine.generate.vllm_architectures import architecture_of, is_registered
 from mechdrift.engine.generate.vllm_generator import VllmGenerator
 from mechdrift.engine.generate.vllm_process import Ask
+from mechdrift.engine.generate.vllm_process import running as running_in_fact
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder
@@ -28,7 +29,7 @@ NEW = 16
 DIRECTION = np.random.default_rng(0).standard_normal(64).astype("f4")
 DIRECTION /= np.linalg.norm(DIRECTION)
 PROMPTS = np.random.default_rng(1).integers(2, 258, (8, 12)).tolist()
-PLAIN, ABLATED, ADDED = Arm("plain"), Arm("ablated", Ablated(DIRECTION)), Arm("added", Added(DIRECTION, 1, 4.0))
+PLAIN, ABLATED, ADDED = Arm("plain"), Arm("ablated", Ablated(DIRECTION)), Arm("added", Added(DIRECTION, 1, 16.0))
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
 
 # Narrower models than these have no attention kernel; of each, what sets it apart.
@@ -36,6 +37,11 @@ UNLISTED: dict[str, dict[str, Any]] = {
     "cohere": {"logit_scale": 0.25},  # attention and MLP side by side; its blocks pass the whole stream on beside what entered
     "glm4": {"head_dim": 32},  # norms after attention and MLP
     "granite": {"residual_multiplier": 0.22, "embedding_multiplier": 12.0, "logits_scaling": 2.0},
+    "granitemoehybrid": {  # a block of attention between two of a state space
+        "layer_types": ["mamba", "attention", "mamba"],
+        **{"mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 16, "mamba_n_groups": 1},
+        **{"num_local_experts": 0, "shared_intermediate_size": 64},
+    },
     "olmo3": {},  # norms after attention and MLP, in transformers' own code
     "phi": {},  # side by side, in transformers' own code
     "smollm3": {},  # some blocks without positions, in transformers' own code
@@ -81,7 +87,7 @@ def test_a_wrong_site_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     @contextmanager
     def running(*requested: Any) -> Iterator[Ask]:
-        with own(*requested) as ask:
+        with running_in_fact(*requested) as ask:
 
             def changed(question: dict[str, Any]) -> dict[str, Any]:
                 if "intervene" not in question:
@@ -90,7 +96,6 @@ def test_a_wrong_site_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
             yield changed
 
-    own = vllm_generator.running
     monkeypatch.setattr(vllm_generator, "running", running)
     found = VllmGenerator(recorder(tmp_path)).replies(checkpoint, PROMPTS, arms, NEW)
     for arm in wrong:
