@@ -6,12 +6,16 @@ from typing import Any, ClassVar, TypeVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, EngineCannot, Generator, Replies
+from mechdrift.errors import Unmeasurable
 
 T = TypeVar("T")
 
 
-class FellBack(Exception):
-    """From now on another engine makes the replies: those that are compared with these are to be made again."""
+class FellBack(Unmeasurable):
+    """From now on another engine makes the replies: those that are compared with these are to be made again.
+
+    by_one_engine does so. Whoever asks a generator without it has an unmeasurable row, not one that mixes engines.
+    """
 
 
 @dataclass
@@ -48,7 +52,7 @@ class FallingBack:
         why = str(failed).partition("; use ")[0]
         self.fell = True
         self.warnings.append(f"{why}; replies by {self.second.name} instead, of both models, slower")
-        raise FellBack
+        raise FellBack(f"{why}; use --mechdrift-generator {self.second.name}, for both models")
 
 
 def by_one_engine(read: Callable[[], T]) -> T:
