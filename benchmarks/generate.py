@@ -31,6 +31,7 @@ from mechdrift.engine.recording import record_blocks
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.models.devices import input_device, pick_device, pick_dtype
+from mechdrift.models.structure import structure_of
 from mechdrift.prompts.instructions import shipped_instructions
 
 DEPTH = 0.75  # of the block whose difference of harmful and harmless prompts is the direction
@@ -161,10 +162,12 @@ def in_place(
     """Seconds of every arm in one engine, by turns; replies do not end early, so that all arms run as many tokens."""
     seconds: dict[str, list[float]] = {arm.name: [] for arm in arms}
     longest = max(map(len, prompts)) + new_tokens
+    writes = [block.names for block in structure_of(made.recorder.pool.model(checkpoint, prompts[:2])).blocks]
+    made.recorder.pool.free()
     with running(checkpoint.spec, *made.settings(checkpoint, arms, longest), made.start_seconds) as ask:
         for turn in range(REPEATS + 1):
             for arm in arms:
-                ask({"intervene": arm_request(checkpoint, arm, hooks=True)})
+                ask({"intervene": arm_request(checkpoint, arm, writes, hooks=True)})
                 started = time.perf_counter()
                 reply_of(ask, prompts, new_tokens, [])
                 if turn:  # the first warms up

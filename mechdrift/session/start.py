@@ -20,7 +20,7 @@ from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.checkpoints.tokenizer import load_tokenizer, try_tokenizer
 from mechdrift.checkpoints.vocabulary import vocabulary_note
 from mechdrift.device_names import TENSOR_PARALLEL
-from mechdrift.engine.generate.choose import backend_for
+from mechdrift.engine.generate.choose import backend_for, note_on
 from mechdrift.engine.store import folder_of
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.models.devices import check_device, pick_device
@@ -81,6 +81,8 @@ def start(config: pytest.Config, request: Request) -> RunInputs:
         measured = [between for between in request.betweens if between.later not in absent]
         changes, notes = _differences(points, measured)
         warnings += [*notes, *same_files_warnings(request, points)]
+        if note := note_on(settings.generator, pick_device(settings.device), list(points.values())):
+            warnings.append(note)
         request.hand_set.require_layers(min(point.layers for point in points.values()))
         classifier = read_classifier(settings.reply_classifier) if settings.reply_classifier else None
     except InputError as error:

@@ -158,6 +158,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ("gemma2", [ABLATED], True),
         ("mixtral", [ABLATED], True),
         ("gpt2", [ABLATED], False),
+        ("granite", [PLAIN], False),  # no table has its last matrices
+        ("granite", [ABLATED], True),
     ],
 )
 def test_graphs_are_captured_only_where_no_hook_is_needed(

@@ -30,6 +30,7 @@ from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.instructions import shipped_instructions
 
 NEW, LAYER = 16, 4
+WRITES = [("self_attn", "mlp")] * 6  # of the organism's blocks
 AGREE = 0.95  # of replies, token for token: where two tokens are as likely, rounding decides
 
 
@@ -123,7 +124,7 @@ def test_an_intervention_that_is_switched_off_is_a_fault(
         ("added", {"layer": LAYER + 1}),
         ("added", {"coefficient": 0.01}),
         ("ablated", {"last": ["mlp.down_proj"]}),
-        ("ablated", {"last": [], "writes": ["self_attn"]}),
+        ("ablated", {"last": [], "writes": [["self_attn"]] * len(WRITES)}),
         ("ablated", {"layer": LAYER, "coefficient": -1.0}),
     ],
 )
@@ -143,7 +144,7 @@ def test_a_direction_that_is_left_on_is_noticed_in_the_plain_arm(
     generator: Any, checkpoint: Checkpoint, prompts: list[list[int]], arms: list[Arm]
 ) -> None:
     def stuck(question: dict[str, Any]) -> dict[str, Any]:
-        return {"intervene": arm_request(checkpoint, arms[1], hooks=True)} if "intervene" in question else question
+        return {"intervene": arm_request(checkpoint, arms[1], WRITES, hooks=True)} if "intervene" in question else question
 
     with pytest.raises(Unmeasurable, match="not the model that transformers loads"):
         generator(stuck).replies(checkpoint, prompts, [Arm("plain")], NEW)
@@ -252,7 +253,7 @@ def test_weights_are_restored_bit_for_bit(monkeypatch: pytest.MonkeyPatch, check
     def look(model: Any) -> None:
         before.update({name: weight.clone() for name, weight in model.state_dict().items()})
         assert model.lm_head.weight is model.model.embed_tokens.weight  # tied
-        assert intervene(model, arm_request(checkpoint, arms[1], hooks=True)) == "weights"
+        assert intervene(model, arm_request(checkpoint, arms[1], WRITES, hooks=True)) == "weights"
         assert torch.equal(model.lm_head.weight, before["lm_head.weight"])
         for name, weight in model.named_parameters():
             writes = name == "model.embed_tokens.weight" or name.endswith(("o_proj.weight", "down_proj.weight"))
@@ -260,8 +261,8 @@ def test_weights_are_restored_bit_for_bit(monkeypatch: pytest.MonkeyPatch, check
             if writes:
                 along = weight.float() @ unit if "embed" in name else unit @ weight.float()
                 assert along.abs().max() < 0.01 * weight.float().abs().max()  # bfloat16 holds three digits
-        assert intervene(model, arm_request(checkpoint, arms[2], hooks=True)) == "hooks"
-        assert intervene(model, arm_request(checkpoint, Arm("plain"), hooks=True)) == ""
+        assert intervene(model, arm_request(checkpoint, arms[2], WRITES, hooks=True)) == "hooks"
+        assert intervene(model, arm_request(checkpoint, Arm("plain"), WRITES, hooks=True)) == ""
         after = model.state_dict()
         assert after.keys() == before.keys()
         assert all(torch.equal(weight, before[name]) for name, weight in after.items())

