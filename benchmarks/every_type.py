@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
-from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting, self_check
+from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting, require_whole_state, self_check
 from mechdrift.engine.stored_sweep import way_of
-from mechdrift.engine.sweep import Pairs
+from mechdrift.engine.sweep import Pairs, sweep
+from mechdrift.engine.sweep_naive import sweep_naive
+from mechdrift.engine.sweep_restarted import sweep_restarted
 from mechdrift.errors import InterventionFailed, Unmeasurable
 from mechdrift.models.ending import ending_of
 from mechdrift.models.head import head_of
@@ -29,6 +31,8 @@ from tiny_families import causal_types, tiny_causal
 SECONDS = 300
 LENGTHS = (3, 8, 25)
 """Of prompts; the longest is longer than every window."""
+WAYS: dict[Any, str] = {sweep: "fast", sweep_restarted: "restarted", sweep_naive: "whole"}
+NONE = "none"
 READ, REFUSED, NOT_BUILT = "read", "refused", "not built"
 
 
@@ -49,6 +53,8 @@ class Row:
     """The same."""
     sweep: str = ""
     """fast, restarted or whole."""
+    whole: str = ""
+    """Whether the stream is all that passes from block to block."""
     head: str = ""
     """Factor and cap of the logits, or why not."""
     last_mlp: str = ""
@@ -97,11 +103,18 @@ def row_of(name: str) -> Row:
         return Row(name, REFUSED, str(error).removeprefix("self-check: "))
     except Exception as error:  # a family's own code on what it takes for no prompt
         return Row(name, REFUSED, reason(error))
-    row.sweep = way_of(model, pair())[0].__name__.replace("sweep_naive", "whole").replace("sweep_", "").replace("sweep", "fast")
+    row.whole = told(lambda: whole_state(model))
+    row.sweep = WAYS[way_of(model, pair())[0]] if row.whole == "yes" else NONE
     row.head = told(lambda: f"{head_of(model).factor:g}" + (f", cap {head_of(model).cap:g}" if head_of(model).cap else ""))
     row.last_mlp = told(lambda: "found" if ending_of(model).after is None else "found, a norm after it")
     row.bfloat16 = told(lambda: figures(model.to(torch.bfloat16)))
     return row
+
+
+def whole_state(model: Any) -> str:
+    """Nothing but the stream passes from block to block. Raises Unmeasurable."""
+    require_whole_state(model, prompts()[-1])
+    return "yes"
 
 
 def drawn(model: Any) -> Any:
@@ -161,12 +174,16 @@ def reason(error: Exception) -> str:
 def lines(rows: list[Row], seconds: float) -> Iterator[str]:
     """Counts and two tables, in Markdown."""
     read = [row for row in rows if row.state == READ]
-    ways = {way: sum(row.sweep == way for row in read) for way in ("fast", "restarted", "whole")}
+    ways = {way: sum(row.sweep == way for row in read) for way in (*WAYS.values(), NONE)}
     yield f"{len(read)} of {len(rows)} causal types are read; sweeps are {', '.join(f'{way} in {n}' for way, n in ways.items())}."
     yield f"In {seconds / 60:.0f} minutes on one core.\n"
-    yield "| type | a block adds | float32 | bfloat16 | sweep | logits are the head's times | last MLP |\n|" + "---|" * 7
+    yield (
+        "| type | a block adds | float32 | bfloat16 | whole state | sweep | logits are the head's times | last MLP |\n|"
+        + "---|" * 8
+    )
     for row in read:
-        yield f"| {row.type} | {row.writes} | {row.float32} | {row.bfloat16} | {row.sweep} | {row.head} | {row.last_mlp} |"
+        ends = f"{row.head} | {row.last_mlp}"
+        yield f"| {row.type} | {row.writes} | {row.float32} | {row.bfloat16} | {row.whole} | {row.sweep} | {ends} |"
     yield "\n| type | not read, because |\n|---|---|"
     for row in rows:
         if row.state != READ:

@@ -10,7 +10,14 @@ from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.last_mlp import read_last_mlp
-from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting, self_check, sharing_gap, why_whole
+from mechdrift.engine.selfcheck import (
+    check_ablating_everywhere,
+    check_shifting,
+    require_whole_state,
+    self_check,
+    sharing_gap,
+    why_whole,
+)
 from mechdrift.engine.stored_sweep import way_of
 from mechdrift.engine.sweep import Pairs
 from mechdrift.engine.weights.matrices import Matrices
@@ -48,7 +55,7 @@ class Inspection:
 
     @property
     def gates_hold(self) -> bool:
-        """Whether nothing is missing that a gate of every shipped profile needs: the stream, proven."""
+        """Whether nothing is missing that gates of every shipped profile need: the stream, proven to be all."""
         return all(part.holds for part in self.parts if part.name in NEEDED)
 
     def lines(self) -> list[str]:
@@ -61,9 +68,10 @@ class Inspection:
         return lines
 
 
-NEEDED = ("stream", "self-check", "steering")
+NEEDED = ("stream", "self-check", "steering", "whole state")
 USES = {
     "stream": "truth, knowledge, refusal",
+    "whole state": "knowledge: maps",
     "last MLP": "confidence: entropy neurons",
     "matrices": "structure",
     "replies": "refusal: rates",
@@ -100,6 +108,7 @@ def _of_model(model: "PreTrainedModel", prompts: list[list[int]]) -> dict[str, C
         "stream": lambda: _stream(model),
         "self-check": lambda: _self_check(model, prompts),
         "steering": lambda: _steering(model, prompts[0]),
+        "whole state": lambda: _whole_state(model, prompts),
         "shared beginnings": lambda: _fast(model, lambda: sharing_gap(model, [prompts[2], [*prompts[2][:-1], prompts[2][0]]])),
         "sweep": lambda: way_of(model, _pair(prompts[0]))[1] or "fast",
         "last MLP": lambda: _last_mlp(model),
@@ -113,10 +122,12 @@ def _stream(model: "PreTrainedModel") -> str:
 
 def _self_check(model: "PreTrainedModel", prompts: list[list[int]]) -> str:
     found = self_check(model, prompts)
-    return (
-        f"passed, the stream is the whole state; off by {found.residual:.1g} (sum), {found.batch:.1g} (batch); "
-        f"attention {model.config._attn_implementation}"
-    )
+    return f"passed, off by {found.residual:.1g} (sum), {found.batch:.1g} (batch); attention {model.config._attn_implementation}"
+
+
+def _whole_state(model: "PreTrainedModel", prompts: list[list[int]]) -> str:
+    require_whole_state(model, max(prompts, key=len))
+    return "nothing but the stream passes from block to block"
 
 
 def _steering(model: "PreTrainedModel", prompt: list[int]) -> str:

@@ -28,6 +28,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 6e-2}
 LEFT = 4.0
 
 LONGEST = 64  # tokens of the prompt by which the stream is shown to be all that passes from block to block
+AROUND = ("num_kv_shared_layers", "hidden_size_per_layer_input")
 SPREAD = 4  # blocks that are tried of each kind
 
 FAINT = 1e-3  # a move that is less than this share of its token cannot be told from bfloat16's rounding; one has to be more
@@ -57,7 +58,6 @@ def self_check(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> Se
 def check_stream(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> tuple[float, float]:
     """Of self_check what looks inside: for whatever reads or moves the residual stream. Its `residual` and `batch`."""
     residual = _check_sites(model, prompts[0])
-    _check_whole_state(model, max(prompts, key=len)[:LONGEST])
     tolerance = tolerance_of(model)
     lasts = [len(prompt) - 1 for prompt in prompts]
     with choices(model) as kept:
@@ -287,7 +287,7 @@ def _check_sites(model: "PreTrainedModel", prompt: Sequence[int]) -> float:
         entered[module] = entering(args, more).detach().cpu()  # blocks may lie on several devices
 
     def leave(module: "nn.Module", _args: Any, output: Any) -> None:
-        left[module] = stream(output).detach().cpu()
+        left[module] = stream(output).detach().clone().cpu()  # Falcon adds into what its MLP gave
 
     handles = [place.register_forward_pre_hook(enter, with_kwargs=True) for place in (*layers, norm)]
     handles += [place.register_forward_hook(leave) for layer in layers for place in (layer, *writes(model, layer))]
@@ -309,9 +309,10 @@ def _check_sites(model: "PreTrainedModel", prompt: Sequence[int]) -> float:
     for layer, one in enumerate(structure_of(model).blocks):
         block = one.module
         terms = [entered[block], *(left[place] for place in one.writes)]
+        factors = [one.scale, *[one.scale * one.factor] * len(one.writes)]
         if not left[block].isfinite().all():
             raise Unmeasurable(f"self-check: block {layer} is not finite in {model.dtype}: try another --mechdrift-dtype")
-        gap = sum_error(left[block], terms, [1.0, *[one.factor] * len(one.writes)])
+        gap = sum_error(left[block], terms, factors)
         tolerance = one.tolerance(torch.finfo(model.dtype).eps)
         if not gap <= tolerance:
             raise Unmeasurable(
@@ -326,16 +327,17 @@ def _check_sites(model: "PreTrainedModel", prompt: Sequence[int]) -> float:
     return largest
 
 
-def _check_whole_state(model: "PreTrainedModel", prompt: Sequence[int]) -> None:
+def require_whole_state(model: "PreTrainedModel", prompt: Sequence[int]) -> None:
     """Check that the stream is all that passes from block to block: with another prompt's put in, the logits are that one's.
 
-    Keys that later blocks share, or embeddings that go around the blocks, would be left of the first. Tried at some blocks of
-    every kind, on the prompt and on its reverse. Raises Unmeasurable with the block and the share that did not arrive.
+    Needed by what takes a block's output for all that the model has there, as activation patching does. Keys that later blocks
+    share, or embeddings that go around the blocks, would be left of the first. Tried at some blocks of every kind, on the
+    prompt's first LONGEST tokens and their reverse. Raises Unmeasurable with the block and the share that did not arrive.
     """
     import torch
 
     layers = blocks(model)
-    ids = torch.tensor([list(prompt)], device=input_device(model))
+    ids = torch.tensor([list(prompt)[:LONGEST]], device=input_device(model))
     outputs: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:
@@ -361,9 +363,16 @@ def _check_whole_state(model: "PreTrainedModel", prompt: Sequence[int]) -> None:
         left = _gap(logits(ids, {layer: put(layer)}), other)
         if not left <= tolerance_of(model):
             raise Unmeasurable(
-                f"self-check: the residual stream after block {layer} is not the whole state: with another prompt's put there, "
-                f"the logits are off that one's by {left:.2g} of the largest"
+                f"the residual stream after block {layer} is not the whole state: with another prompt's put there, the logits "
+                f"are off that one's by {left:.2g} of the largest{_side_channels(model)}"
             )
+
+
+def _side_channels(model: "PreTrainedModel") -> str:
+    """What a config names that goes around the stream."""
+    config = model.config.get_text_config(decoder=True)
+    named = [f"{name} {value}" for name in AROUND if (value := getattr(config, name, None))]
+    return f" (its config has {' and '.join(named)})" if named else ""
 
 
 def _some_of_each(model: "PreTrainedModel") -> list[int]:

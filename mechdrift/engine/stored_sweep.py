@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.checkpoints.config import require_known
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress
-from mechdrift.engine.selfcheck import why_whole
+from mechdrift.engine.selfcheck import require_whole_state, why_whole
 from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.sweep import BUDGET_PER_TOKEN, Pairs, Sweep, sweep
 from mechdrift.engine.sweep_naive import check_sweep, sweep_naive
@@ -63,7 +63,8 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
 
     A pass takes at most BUDGET_PER_TOKEN bytes for each token of a batch. Where the fast way does not agree with whole forwards
     on a few cells of this model, forwards that start at the patched block are used, or whole ones, and a warning says so.
-    Raises Unmeasurable where the two models' widths or numbers of blocks differ, or a value is not finite.
+    Raises Unmeasurable where the two models' widths or numbers of blocks differ, a value is not finite, or more than the stream
+    passes from block to block.
     """
     import torch
 
@@ -80,6 +81,7 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
         part = pairs.take(chosen)
         if not ways:
             longest = max(chosen, key=lambda number: len(pairs.corrupt[number]))  # beyond a window, where one slides
+            require_whole_state(model, pairs.corrupt[longest])
             way, slower = way_of(model, pairs.take([longest]))
             if slower:
                 recorder.warnings.append(f"{checkpoint.spec}: {slower}")

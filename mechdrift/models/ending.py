@@ -56,7 +56,7 @@ def ending_of(model: "PreTrainedModel") -> Ending:
     for wanted, after in ((left[write], None), (entered.get(write), write)):
         for matrix in matrices:
             if wanted is not None and matrix is not after and _same(left[matrix], wanted):
-                return Ending(matrix, after, block.factor)
+                return Ending(matrix, after, block.scale * block.factor)
     raise Unmeasurable("the last MLP is a mixture of experts, or else no single matrix: which neurons write depends on the token")
 
 

@@ -23,6 +23,8 @@ TOKENS = 12
 """Of the forward: as many as a sum of wrong modules cannot be right on by chance."""
 PROVEN = 20.0
 """By how much the sum's error must grow where a write is left out: else whether it writes is not shown."""
+LEAST_SCALE = 0.01
+"""Of what enters a block: BLOOM's attention gives its input too, and so a sum without it."""
 MOST_WRITES, DEEPEST = 3, 3
 """How many modules write in a block, and how deep they lie in it, at most."""
 
@@ -43,10 +45,12 @@ class Block:
     """Modules whose outputs are added to the stream, and nothing else is."""
     factor: float = 1.0
     """Of their sum."""
+    scale: float = 1.0
+    """Of all that leaves the block (Gemma 4): scale * (what enters + factor * the writes)."""
 
     def tolerance(self, eps: float) -> float:
         """Of sum_error, in a dtype of this eps."""
-        return _tolerance(self.factor, eps)
+        return _tolerance((self.factor, self.scale), eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,17 +64,21 @@ class Structure:
 
     def words(self) -> str:
         """In one line: blocks, the norm, and what writes, once for neighbours that are alike."""
-        names = [(", ".join(block.names), block.factor) for block in self.blocks]
+        names = [", ".join(block.names) + _factors(block) for block in self.blocks]
         return f"{len(names)} blocks, then {type(self.norm).__name__}; written by {'; '.join(_written_by(names))}"
 
 
-def _written_by(names: list[tuple[str, float]]) -> Iterator[str]:
+def _factors(block: Block) -> str:
+    factor = f" times {block.factor:g}" if block.factor != 1 else ""
+    return factor + (f", all that leaves times {block.scale:g}" if block.scale != 1 else "")
+
+
+def _written_by(names: list[str]) -> Iterator[str]:
     """What writes in which blocks; where all are alike, without their numbers."""
     place = 0
-    for (written, factor), run in groupby(names):
+    for written, run in groupby(names):
         count = len(list(run))
-        where = "" if count == len(names) else f" in {place}..{place + count - 1}" if count > 1 else f" in {place}"
-        yield f"{written}{f' times {factor:g}' if factor != 1 else ''}{where}"
+        yield written + ("" if count == len(names) else f" in {place}..{place + count - 1}" if count > 1 else f" in {place}")
         place += count
 
 
@@ -118,7 +126,7 @@ def found(model: "PreTrainedModel") -> Structure:
         raise Unmeasurable("no final norm: nothing takes the last block's output")
     blocks: list[Block] = []
     for number, module in enumerate(modules):
-        like = list(dict.fromkeys((block.names, block.factor) for block in blocks))
+        like = list(dict.fromkeys((block.names, (block.factor, block.scale)) for block in blocks))
         blocks.append(_writes(number, module, by_module, like))
     return Structure(tuple(blocks), norm)
 
@@ -188,17 +196,21 @@ def _blocks(model: "PreTrainedModel", calls: "dict[nn.Module, list[_Call]]") -> 
     return longest
 
 
+Way = tuple[float, float]
+"""A block's factor and scale."""
+
+
 def _writes(
-    number: int, block: "nn.Module", calls: "dict[nn.Module, list[_Call]]", like: Sequence[tuple[tuple[str, ...], float]]
+    number: int, block: "nn.Module", calls: "dict[nn.Module, list[_Call]]", like: Sequence[tuple[tuple[str, ...], Way]]
 ) -> Block:
     """What a block adds; like: what others of the model do, tried first."""
     entered, left = calls[block][0].entered, calls[block][0].left
     assert entered is not None
     assert left is not None
     inner = dict(_candidates(block, calls, left))
-    for names, factor in like:
-        if all(name in inner for name in names) and _adds(entered, left, [inner[name] for name in names], factor):
-            return _block(block, names, factor)
+    for names, way in like:
+        if all(name in inner for name in names) and _adds(entered, left, [inner[name] for name in names], way):
+            return _block(block, names, way)
     for depth in range(DEEPEST + 1):
         near = {name: value for name, value in inner.items() if name.count(".") <= depth}
         for size in range(1, MOST_WRITES + 1):
@@ -206,18 +218,17 @@ def _writes(
                 if _nested(names):
                     continue
                 parts = [near[name] for name in names]
-                nearest = _factor(entered, left, parts)
-                for factor in (1.0, float(f"{nearest:.4g}"), nearest):  # as a config has it, or as it is
-                    if _adds(entered, left, parts, factor):
-                        _require_provable(number, entered, left, near, names, factor)
-                        return _block(block, names, factor)
+                for way in _ways(entered, left, parts):
+                    if _adds(entered, left, parts, way):
+                        _require_provable(number, entered, left, near, names, way)
+                        return _block(block, names, way)
     raise Unmeasurable(
         f"block {number}: no sum of up to {MOST_WRITES} of its modules' outputs is what it adds to the residual stream"
     )
 
 
-def _block(module: "nn.Module", names: tuple[str, ...], factor: float) -> Block:
-    return Block(module, names, tuple(module.get_submodule(name) for name in names), factor)
+def _block(module: "nn.Module", names: tuple[str, ...], way: Way) -> Block:
+    return Block(module, names, tuple(module.get_submodule(name) for name in names), *way)
 
 
 def _candidates(block: "nn.Module", calls: "dict[nn.Module, list[_Call]]", left: "Tensor") -> "Iterator[tuple[str, Tensor]]":
@@ -238,21 +249,31 @@ def _nested(names: Sequence[str]) -> bool:
     return any(one.startswith(f"{other}.") for one in names for other in names)
 
 
-def _factor(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]") -> float:
-    """By which the parts' sum is nearest to what is added."""
-    added, total = left.double() - entered.double(), sum(part.double() for part in parts)
-    return float((added * total).sum() / (total * total).sum())
-
-
-def _adds(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]", factor: float) -> bool:
+def _ways(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]") -> Iterator[Way]:
+    """Factors and scales by which the parts may be added: none, a factor alone, both; as a config has them, or as they are."""
     import torch
 
-    error = sum_error(left, [entered, *parts], [1.0, *[factor] * len(parts)])
-    return error <= _tolerance(factor, torch.finfo(left.dtype).eps)
+    yield 1.0, 1.0
+    before, after, total = entered.double().flatten(), left.double().flatten(), sum(part.double().flatten() for part in parts)
+    factor = float(((after - before) * total).sum() / (total * total).sum())
+    yield float(f"{factor:.4g}"), 1.0
+    yield factor, 1.0
+    scale, product = torch.linalg.lstsq(torch.stack([before, total], dim=1), after[:, None]).solution[:, 0].tolist()
+    if abs(scale) > LEAST_SCALE:
+        yield float(f"{product / scale:.4g}"), scale
+        yield product / scale, scale
 
 
-def _tolerance(factor: float, eps: float) -> float:
-    return (SUM_TOLERANCE + (factor != 1.0)) * eps
+def _adds(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]", way: Way) -> bool:
+    import torch
+
+    factor, scale = way
+    error = sum_error(left, [entered, *parts], [scale, *[scale * factor] * len(parts)])
+    return error <= _tolerance(way, torch.finfo(left.dtype).eps)
+
+
+def _tolerance(way: Way, eps: float) -> float:
+    return (SUM_TOLERANCE + sum(number != 1.0 for number in way)) * eps
 
 
 def sum_error(found: "Tensor", terms: "Sequence[Tensor]", factors: Sequence[float]) -> float:
@@ -271,18 +292,20 @@ def sum_error(found: "Tensor", terms: "Sequence[Tensor]", factors: Sequence[floa
 
 
 def _require_provable(
-    number: int, entered: "Tensor", left: "Tensor", near: "dict[str, Tensor]", names: Sequence[str], factor: float
+    number: int, entered: "Tensor", left: "Tensor", near: "dict[str, Tensor]", names: Sequence[str], way: Way
 ) -> None:
     """Raise Unmeasurable where it makes next to no difference whether a module's output is in the sum: it may write or not."""
     import torch
 
+    factor, scale = way
+
     def error(of: Sequence[str]) -> float:
-        return sum_error(left, [entered, *(near[name] for name in of)], [1.0, *[factor] * len(of)])
+        return sum_error(left, [entered, *(near[name] for name in of)], [scale, *[scale * factor] * len(of)])
 
     least = PROVEN * max(error(names), torch.finfo(left.dtype).eps / 4)  # a sum may be exact by chance
     faint = [name for name in names if error([other for other in names if other != name]) < least]
     others = [name for name in near.keys() - {*names} if not _nested((*names, name))]
-    faint += [name for name in others if _adds(entered, left, [near[each] for each in (*names, name)], factor)]
+    faint += [name for name in others if _adds(entered, left, [near[each] for each in (*names, name)], way)]
     if faint:
         raise Unmeasurable(
             f"block {number}: whether {faint[0]} writes to the residual stream cannot be told: it gives next to nothing"

@@ -73,7 +73,7 @@ def causal_types() -> list[str]:
 
 def _sizes_of(config: Any) -> dict[str, Any]:
     sizes = {name: value for name, value in SIZES.items() if _knows(config, name)}
-    return sizes | ({"head_dim": sizes[LATENT]} if LATENT in sizes else {})
+    return sizes | ({"head_dim": sizes[LATENT], "num_key_value_heads": 4} if LATENT in sizes else {})
 
 
 def _knows(config: Any, name: str) -> bool:
@@ -91,6 +91,8 @@ def tiny_causal(model_type: str) -> Any:
     torch.manual_seed(0)
     config_class = type(AutoConfig.for_model(model_type))
     usual = config_class()
+    if usual.is_encoder_decoder:
+        raise ValueError("an encoder-decoder")
     text = usual.get_text_config(decoder=True)
     given = _sizes_of(text) | MORE.get(model_type, {})
     sizes = {name: value for name, value in given.items() if value is not ...}

@@ -12,7 +12,7 @@ import transformers
 from found import FOUND, HEAD, POST, SIZES, drawn, model_of, prompts
 from tiny import tiny_model
 
-from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting, self_check
+from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting, require_whole_state, self_check
 from mechdrift.errors import Unmeasurable
 from mechdrift.models import structure
 from mechdrift.models.sites import blocks, width_of, writes
@@ -73,8 +73,12 @@ def side_channel(model: Any) -> None:
 
 def shared_keys() -> Any:
     """The last two of Gemma 4's blocks take their keys and values from earlier ones."""
-    sizes = SIZES | HEAD | {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8, "sliding_window": 8}
-    sizes |= {"vocab_size_per_layer_input": 258}
+    return gemma4(num_kv_shared_layers=2, hidden_size_per_layer_input=8)
+
+
+def gemma4(**more: int) -> Any:
+    """A tiny Gemma 4."""
+    sizes = SIZES | HEAD | {"sliding_window": 8, "vocab_size_per_layer_input": 258} | more
     kinds = ["sliding_attention", "full_attention"] * 2
     config = transformers.Gemma4TextConfig(**sizes | {"layer_types": kinds, "global_head_dim": 8})
     torch.manual_seed(0)
@@ -90,14 +94,36 @@ def planted(fault: Callable[[Any], None]) -> Any:
 @pytest.mark.parametrize("make", [lambda: planted(side_channel), shared_keys], ids=["planted", "gemma4"])
 def test_a_stream_that_is_not_the_whole_state_is_refused(make: Callable[[], Any]) -> None:
     """The residual identity holds; a swap of whole block outputs does not arrive."""
+    model = make()
+    self_check(model, prompts())
     with pytest.raises(Unmeasurable, match=r"after block \d is not the whole state: with another prompt's put there"):
-        self_check(make(), prompts())
+        require_whole_state(model, prompts()[-1])
+
+
+def test_what_a_config_says_of_side_channels_is_named() -> None:
+    with pytest.raises(Unmeasurable, match=r"its config has num_kv_shared_layers 2 and hidden_size_per_layer_input 8\)"):
+        require_whole_state(gemma4(num_kv_shared_layers=2, hidden_size_per_layer_input=8), prompts()[-1])
+
+
+def test_a_block_may_scale_all_that_leaves_it() -> None:
+    """Gemma 4's layer_scalar, which is 1 in a new model."""
+    model = gemma4(num_kv_shared_layers=0, hidden_size_per_layer_input=0)
+    for number, block in enumerate(model.model.layers):
+        block.layer_scalar.fill_(0.7 + 0.1 * number)
+    found = structure_of(model)
+    assert {block.names for block in found.blocks} == {POST}
+    assert [block.scale for block in found.blocks] == pytest.approx([0.7, 0.8, 0.9, 1.0])
+    self_check(model, prompts())
+    require_whole_state(model, prompts()[-1])
+    direction = torch.randn(width_of(model), generator=torch.Generator().manual_seed(2))
+    check_shifting(model, prompts()[1], direction, 1)
+    check_ablating_everywhere(model, prompts()[1], direction)
 
 
 def scaled(model: Any) -> None:
-    """What enters is scaled too: no sum of what a block's modules give is what it adds."""
+    """What leaves is scaled, each axis by another number: no sum of what a block's modules give is what it adds."""
     for block in model.model.layers:
-        block.register_forward_hook(lambda _module, _args, output: output * 1.01)
+        block.register_forward_hook(lambda _module, _args, output: output * torch.linspace(0.99, 1.01, output.shape[-1]))
 
 
 def first_again(model: Any) -> None:

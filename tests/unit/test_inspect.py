@@ -27,7 +27,8 @@ def test_a_listed_family_has_everything(capsys: pytest.CaptureFixture[str], tiny
     code, parts = inspected(capsys, tiny_checkpoint())
     assert code == 0
     assert parts["stream"].startswith("3 blocks of width 32, then LlamaRMSNorm; written by self_attn, mlp (truth, knowledge")
-    assert parts["self-check"].startswith("passed, the stream is the whole state")
+    assert parts["self-check"].startswith("passed, off by")
+    assert parts["whole state"].startswith("nothing but the stream passes from block to block (knowledge: maps)")
     assert parts["shared beginnings"] == parts["sweep"] == "fast"
     assert parts["last MLP"].startswith("48 neurons")
     assert parts["matrices"].startswith("q, k, v, o, gate, up, down (structure)")
