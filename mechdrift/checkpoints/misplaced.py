@@ -24,7 +24,7 @@ EMPTY = {"weight", "bias", "default"}  # parts of a name that say nothing of a t
 
 
 def misplaced(spec: str, model: str, names: Iterable[str], stored: Stored, quantised: str = "") -> InputError:
-    """The error for tensors without a place in a model of this type. quantised: the method by which its weights are read, if any."""
+    """The error for tensors without a place in a model of this type. quantised: the method that reads its weights, if any."""
     names = in_order(names)
     found = f"{spec}: {len(names)} tensors ({_kinds(names)}) have no place in a {model}"
     first = f", first {names[0]}"

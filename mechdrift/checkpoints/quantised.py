@@ -17,6 +17,7 @@ ON_LOAD = {"fp8", "mxfp8", "mxfp4", "compressed-tensors"}
 """Methods whose weights transformers can dequantise while it loads them, on any device."""
 DEQUANTISED = ON_LOAD | {"bitsandbytes", "torchao"}
 """Those, and the methods whose weights are dequantised once they are loaded: models are then made of plain matrices."""
+MADE_PLAIN = ", dequantised"
 PACKAGES = {
     "aqlm": ("aqlm",),
     "awq": ("gptqmodel",),
@@ -43,7 +44,12 @@ def method_of(config: dict[str, Any]) -> str:
 
 def in_words(method: str) -> str:
     """A method as header and record name it, with what is compared: dequantised weights, or packed ones where it says no more."""
-    return f"{method}, dequantised" if method in DEQUANTISED else method
+    return f"{method}{MADE_PLAIN}" if method in DEQUANTISED else method
+
+
+def method_in(quantised: str) -> str:
+    """The method alone, of what in_words made of it."""
+    return quantised.removesuffix(MADE_PLAIN)
 
 
 def settings_of(config: "PreTrainedConfig") -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _load_shapes(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers' reports, of what is missing for one, which are for people who fine-tune: here what is wrong is an error."""
+    """Silence transformers' reports, as of what is missing, for people who fine-tune: here what is wrong is an error."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

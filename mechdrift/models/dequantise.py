@@ -63,7 +63,7 @@ def _decompress(model: "PreTrainedModel", quantiser: Any) -> None:
 
 
 def _unwrap(model: "PreTrainedModel", quantiser: Any) -> None:
-    """torchao's matrices are tensors of its own classes, each of which knows what it stands for."""
+    """Torchao's matrices are tensors of its own classes, each of which knows what it stands for."""
     import torch
     from torchao.utils import TorchAOBaseTensor
 

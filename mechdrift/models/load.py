@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.checkpoints.adapters import put_on
 from mechdrift.checkpoints.config import gguf_source, load_config
 from mechdrift.checkpoints.gguf_file import dropped
-from mechdrift.checkpoints.quantised import check_can_run, method_of
+from mechdrift.checkpoints.quantised import check_can_run, method_in
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import weight_files
 from mechdrift.checkpoints.stored import stored_in
@@ -38,7 +38,7 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
         )
     if checkpoint.quantised and not source:
         config = load_config(checkpoint)
-        method = method_of(config.to_dict())
+        method = method_in(checkpoint.quantised)
         gpus = torch.cuda.is_available() and device != "cpu"
         check_can_run(checkpoint.spec, config, method, {"": "cuda" if gpus else "cpu"})
         source = {"config": dequantising(config, method)}

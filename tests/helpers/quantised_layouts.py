@@ -110,7 +110,7 @@ def int4_zeros(weight: torch.Tensor) -> Packed:
 
 
 def e2m1(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nearest numbers in four bits of floating point: their codes, two to a byte and the first in the lower half, and they."""
+    """The nearest numbers in four bits of floating point: codes, two to a byte and the first in the lower half, and values."""
     nearest = (values.abs()[..., None] - E2M1).abs().argmin(-1)
     codes = nearest + 8 * (values < 0)
     return (codes[..., ::2] | codes[..., 1::2] << 4).to(torch.uint8), E2M1[nearest] * torch.where(values < 0, -1.0, 1.0)

@@ -38,11 +38,11 @@ from mechdrift.report.text import described
 DEQUANTISED = [name for name in LAYOUTS if name not in ("awq", "gptq")]
 # Products of two numbers, one of them a scale in bfloat16, rounded to bfloat16; NVFP4 has a second scale under the first.
 BFLOAT16 = 2.0**-7
-SIZES = {"hidden_size": 128, "intermediate_size": 256}
+SIZES: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256}
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT and optimum
 
 
-def needs(*modules: str) -> Any:
+def needs(*modules: str) -> pytest.MarkDecorator:
     """Skip, and say so, where a library that reads a method is not installed."""
     missing = [name for name in modules if find_spec(name) is None]
     return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} not installed")
@@ -98,7 +98,7 @@ def test_a_published_layout_is_loaded_and_read_as_what_it_stands_for(layout: str
 @compressed_tensors
 @pytest.mark.parametrize("pack", [int8_rows, int8_packed])
 def test_each_matrix_is_read_in_its_own_way(tiny_checkpoint: Callable[..., Path], pack: Any) -> None:
-    """transformers alone would take all for the first way: without an error, where both are packed in the same format."""
+    """Transformers alone would take all for the first way: without an error, where both are packed in the same format."""
     folder = tiny_checkpoint(**SIZES)
     meant = rewrite(folder, int4_groups, "up_proj.weight") | rewrite(folder, pack, "down_proj.weight")
     form = "int-quantized" if pack is int8_rows else "pack-quantized"
@@ -172,7 +172,7 @@ def test_experts_in_four_bits_of_floating_point(tiny_checkpoint: Callable[..., P
     matrices = Matrices(resolve(str(folder)))
     torch.testing.assert_close(matrices.read(1, "o").weight, plain["model.layers.1.self_attn.o_proj.weight"])
     for kind in ("gate", "up", "down"):
-        with pytest.raises(Unmeasurable, match="has no|mixture of experts"):
+        with pytest.raises(Unmeasurable, match=r"has no|mixture of experts"):
             matrices.read(1, kind)
 
 

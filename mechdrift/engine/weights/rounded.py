@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.checkpoints.config import load_config
-from mechdrift.checkpoints.quantised import check_can_run, method_of, settings_of
+from mechdrift.checkpoints.quantised import check_can_run, method_in, settings_of
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.errors import InputError, Unmeasurable
 
@@ -26,8 +26,7 @@ class Rounded:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Raises Unmeasurable for a method whose matrices are not read one by one, and where its library is not there."""
-        config = load_config(checkpoint)
-        method = method_of(config.to_dict())
+        config, method = load_config(checkpoint), method_in(checkpoint.quantised)
         if method not in READERS:
             raise Unmeasurable(
                 f"{checkpoint.spec} is quantised by {method}: its matrices are not read from packed files; compare its original"
@@ -41,7 +40,7 @@ class Rounded:
         self._settings = settings_of(config)
 
     def weight(self, module: str, parts: Parts) -> "Tensor":
-        """A module's weight as the model multiplies by it, [out, in]. module: its name. Raises Unmeasurable where parts are odd."""
+        """A module's weight as the model multiplies by it, [out, in]; raises Unmeasurable where its parts are not known."""
         named = {name: part for name, part in parts.items() if name not in IDLE}
         if named.keys() == {"weight"} and named["weight"].dtype.itemsize > 1:
             return named["weight"]  # left as it was
@@ -95,7 +94,7 @@ def _bitsandbytes(_module: str, parts: Parts, _settings: dict[str, Any]) -> "Ten
     return dequantize_4bit(parts["weight"], state)
 
 
-def _mxfp4(_module: str, parts: Parts, _settings: dict[str, Any]) -> "Tensor":
+def _mxfp4(_module: str, _parts: Parts, _settings: dict[str, Any]) -> "Tensor":
     """Of gpt-oss only experts are rounded, of which one matrix has no definition."""
     raise ValueError("experts are stored together")
 

@@ -11,9 +11,9 @@ from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.store import Part
 from mechdrift.engine.stored_recordings import Recorder
+from mechdrift.engine.versions import versions_for
 from mechdrift.engine.weights.decompose import compare
 from mechdrift.engine.weights.matrices import Matrices, Matrix
-from mechdrift.engine.versions import versions_for
 from mechdrift.engine.work import Work
 from mechdrift.errors import Unmeasurable, is_out_of_memory
 from mechdrift.findings.inputs import Inputs
