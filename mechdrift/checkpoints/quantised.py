@@ -30,6 +30,8 @@ PACKAGES = {
 }
 """What transformers reads a method with."""
 MODULES = {"compressed-tensors": "compressed_tensors", "optimum-quanto": "optimum.quanto"}
+SCALES = ("weight_scale", "weight_scale_inv", "scale", "qscale_weight")
+"""What a weight's scale is called, by whoever publishes it."""
 EXPERT = re.compile(r"\.experts\.\d+\..*\.weight_scale$")
 ONLINE = {"input", "output", "k_cache", "q_attn"}
 """Where compressed-tensors turns activations while a model runs; elsewhere a rotation is in the weights already."""
@@ -76,6 +78,8 @@ def check_quantised(spec: str, config: "PreTrainedConfig", stored: Stored, metho
 
     check_can_run(spec, config, method, {"": "cuda" if torch.cuda.is_available() else "cpu"})
     settings = settings_of(config)
+    if method in ON_LOAD:
+        _check_scales(spec, stored)
     if method == "compressed-tensors":
         _check_compressed(spec, settings, stored)
     if method == "fp8" and (
@@ -130,6 +134,17 @@ def _is_there(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # of a package inside one that is not there
         return False
+
+
+def _check_scales(spec: str, stored: Stored) -> None:
+    """Raise InputError where a weight in eight bits has no scale: transformers would take it as it is, and say nothing."""
+    for name, place in stored.items():
+        start, dot, last = name.rpartition(".")
+        alone = place.tensor.dtype in (*FLOAT8, "I8") and last == "weight"
+        if alone and not any(f"{start}{dot}{scale}" in stored for scale in SCALES):
+            raise InputError(
+                f"{spec}: {name} is {place.tensor.dtype} and has no scale", "one beside it", "copy the checkpoint again"
+            )
 
 
 def _check_compressed(spec: str, settings: dict[str, Any], stored: Stored) -> None:

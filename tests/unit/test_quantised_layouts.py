@@ -391,6 +391,16 @@ def test_blocks_of_float8_that_are_cut_off_are_refused(
         resolve(str(folder))
 
 
+@pytest.mark.parametrize("layout", ["fp8 blocks", pytest.param("compressed W8A8", marks=compressed_tensors)])
+def test_a_weight_without_its_scale_is_refused(layout: str, written: Callable[..., Any]) -> None:
+    """Transformers would take its eight bits for the weight, in a model that has all its tensors."""
+    folder, _ = written(layout)
+    tensors = {name: tensor for name, tensor in load_file(folder / WEIGHTS).items() if not name.startswith(f"{UP}.weight_scale")}
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    with pytest.raises(InputError, match=rf"{UP}.weight is (F8_E4M3|I8) and has no scale; expected one beside it; copy the"):
+        resolve(str(folder))
+
+
 @compressed_tensors
 def test_how_inputs_were_rounded_is_nothing_of_a_matrix(written: Callable[..., Any]) -> None:
     """Static scales of inputs, and of the cache of keys and values: named in the file, and left out."""
