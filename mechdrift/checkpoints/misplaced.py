@@ -23,14 +23,20 @@ WRAPPER = re.compile(r"(_orig_mod|module|_fsdp_wrapped_module|pretrained_model)\
 EMPTY = {"weight", "bias", "default"}  # parts of a name that say nothing of a tensor's kind
 
 
-def misplaced(spec: str, model: str, names: Iterable[str], stored: Stored) -> InputError:
-    """The error for tensors without a place in a model of this type."""
+def misplaced(spec: str, model: str, names: Iterable[str], stored: Stored, quantised: str = "") -> InputError:
+    """The error for tensors without a place in a model of this type. quantised: the method that reads its weights, if any."""
     names = in_order(names)
     found = f"{spec}: {len(names)} tensors ({_kinds(names)}) have no place in a {model}"
     first = f", first {names[0]}"
     if any(ADAPTER.search(name) for name in names):
         return InputError(
             f"{found}{first}", "merged weights", "merge the adapter first: model.merge_and_unload().save_pretrained(FOLDER)"
+        )
+    if quantised and any(ROUNDED.search(name) for name in names):
+        return InputError(
+            f"{found} that is quantised ({quantised}){first}",
+            "what its quantization_config describes",
+            "restore the config.json that was saved with them, or compare the unquantised original",
         )
     if any(ROUNDED.search(name) for name in names):
         kind = "float8" if has_float8(stored) else "quantised"

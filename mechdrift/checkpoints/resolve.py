@@ -15,7 +15,7 @@ from mechdrift.checkpoints.hub import Hub
 from mechdrift.checkpoints.identity import Memory, Progress, Reader, digest_files, joined, read_weights
 from mechdrift.checkpoints.parts import CONFIG as CONFIG_PART
 from mechdrift.checkpoints.parts import TEMPLATE, TOKENIZER, part_files
-from mechdrift.checkpoints.quantised import method_of
+from mechdrift.checkpoints.quantised import check_quantised, in_words, method_of
 from mechdrift.checkpoints.reading import Content, digest_whole, read_through
 from mechdrift.checkpoints.reference import TOKENIZER_FILES, Files, locate, place_of
 from mechdrift.checkpoints.shards import weight_files
@@ -52,7 +52,7 @@ class Checkpoint:
     pinned: str
     """A spec of the same files tomorrow: a branch of the hub replaced by its commit."""
     quantised: str = ""
-    """How its weights were rounded, for example `gptq` or `gguf Q4_K`; empty where they are exact."""
+    """How its weights were rounded, for example `gptq`, `fp8, dequantised` or `gguf Q4_K`; empty where they are exact."""
     gguf: str = ""
     """Name of the GGUF file in the folder, where it is one."""
     adapter: str = ""
@@ -110,8 +110,10 @@ class Resolver:
         refuse_impossible_sizes(found.spec, found.config, found.weights)
         check_end_ids(found.spec, found.folder, found.config)
         config, layers, width = _shape(found)
-        stored, quantised = stored_in(found.weights), method_of(found.config)
-        if not quantised:  # of those the load tells what belongs to them
+        stored, method = stored_in(found.weights), method_of(found.config)
+        if method:  # of those the load tells what belongs to them
+            check_quantised(found.spec, config, stored, method)
+        else:
             check_whole(found.spec, stored, config, MODEL_FOR_CAUSAL_LM_MAPPING)
         contents = self._read(found.spec, found.weights, read_through)
         weights = joined((path.name, content.sha256) for path, content in zip(found.weights, contents, strict=True))
@@ -120,7 +122,7 @@ class Resolver:
         folder, source, commit, pinned = found.place
         return Checkpoint(
             *(found.spec, folder, str(config.model_type), layers, width, parameters, digests, source, commit, pinned),
-            quantised=quantised,
+            quantised=in_words(method),
             notes=notes_on(found.spec, stored),
         )
 

@@ -48,15 +48,15 @@ def check_whole(spec: str, stored: Stored, config: "PreTrainedConfig", classes: 
             raise _untied(spec, places[target][0], places[source][0])
 
 
-def check_loaded(spec: str, model: "PreTrainedModel", info: dict[str, Any], stored: Stored) -> None:
+def check_loaded(spec: str, model: "PreTrainedModel", info: dict[str, Any], stored: Stored, quantised: str = "") -> None:
     """Raise InputError unless a model in memory has all its weights from its files, and they have no others.
 
     info: transformers' loading info. stored: what the files hold, empty where that is no safetensors. Of quantised files nothing
-    else tells: what belongs to them is known to the method that reads them.
+    else tells: what belongs to them is known to the method that reads them, which is named.
     """
     name = model.config.model_type
     if beyond := _beyond(model, info, _places(model, stored), stored):
-        raise misplaced(spec, name, beyond, stored)
+        raise misplaced(spec, name, beyond, stored, quantised)
     if info["missing_keys"]:
         raise missing(spec, info["missing_keys"])
     if info["mismatched_keys"]:
@@ -88,7 +88,7 @@ def _load_shapes(
 
     model_class, taken = _class_of(config, classes)
     shapes = {name: torch.empty(place.tensor.shape, dtype=torch.float32, device="meta") for name, place in stored.items()}
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         model, info = model_class.from_pretrained(
             None,
             config=taken,
@@ -103,8 +103,8 @@ def _load_shapes(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the report of what is missing, which is for people who fine-tune: here what is wrong is an error."""
+def quiet() -> Iterator[None]:
+    """Silence transformers' reports, as of what is missing, for people who fine-tune: here what is wrong is an error."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -159,7 +159,7 @@ def _by_name(spec: str, stored: Stored, config: "PreTrainedConfig", classes: Map
 
     try:
         model_class, taken = _class_of(config, classes)
-        with _quiet(), torch.device("meta"), torch.no_grad():
+        with quiet(), torch.device("meta"), torch.no_grad():
             model = model_class(taken)
             tied = model.all_tied_weights_keys
             state = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}

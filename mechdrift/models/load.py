@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.checkpoints.adapters import put_on
 from mechdrift.checkpoints.config import gguf_source, load_config
 from mechdrift.checkpoints.gguf_file import dropped
-from mechdrift.checkpoints.quantised import check_can_run
+from mechdrift.checkpoints.quantised import check_can_run, method_in
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import weight_files
 from mechdrift.checkpoints.stored import stored_in
 from mechdrift.checkpoints.whole import check_loaded
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.errors import InputError, is_out_of_memory
+from mechdrift.models.dequantise import dequantised, dequantising, without_activations
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +38,11 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
         )
     if checkpoint.quantised and not source:
         config = load_config(checkpoint)
+        method = method_in(checkpoint.quantised)
         gpus = torch.cuda.is_available() and device != "cpu"
-        check_can_run(checkpoint.spec, config, checkpoint.quantised, {"": "cuda" if gpus else "cpu"})
-    if source:
+        check_can_run(checkpoint.spec, config, method, {"": "cuda" if gpus else "cpu"})
+        source = {"config": dequantising(config, method)}
+    elif source:
         from transformers import GgufConfig
 
         # Its own kernels would compute other numbers where they are installed, and be fetched where they are not.
@@ -67,8 +70,12 @@ def load_model(checkpoint: Checkpoint, dtype: "torch.dtype", device: str) -> "Pr
         ) from error
     if checkpoint.gguf:
         info["unexpected_keys"] |= dropped(checkpoint.folder / checkpoint.gguf, model)
+    elif checkpoint.quantised:
+        info["unexpected_keys"] = without_activations(info["unexpected_keys"])
     held = {} if checkpoint.gguf else stored_in(weight_files(checkpoint.spec, checkpoint.folder))
-    check_loaded(checkpoint.spec, model, info, held)
+    check_loaded(checkpoint.spec, model, info, held, checkpoint.quantised)
+    if not checkpoint.gguf:
+        model = dequantised(model, dtype)
     quantiser = getattr(model, "hf_quantizer", None)  # gone, or saying so, where weights were dequantised
     plain = quantiser is None or getattr(quantiser.quantization_config, "dequantize", False)
     if checkpoint.quantised or checkpoint.gguf:

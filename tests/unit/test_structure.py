@@ -165,7 +165,7 @@ def test_other_shapes_are_named_and_other_depths_refused(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"quantised": "gptq"}, r"is quantised \(gptq\)"),
+        ({"quantised": "gptq"}, "is quantised by gptq: its matrices are not read from packed files; compare its original"),
         ({"gguf": "model.gguf"}, "is a GGUF file"),
     ],
 )

@@ -11,6 +11,7 @@ from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import tensors, weight_files
 from mechdrift.engine.weights.adapted import Adapted
+from mechdrift.engine.weights.rounded import Rounded
 from mechdrift.errors import Unmeasurable
 from mechdrift.models.families import FAMILIES
 
@@ -121,21 +122,28 @@ class Matrix:
     """One matrix as a checkpoint has it."""
 
     weight: "Tensor"
-    """[out, in], in the precision of its file; float32 where an adapter is merged into it."""
+    """[out, in], in the precision of its file; float32 where an adapter is merged into it, or where it was dequantised."""
     name: str
     """Spec, file and tensor, for messages."""
+
+
+def _read(path: Path, tensor: str) -> "Tensor":
+    """One tensor of a file."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(tensor)
 
 
 class Matrices:
     """The matrices of one checkpoint, read when they are requested; nothing is kept."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        """Look at the headers of the files. Raises Unmeasurable where weights are rounded, and for a family that is not known."""
+        """Look at the headers of the files. Raises Unmeasurable where they cannot be read, and for a family that is not known."""
         spec, family = checkpoint.spec, checkpoint.model_type
-        if checkpoint.quantised:
-            raise Unmeasurable(f"{spec} is quantised ({checkpoint.quantised}): its weights are rounded; compare its original")
         if checkpoint.gguf:
             raise Unmeasurable(f"{spec} is a GGUF file: weights are read from safetensors; compare its original")
+        self._rounded = Rounded(checkpoint) if checkpoint.quantised else None
         config = load_config(checkpoint).get_text_config(decoder=True)
         family = str(config.model_type) if family not in LAYOUTS else family
         self._spec, self._family, self._width = spec, family, checkpoint.width
@@ -147,8 +155,12 @@ class Matrices:
             for tensor in tensors(path):
                 if block := BLOCK.match(tensor.name):
                     self._files[int(block[1]), tensor.name[block.end() :]] = path, tensor.name
-        named = {name for _, name in self._files}
+        named = {name.removesuffix("_packed") for _, name in self._files}
         self._layout = LAYOUTS.get(family) or _by_name(named)
+        if self._rounded is not None and family == "gpt2":  # some methods turn its matrices as they round them, and some do not
+            raise Unmeasurable(
+                f"{spec}: rounded matrices of a gpt2 are not read: their inputs may come first; compare its original"
+            )
         if not self._layout:
             raise Unmeasurable(f"{spec}: family {family!r}: no matrix of its blocks has a name that is known, as mlp.up_proj")
         self._adapted = Adapted(checkpoint) if checkpoint.adapter else None
@@ -165,11 +177,10 @@ class Matrices:
 
     def read(self, layer: int, kind: str) -> Matrix:
         """A matrix. Raises Unmeasurable, naming file and tensor, where there is none or it has no direction."""
-        from safetensors import safe_open
-
         if (place := self._layout.get(kind)) is None:
             raise Unmeasurable(f"{self._spec}: family {self._family!r} has no {kind} matrix")
-        stored = self._files.get((layer, f"{place.module}.weight"))
+        weights = [f"{place.module}.weight", f"{place.module}.weight_packed"]
+        stored = next((self._files[layer, name] for name in weights if (layer, name) in self._files), None)
         if stored is None:
             if self._family in FAMILIES and FAMILIES[self._family].experts:
                 raise Unmeasurable(
@@ -177,8 +188,10 @@ class Matrices:
                 )
             raise Unmeasurable(f"{self._spec}: block {layer} has no {place.module}.weight in its files")
         path, tensor = stored
-        with safe_open(path, framework="pt") as file:
-            weight = file.get_tensor(tensor)
+        if self._rounded is None:
+            weight = _read(path, tensor)
+        else:
+            weight = self._rounded.weight(tensor.rpartition(".")[0], self._parts(layer, place.module))
         if self._adapted is not None:
             weight = self._adapted.merged(layer, place.module, weight)
         name = f"{self._spec}, {path.name}, {tensor}" + (f" ({kind})" if place.split is not _whole else "")
@@ -190,6 +203,14 @@ class Matrices:
         if not weight.any():
             raise Unmeasurable(f"{name}: all zeros")
         return Matrix(weight, name)
+
+    def _parts(self, layer: int, module: str) -> dict[str, "Tensor"]:
+        """All tensors of a module, by their names within it, whichever shard each is in."""
+        start = f"{module}."
+        found = {
+            name.removeprefix(start): at for (block, name), at in self._files.items() if block == layer and name.startswith(start)
+        }
+        return {name: _read(*at) for name, at in found.items()}
 
     def _require_shape(self, name: str, kind: str, shape: tuple[int, ...]) -> None:
         """Raise Unmeasurable where a matrix of a family that is not listed holds something else, or more, under a usual name."""

@@ -11,6 +11,7 @@ from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.store import Part
 from mechdrift.engine.stored_recordings import Recorder
+from mechdrift.engine.versions import versions_for
 from mechdrift.engine.weights.decompose import compare
 from mechdrift.engine.weights.matrices import Matrices, Matrix
 from mechdrift.engine.work import Work
@@ -90,7 +91,7 @@ def read_structure(pair: Pair, recordings: Recorder, seed: int, tier: Tier, shor
         "draws": DRAWS,
         "seed": seed,
         "shortcut": shortcut,
-        "versions": {"torch": version("torch")},
+        "versions": {"torch": version("torch")} | _unpackers(pair),
     } | ({"blocks": requested} if len(requested) < layers else {})
     shape = len(KINDS), len(NUMBERS)
     cubes = (2 + DRAWS) * sum(base.side(kind) ** 3 for kind in base.kinds)  # base, the change and each draw
@@ -104,6 +105,12 @@ def read_structure(pair: Pair, recordings: Recorder, seed: int, tier: Tier, shor
     family = tuple(kind for kind in KINDS if kind in base.kinds or kind in post.kinds)
     equal = int((kept[..., NUMBERS.index("change")] == 0).sum())
     return StructureReadings(kept, tuple(requested), layers, family, reasons, equal, {"draws": str(DRAWS), "seed": str(seed)})
+
+
+def _unpackers(pair: Pair) -> dict[str, str]:
+    """Versions of what makes matrices of quantised files; none of exact ones, whose numbers no other package touches."""
+    quantised = [point for point in (pair.base, pair.post) if point.quantised]
+    return {name: found for point in quantised for name, found in versions_for(point).items()}
 
 
 def _numbers(base: Matrix, post: Matrix, device: str, seed: int, shortcut: bool) -> tuple[float, ...]:
