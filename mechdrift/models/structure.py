@@ -302,7 +302,7 @@ def _require_provable(
     def error(of: Sequence[str]) -> float:
         return sum_error(left, [entered, *(near[name] for name in of)], [scale, *[scale * factor] * len(of)])
 
-    least = PROVEN * max(error(names), torch.finfo(left.dtype).eps / 4)  # a sum may be exact by chance
+    least = PROVEN * max(error(names), torch.finfo(left.dtype).eps)  # a sum may be exact by chance
     faint = [name for name in names if error([other for other in names if other != name]) < least]
     others = [name for name in near.keys() - {*names} if not _nested((*names, name))]
     faint += [name for name in others if _adds(entered, left, [near[each] for each in (*names, name)], way)]

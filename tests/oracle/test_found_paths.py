@@ -128,3 +128,20 @@ def test_attention_and_mlp_are_told_apart_by_what_they_look_at(mixes: str) -> No
         assert mixing(model, 3) == [True, True]
         with pytest.raises(Unmeasurable, match="the last block has 0 writes that look at their own token alone"):
             ending_of(model)
+
+
+def test_experts_that_drop_tokens_by_their_batch_are_caught() -> None:
+    """Tokens beyond a batch's capacity get nothing: a prompt's answer then depends on its batch mates."""
+    model = model_of("gpt_oss")
+
+    def dropped(states: torch.Tensor) -> torch.Tensor:
+        """A capacity of 30 tokens a batch, which no prompt has alone."""
+        flat = states.flatten(0, -2).clone()
+        flat[30:] = 0
+        return flat.view_as(states)
+
+    self_check(model, prompts())
+    for block in blocks(model):
+        block.mlp.register_forward_hook(lambda _module, _args, output: (dropped(output[0]), *output[1:]))
+    with pytest.raises(Unmeasurable, match="differs between a padded batch and one prompt"):
+        self_check(model, prompts())

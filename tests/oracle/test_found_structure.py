@@ -139,7 +139,15 @@ def silent(model: Any) -> None:
             block.mlp.down_proj.weight.mul_(1e-9)
 
 
+def faint(model: Any) -> None:
+    """An MLP whose writes are hardly more than rounding: the sum holds within its tolerance, but that it writes is not shown."""
+    with torch.no_grad():
+        for block in model.model.layers:
+            block.mlp.down_proj.weight.mul_(5e-8)
+
+
 FAULTS = {
+    "faint": (faint, "block 0: whether mlp writes to the residual stream cannot be told"),
     "twice": (first_again, "block 0 runs more than once in a forward"),
     "scaled": (scaled, "block 0: no sum of up to 3 of its modules' outputs"),
     "silent": (silent, "block 0: whether mlp writes to the residual stream cannot be told"),

@@ -7,7 +7,8 @@ from typing import Any
 import peft
 import pytest
 import torch
-from tiny import VARIANTS, tiny_model, write_adapter
+from tiny import VARIANTS, tiny_model, tiny_tokenizer, write_adapter
+from tiny_families import tiny_causal
 
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.weights.matrices import LAYOUTS, Matrices
@@ -186,6 +187,27 @@ def test_a_family_that_nobody_listed_has_the_matrices_of_usual_names(family: str
     for kind in matrices.kinds:
         module = block.self_attn if kind in "qkvo" else block.mlp
         assert torch.equal(matrices.read(1, kind).weight, getattr(module, f"{kind}_proj").weight)
+
+
+OTHER_NAMES = {
+    "opt": {"o": "self_attn.out_proj", "up": "fc1", "down": "fc2"} | {kind: f"self_attn.{kind}_proj" for kind in "qkv"},
+    "phi": {"o": "self_attn.dense", "up": "mlp.fc1", "down": "mlp.fc2"} | {kind: f"self_attn.{kind}_proj" for kind in "qkv"},
+    "bloom": {"o": "self_attention.dense", "up": "mlp.dense_h_to_4h", "down": "mlp.dense_4h_to_h"},
+    "gptj": {"o": "attn.out_proj", "up": "mlp.fc_in", "down": "mlp.fc_out"} | {kind: f"attn.{kind}_proj" for kind in "qkv"},
+}
+"""By transformers' own code; BLOOM's queries, keys and values lie in one matrix, of which nobody says how."""
+
+
+@pytest.mark.parametrize("family", OTHER_NAMES)
+def test_other_usual_names_are_known_too(family: str, tmp_path: Path) -> None:
+    model = tiny_causal(family)
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    matrices = Matrices(resolve(str(tmp_path)))
+    assert set(matrices.kinds) == OTHER_NAMES[family].keys()
+    block = blocks(model)[1]
+    for kind, name in OTHER_NAMES[family].items():
+        assert torch.equal(matrices.read(1, kind).weight, block.get_parameter(f"{name}.weight"))
 
 
 def test_a_matrix_that_holds_more_than_its_name_says_is_refused(tiny_checkpoint: Callable[..., Path]) -> None:

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
 
 # How families name the weights of a block; of a model that reads more than text those of the decoder inside.
-BLOCK = re.compile(r"(?:model\.language_model\.|language_model\.model\.|model\.|transformer\.|gpt_neox\.)?(?:layers|h)\.(\d+)\.")
+_DECODERS = (
+    "model.language_model.",
+    "language_model.model.",
+    "model.decoder.",
+    "model.",
+    "transformer.",
+    "gpt_neox.",
+    "backbone.",
+)
+BLOCK = re.compile(rf"(?:{'|'.join(map(re.escape, _DECODERS))})?(?:layers|h)\.(\d+)\.")
 
 
 class Heads(NamedTuple):
