@@ -34,6 +34,14 @@ def require_known(checkpoint: Checkpoint, prompts: Iterable[Sequence[int]]) -> N
         )
 
 
+def of_block(config: "PreTrainedConfig", name: str, block: int = -1) -> Any:
+    """An entry of a text model's config, which may differ from block to block (Gemma 4's head_dim); None where it has none."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # transformers' own: it is not one for all
+        return getattr(config.per_layer_config[block], name, None)
+
+
 @cache
 def _config(folder: Path, gguf: str, _content: str) -> "PreTrainedConfig":  # a GGUF file's takes seconds
     from transformers import AutoConfig

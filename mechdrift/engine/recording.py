@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.batches import Progress, batches_by_length, forwards, padded
-from mechdrift.models.devices import input_device
+from mechdrift.models.devices import input_device, last_only
 from mechdrift.models.ending import ending_of
 from mechdrift.models.sites import blocks, final_norm, stream, width_of
 
@@ -203,7 +203,7 @@ def record_under(
                         position_ids=places[:, split:],
                         past_key_values=cache,
                         use_cache=cache is not None,
-                        logits_to_keep=1,
+                        logits_to_keep=last_only(model),
                     ).logits[:, -1]
                 if cache is not None:
                     cache.crop(-kept)

@@ -31,10 +31,15 @@ def choices(model: "PreTrainedModel") -> Iterator[Choices]:
 def chosen(kept: Choices, lengths: Sequence[int]) -> Iterator[None]:
     """Routers give row i of a batch padded on the right what they gave in the i-th forward that was kept.
 
-    lengths: tokens of each row. Does nothing to a model without routers.
+    lengths: tokens of each row. Does nothing to a model without routers, or whose routers give anything but rows of tokens.
     """
+    import torch
+
+    tokens = len(lengths) * max(lengths)
 
     def replace(module: "nn.Module", _args: Any, output: Any) -> Any:
+        if not all(isinstance(tensor, torch.Tensor) and tensor.shape[:1] == (tokens,) for tensor in _tensors(output)):
+            return output
         batched = []
         for number, tensor in enumerate(_tensors(output)):
             rows = tensor.clone().view(len(lengths), max(lengths), -1)  # routers see all tokens in a row
@@ -52,4 +57,5 @@ def chosen(kept: Choices, lengths: Sequence[int]) -> Iterator[None]:
 
 
 def _tensors(output: Any) -> "tuple[Tensor, ...]":
+    """What a router gives: its scores, and in most families which experts and by how much."""
     return output if isinstance(output, tuple) else (output,)

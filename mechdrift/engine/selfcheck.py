@@ -10,7 +10,7 @@ from mechdrift.engine.recording import Edit, record_blocks, record_last_mlp, rec
 from mechdrift.engine.routing import choices, chosen
 from mechdrift.engine.steer import ablating_everywhere, adding, shifting
 from mechdrift.errors import InterventionFailed, Unmeasurable, is_out_of_memory
-from mechdrift.models.devices import input_device
+from mechdrift.models.devices import input_device, last_only
 from mechdrift.models.sites import blocks, entering, final_norm, stream, width_of, with_stream, writes
 from mechdrift.models.structure import structure_of, sum_error
 
@@ -258,7 +258,7 @@ def _entering(model: "PreTrainedModel", prompt: Sequence[int]) -> "tuple[list[Te
     try:
         with torch.inference_mode():
             ids = torch.tensor([list(prompt)], device=input_device(model))
-            logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
+            logits = model(input_ids=ids, use_cache=False, logits_to_keep=last_only(model)).logits
     finally:
         for handle in handles:
             handle.remove()
@@ -350,7 +350,7 @@ def require_whole_state(model: "PreTrainedModel", prompt: Sequence[int]) -> None
         handles = [layers[layer].register_forward_hook(hook) for layer, hook in hooks.items()]
         try:
             with torch.inference_mode():
-                return model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+                return model(input_ids=tokens, use_cache=False, logits_to_keep=last_only(model)).logits[0, -1].float()
         finally:
             for handle in handles:
                 handle.remove()

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mechdrift.checkpoints.config import load_config
+from mechdrift.checkpoints.config import load_config, of_block
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.last_mlp import (
@@ -189,5 +189,5 @@ class LastMLPReader:
 def neuron_count(checkpoint: Checkpoint) -> int:
     """Neurons of a dense MLP of this checkpoint."""
     config = load_config(checkpoint).get_text_config(decoder=True)
-    found = next((value for name in INNER if isinstance(value := getattr(config, name, None), int)), None)
+    found = next((value for name in INNER if isinstance(value := of_block(config, name), int)), None)
     return found or 4 * checkpoint.width

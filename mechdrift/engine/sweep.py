@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mechdrift.checkpoints.config import of_block
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.packed import Packing, Track, packed_attention
 from mechdrift.errors import Unmeasurable
@@ -185,15 +186,15 @@ def bytes_per_token(model: "PreTrainedModel", length: int) -> int:
     The states before, within and after the block, the MLP's inner ones (of all experts that a token goes to), and the scores of a
     row of attention in float32 with what softmax makes of them.
     """
-    width, heads = width_of(model), model.config.get_text_config(decoder=True).num_attention_heads
+    width, heads = width_of(model), of_block(model.config.get_text_config(decoder=True), "num_attention_heads") or 1
     return int(model.dtype.itemsize * (10 * width + 4 * _inner_width(model)) + 4 * 3 * heads * length)
 
 
 def _inner_width(model: "PreTrainedModel") -> int:
     """Of a token's inner states in the MLP, all its experts taken together."""
     config = model.config.get_text_config(decoder=True)
-    inner = getattr(config, "moe_intermediate_size", None) or getattr(config, "intermediate_size", None) or 4 * width_of(model)
-    return int(inner) * (getattr(config, "num_experts_per_tok", None) or 1)
+    inner = of_block(config, "moe_intermediate_size") or of_block(config, "intermediate_size") or 4 * width_of(model)
+    return int(inner) * int(of_block(config, "num_experts_per_tok") or 1)
 
 
 def _passes(pairs: Pairs, depth: int, room: int) -> Iterator[list[Track]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mechdrift.engine.batches import Progress
 from mechdrift.engine.recording import record_columns
 from mechdrift.engine.sweep import BUDGET, Pairs, Sweep, bytes_per_token, check_source, empty, sweep
-from mechdrift.models.devices import input_device
+from mechdrift.models.devices import input_device, last_only
 from mechdrift.models.sites import blocks, stream, with_stream
 
 if TYPE_CHECKING:
@@ -92,7 +92,11 @@ def difference(model: "PreTrainedModel", prompts: Sequence[Sequence[int]], reque
     import torch
 
     ids = torch.tensor([list(prompt) for prompt in prompts], device=input_device(model))
-    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1).logits[:, -1].float()
+    logits = (
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=last_only(model))
+        .logits[:, -1]
+        .float()
+    )
     return (logits[:, requested[0]] - logits[:, requested[1]]).cpu()
 
 

@@ -7,11 +7,16 @@ from mechdrift.device_names import TENSOR_PARALLEL
 from mechdrift.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
     from transformers import PreTrainedModel
 
-if TYPE_CHECKING:
+
+def last_only(model: "PreTrainedModel") -> "Tensor":
+    """As logits_to_keep: the last position, by its index. By their number, Gemma 4 runs its later blocks on no other tokens."""
     import torch
-    from transformers import PreTrainedModel
+
+    return torch.tensor([-1], device=input_device(model))
 
 
 def input_device(model: "PreTrainedModel") -> "torch.device":

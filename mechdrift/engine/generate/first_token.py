@@ -10,7 +10,7 @@ from mechdrift.engine.generate.arms import Added, Arm
 from mechdrift.engine.generate.batched import acting
 from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.work import Work, reading
-from mechdrift.models.devices import input_device
+from mechdrift.models.devices import input_device, last_only
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,6 +95,10 @@ def _log_probs(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> "T
     device = input_device(model)
     places = (mask.cumsum(1) - 1).clamp(min=0).to(device)
     logits = model(
-        input_ids=ids.to(device), attention_mask=mask.to(device), position_ids=places, use_cache=False, logits_to_keep=1
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        position_ids=places,
+        use_cache=False,
+        logits_to_keep=last_only(model),
     ).logits[:, -1]
     return logits.float().log_softmax(-1)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mechdrift.checkpoints.config import load_config
+from mechdrift.checkpoints.config import load_config, of_block
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.shards import tensors, weight_files
 from mechdrift.engine.weights.adapted import Adapted
@@ -17,6 +17,7 @@ from mechdrift.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedConfig
 
 
 # How families name the weights of a block; of a model that reads more than text those of the decoder inside.
@@ -40,6 +41,11 @@ class Heads(NamedTuple):
     """Also of values: fewer than queries where those are grouped."""
     size: int
     """Rows of one head."""
+
+    def inner(self, kind: str) -> int | None:
+        """Rows, or columns, that a kind's matrix has for its heads; None for an MLP's."""
+        counts = {"q": self.queries, "k": self.keys, "v": self.keys, "o": self.queries}
+        return counts[kind] * self.size if kind in counts else None
 
 
 Split = Callable[["Tensor", Heads], "Tensor"]
@@ -136,6 +142,13 @@ class Matrix:
     """Spec, file and tensor, for messages."""
 
 
+def _heads(config: "PreTrainedConfig", block: int, width: int) -> Heads:
+    """Of one block; state-space models have none."""
+    queries = int(of_block(config, "num_attention_heads", block) or 1)
+    keys = int(of_block(config, "num_key_value_heads", block) or queries)
+    return Heads(queries, keys, int(of_block(config, "head_dim", block) or width // queries))
+
+
 def _read(path: Path, tensor: str) -> "Tensor":
     """One tensor of a file."""
     from safetensors import safe_open
@@ -156,9 +169,7 @@ class Matrices:
         config = load_config(checkpoint).get_text_config(decoder=True)
         family = str(config.model_type) if family not in LAYOUTS else family
         self._spec, self._family, self._width = spec, family, checkpoint.width
-        queries = int(config.num_attention_heads)
-        size = getattr(config, "head_dim", None) or checkpoint.width // queries
-        self._heads = Heads(queries, int(getattr(config, "num_key_value_heads", None) or queries), int(size))
+        self._heads = [_heads(config, block, checkpoint.width) for block in range(checkpoint.layers)]
         self._files: dict[tuple[int, str], tuple[Path, str]] = {}
         for path in weight_files(spec, checkpoint.folder):
             for tensor in tensors(path):
@@ -181,8 +192,8 @@ class Matrices:
 
     def side(self, kind: str) -> int:
         """The smaller side of a kind's matrices by the config; of an MLP's, whose inner width is larger, the model's width."""
-        heads = {"q": self._heads.queries, "k": self._heads.keys, "v": self._heads.keys, "o": self._heads.queries}
-        return min(self._width, heads[kind] * self._heads.size) if kind in heads else self._width
+        inner = max((heads.inner(kind) or self._width for heads in self._heads), default=self._width)
+        return min(self._width, inner)
 
     def read(self, layer: int, kind: str) -> Matrix:
         """A matrix. Raises Unmeasurable, naming file and tensor, where there is none or it has no direction."""
@@ -204,9 +215,9 @@ class Matrices:
         if self._adapted is not None:
             weight = self._adapted.merged(layer, place.module, weight)
         name = f"{self._spec}, {path.name}, {tensor}" + (f" ({kind})" if place.split is not _whole else "")
-        weight = place.split(weight, self._heads)
+        weight = place.split(weight, self._heads[layer])
         if self._family not in LAYOUTS:
-            self._require_shape(name, kind, tuple(weight.shape))
+            self._require_shape(name, kind, self._heads[layer].inner(kind), tuple(weight.shape))
         if not weight.isfinite().all():  # the files' weights are, but an adapter's change may not be
             raise Unmeasurable(f"{name}: NaN or infinite")
         if not weight.any():
@@ -221,10 +232,8 @@ class Matrices:
         }
         return {name: _read(*at) for name, at in found.items()}
 
-    def _require_shape(self, name: str, kind: str, shape: tuple[int, ...]) -> None:
+    def _require_shape(self, name: str, kind: str, inner: int | None, shape: tuple[int, ...]) -> None:
         """Raise Unmeasurable where a matrix of a family that is not listed holds something else, or more, under a usual name."""
-        counts = {"q": self._heads.queries, "k": self._heads.keys, "v": self._heads.keys, "o": self._heads.queries}
-        inner = counts[kind] * self._heads.size if kind in counts else None
         turned = kind in ("o", "down")  # from the inside to the stream
         expected = (self._width, inner) if turned else (inner, self._width)
         if len(shape) != 2 or any(side not in (None, got) for side, got in zip(expected, shape, strict=True)):
