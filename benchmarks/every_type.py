@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -171,16 +172,18 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
 
 
-def lines(rows: list[Row], seconds: float) -> Iterator[str]:
-    """Counts and two tables, in Markdown."""
+def tables() -> Iterator[str]:
+    """Counts and two tables, in Markdown; which type it is at goes to the terminal."""
+    begun, rows = time.monotonic(), []
+    for row in measured():
+        rows.append(row)
+        print(f"{len(rows)} {row.type}: {row.state} {row.sweep}{row.why[:60]}", file=sys.stderr, flush=True)
     read = [row for row in rows if row.state == READ]
     ways = {way: sum(row.sweep == way for row in read) for way in (*WAYS.values(), NONE)}
-    yield f"{len(read)} of {len(rows)} causal types are read; sweeps are {', '.join(f'{way} in {n}' for way, n in ways.items())}."
-    yield f"In {seconds / 60:.0f} minutes on one core.\n"
-    yield (
-        "| type | a block adds | float32 | bfloat16 | whole state | sweep | logits are the head's times | last MLP |\n|"
-        + "---|" * 8
-    )
+    minutes = (time.monotonic() - begun) / 60
+    yield f"{len(read)} of {len(rows)} causal types are read; sweeps: {', '.join(f'{way} in {n}' for way, n in ways.items())}."
+    yield f"transformers {version('transformers')}, {minutes:.0f} minutes on one core.\n"
+    yield "| type | a block adds | float32 | bfloat16 | whole state | sweep | factor of the logits | last MLP |\n|" + "---|" * 8
     for row in read:
         ends = f"{row.head} | {row.last_mlp}"
         yield f"| {row.type} | {row.writes} | {row.float32} | {row.bfloat16} | {row.whole} | {row.sweep} | {ends} |"
@@ -188,17 +191,3 @@ def lines(rows: list[Row], seconds: float) -> Iterator[str]:
     for row in rows:
         if row.state != READ:
             yield f"| {row.type} | {'no tiny model: ' if row.state == NOT_BUILT else ''}{row.why.replace('|', '/')} |"
-
-
-def main() -> None:
-    """Print the tables."""
-    begun, rows = time.monotonic(), []
-    for row in measured():
-        rows.append(row)
-        print(f"{len(rows)} {row.type}: {row.state} {row.sweep}{row.why[:60]}", file=sys.stderr, flush=True)
-    for line in lines(rows, time.monotonic() - begun):
-        print(line)
-
-
-if __name__ == "__main__":
-    main()

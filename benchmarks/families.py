@@ -1,11 +1,17 @@
-"""The self-check of every family, in three precisions, and of a site that is wrong. `python benchmarks/families.py`."""
+"""What is found on every causal type, and the self-check of listed families in three precisions and at a site that is wrong.
 
+`python benchmarks/families.py` prints the tables of docs/design/families.md; --write puts them there.
+"""
+
+import argparse
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import every_type
 import torch
 
 from mechdrift.checkpoints.resolve import resolve
@@ -23,33 +29,50 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from real_models import gguf_of
 from tiny import VARIANTS, tiny_model, wrong_writes
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "design" / "families.md"
+BEGIN, END = "<!-- families --write: begin -->", "<!-- families --write: end -->"
 SEEDS, LENGTHS = 3, (2, 3, 8, 12, 25, 40)
 SUFFIX = 3  # tokens that are not in a shared prefix
 Figures = tuple[float, ...]
 
 
 def main() -> None:
-    """Print two tables: figures of random models of every family and of real ones, then what a planted fault is told."""
+    """Print the tables, and write them where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"into {DOCUMENT.name}, between its marks")
+    write = parser.parse_args().write
     torch.set_num_threads(1)
+    text = ""
+    for line in (*every_type.tables(), "", *listed()):
+        print(line, flush=True)
+        text += f"{line}\n"
+    if write:
+        before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+def listed() -> Iterator[str]:
+    """Figures of random models of every listed family and of real ones, then what a planted fault is told."""
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(2, 258, (length,), generator=generator).tolist() for length in LENGTHS]
-    print(f"Largest of {SEEDS} random models each; residual in eps of the dtype, the rest as a share of the largest value.\n")
-    print("| model | " + " | ".join(TOLERANCE) + " |")
-    print("|---|" + "---|" * len(TOLERANCE))
+    yield f"Listed families, the largest of {SEEDS} random models each; residual in eps of the dtype, the rest as a share of the"
+    yield "largest value: residual, batch, logits, shared prefix.\n"
+    yield "| model | " + " | ".join(TOLERANCE) + " |"
+    yield "|---|" + "---|" * len(TOLERANCE)
     largest: dict[str, Figures] = dict.fromkeys(TOLERANCE, (0.0,) * 4)
     for variant in VARIANTS:
         rows = {
             dtype: worst([figures(tiny_model(variant, seed), dtype, prompts) for seed in range(SEEDS)]) for dtype in TOLERANCE
         }
-        show(variant, rows)
+        yield row_of(variant, rows)
         largest = {dtype: worst([largest[dtype], rows[dtype]]) for dtype in TOLERANCE}
     for name, model, ids in real():
         rows = {dtype: figures(model, dtype, ids) for dtype in TOLERANCE}  # each from the weights of the one before
-        show(name, rows)
+        yield row_of(name, rows)
         largest = {dtype: worst([largest[dtype], rows[dtype]]) for dtype in TOLERANCE}
-    show("**largest**", largest)
-    show("**tolerance**", {dtype: (SUM_TOLERANCE, bound, bound, bound) for dtype, bound in TOLERANCE.items()})
-    print("\n| family | blocks | a block adds | a wrong site | self-check in bfloat16 |\n|---|---|---|---|---|")
+    yield row_of("**largest**", largest)
+    yield row_of("**tolerance**", {dtype: (SUM_TOLERANCE, bound, bound, bound) for dtype, bound in TOLERANCE.items()})
+    yield "\n| family | blocks | a block adds | a wrong site | self-check in bfloat16 |\n|---|---|---|---|---|"
     for family, right in FAMILIES.items():
         wrong = wrong_writes(family, 1)
         FAMILIES[family] = replace(right, writes=wrong)
@@ -59,7 +82,7 @@ def main() -> None:
         except Unmeasurable as fault:
             summary = str(fault).removeprefix("self-check: ")
         FAMILIES[family] = right
-        print(f"| {family} | {right.blocks} | {', '.join(right.writes)} | {wrong[1]} | {summary} |")
+        yield f"| {family} | {right.blocks} | {', '.join(right.writes)} | {wrong[1]} | {summary} |"
 
 
 def figures(model: Any, dtype: str, prompts: list[list[int]]) -> Figures:
@@ -76,10 +99,10 @@ def worst(rows: list[Figures]) -> Figures:
     return tuple(max(column) for column in zip(*rows, strict=True))
 
 
-def show(name: str, rows: dict[str, Figures]) -> None:
-    """One row: residual, batch, logits, prefix by dtype."""
+def row_of(name: str, rows: dict[str, Figures]) -> str:
+    """Residual, batch, logits, prefix by dtype."""
     cells = [f"{row[0]:.2f}, " + ", ".join(f"{figure:.1e}" for figure in row[1:]) for row in rows.values()]
-    print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def real() -> Any:

@@ -247,14 +247,13 @@ def _entering(model: "PreTrainedModel", prompt: Sequence[int]) -> "tuple[list[Te
     """What enters each block and the final norm, float32 [position, d_model], and the last logits."""
     import torch
 
-    entered: list[Tensor] = []
+    entered: dict[nn.Module, Tensor] = {}  # nanochat's norm runs before the blocks too: what it is given last counts
     places = [*blocks(model), final_norm(model)]
-    handles = [
-        place.register_forward_pre_hook(
-            lambda _m, args, more: entered.append(entering(args, more)[0].detach().float().clone()), with_kwargs=True
-        )
-        for place in places
-    ]
+
+    def enter(module: "nn.Module", args: tuple[Any, ...], more: dict[str, Any]) -> None:
+        entered[module] = entering(args, more)[0].detach().float().clone()
+
+    handles = [place.register_forward_pre_hook(enter, with_kwargs=True) for place in places]
     try:
         with torch.inference_mode():
             ids = torch.tensor([list(prompt)], device=input_device(model))
@@ -262,7 +261,7 @@ def _entering(model: "PreTrainedModel", prompt: Sequence[int]) -> "tuple[list[Te
     finally:
         for handle in handles:
             handle.remove()
-    return entered, logits[0, -1].float()
+    return [entered[place] for place in places], logits[0, -1].float()
 
 
 def _gap(found: "Tensor", expected: "Tensor") -> float:

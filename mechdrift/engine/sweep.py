@@ -268,11 +268,14 @@ def _run(model: "PreTrainedModel", pairs: Pairs, packing: Packing, source: "Tens
             return value[:, rows.to(value.device)] if grows else value
 
         def hook(_module: "nn.Module", args: Any, summary: dict[str, Any]) -> Any:
-            return args, {name: value if name == "hidden_states" else moved(value) for name, value in summary.items()}
+            more = {name: value if name == "hidden_states" else moved(value) for name, value in summary.items()}
+            return (*args[:1], *map(moved, args[1:])), more
 
         return hook
 
-    def keep(_module: "nn.Module", _args: Any, output: "Tensor") -> "Tensor":
+    def keep(_module: "nn.Module", _args: Any, output: "Tensor") -> "Tensor | None":
+        if not run:
+            return None  # nanochat's norm runs before the blocks too
         last.append(output[0])
         return output.new_empty(1, len(tokens), output.shape[-1])  # what is left of the decoder expects as many as went in
 

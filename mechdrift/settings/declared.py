@@ -228,7 +228,7 @@ class Settings:
         parse=parse_generator,
         readme="what generates [replies](docs/design/generation.md), for both checkpoints: `transformers`, `vllm` "
         "(`pip install 'mechdrift[vllm]'`) or `auto`",
-        readme_default="`auto`: vLLM where it is installed, on one GPU, from 1B weights",
+        readme_default="`auto`: vLLM where it is installed, on one GPU, from 1B weights, while its canaries pass",
     )
     """What generates replies: one of GENERATORS."""
     vllm_args: Mapping[str, Any] = option(
