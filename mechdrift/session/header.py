@@ -1,12 +1,28 @@
 """What a run says of itself before its tests."""
 
+from collections.abc import Iterable, Iterator
+
+from mechdrift.checkpoints.config import load_config
+from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.device_names import TENSOR_PARALLEL
 from mechdrift.models.devices import pick_device, pick_dtype
+from mechdrift.models.families import listed
 from mechdrift.report import text
 from mechdrift.session.start import same_files_warnings
 from mechdrift.session.state import State
 from mechdrift.settings.declared import words_of
 from mechdrift.settings.values import OFF
+
+
+def found_on_load(points: Iterable[Checkpoint]) -> Iterator[str]:
+    """Of families that are not listed what a run will know only once their model is loaded, and how to know it now; each once."""
+    said = set()
+    for point in points:
+        family = str(load_config(point).get_text_config(decoder=True).model_type)
+        if family not in said and listed(family) is None:
+            said.add(family)
+            yield f"{family} is not listed: its stream is found when it is loaded"
+            yield f"  mechdrift inspect {point.spec}  says now what can be measured of it"
 
 
 def header(state: State) -> list[str]:
@@ -17,6 +33,7 @@ def header(state: State) -> list[str]:
     if len(request.ends) > 1:
         kinds |= dict.fromkeys(dict(settings.posts), "post ")
     lines = [f"mechdrift: {kinds.get(name, '')}{name} {text.described(point)}" for name, point in inputs.points.items()]
+    lines += [text.printable(f"mechdrift: {line}") for line in found_on_load(inputs.points.values())]
     for between, changes in inputs.config_changes.items():
         keys = ", ".join(change.key for change in changes)
         lines.append(text.printable(f"mechdrift: configs of {between} differ in: {keys}"))
