@@ -108,6 +108,8 @@ class Recorder:
     """Prompts that went through a model in this process."""
     warnings: list[str] = field(default_factory=list)
     """What a reader of the numbers should know, one sentence each."""
+    slower_sweeps: dict[str, Callable[..., Any]] = field(default_factory=dict, repr=False)
+    """By checkpoint how it is swept where the fast way was not exact."""
     _sharing: dict[str, bool] = field(default_factory=dict, repr=False)
 
     def statement_prompts(self, checkpoint: Checkpoint, texts: Sequence[str], position: str) -> Prompts:

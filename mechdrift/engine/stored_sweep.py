@@ -79,12 +79,15 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
 
     def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
         part = pairs.take(chosen)
+        if not ways and checkpoint.short in recorder.slower_sweeps:
+            ways.append(recorder.slower_sweeps[checkpoint.short])
         if not ways:
             longest = max(chosen, key=lambda number: len(pairs.corrupt[number]))  # beyond a window, where one slides
             require_whole_state(model, pairs.corrupt[longest])
             way, slower = way_of(model, pairs.take([longest]))
             if slower:
                 recorder.warnings.append(f"{checkpoint.spec}: {slower}")
+                recorder.slower_sweeps[checkpoint.short] = way
             ways.append(way)
         budget = recorder.batch_tokens * BUDGET_PER_TOKEN["cpu" if model.device.type == "cpu" else "gpu"]
         given = None if source is None else torch.from_numpy(source.of(chosen))

@@ -153,3 +153,15 @@ def test_a_prompt_an_answer_or_a_place_that_is_read_otherwise_is_not_compared(
     for pair in ((ALIKE, other), (other, ALIKE)):
         with pytest.raises(Unmeasurable):
             require_same_tokens(*pair)
+
+
+def test_answers_part_at_their_first_token_that_differs(tmp_path: Path, tiny_checkpoint: Callable[..., Path]) -> None:
+    """The tokenizer's tokens are bytes: `yes` and `yet` part at their third, and of `no` and `now` one goes on."""
+    point, reads = resolve(str(tiny_checkpoint())), recorder(tmp_path)
+    found = reads.answer_prompts(point, ["Is it?"], (" yes", " yet, maybe"))
+    tokenizer = reads.pool.tokenizer(point)
+    assert found.ids == [tokenizer("Is it? ye")["input_ids"]]
+    assert found.answers == [tuple(tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "st")]
+    for answers in ((" no", " now"), (" now", " no")):
+        with pytest.raises(Unmeasurable, match=f"its tokenizer does not tell '{answers[0]}' from '{answers[1]}'"):
+            reads.answer_prompts(point, ["Is it?"], answers)
