@@ -37,6 +37,8 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "mamba_head_dim"), 16),
     **dict.fromkeys(("mamba_num_heads", "time_step_rank", "mamba_dt_rank", "conv_kernel"), 4),
     **dict.fromkeys(("mamba_n_heads", "mamba_d_head", "mamba_d_state", "state_size", "ssm_state_size"), 8),
+    "linear_num_heads": 4,
+    "linear_head_dim": 8,
     "mamba_d_ssm": 64,
     **dict.fromkeys(("mamba_n_groups", "n_groups"), 1),
     **dict.fromkeys(("mamba_expand", "expand"), 2),
