@@ -176,8 +176,8 @@ INSIDE = {"torch": "versions", "transformers": "versions"}
 def test_a_component_changes_the_key_of_every_reading(given: Given, reading: str, component: str) -> None:
     with patched(versions, "version", lambda _name: "1"):
         before = keys(given, READINGS[reading])
-    with COMMON[component](given):
-        after = keys(given, READINGS[reading])
+        with COMMON[component](given):
+            after = keys(given, READINGS[reading])
     assert len(before) == len(after) > 0
     assert not {*before} & {*after}
 
