@@ -7,7 +7,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -60,6 +60,8 @@ class Row:
     """Factor and cap of the logits, or why not."""
     last_mlp: str = ""
     """Whether its neurons are found."""
+    architecture: str = ""
+    """Transformers' class."""
 
 
 def measured() -> Iterator[Row]:
@@ -97,7 +99,7 @@ def row_of(name: str) -> Row:
         return Row(name, NOT_BUILT, reason(error))
     try:
         found = structure_of(model)
-        row = Row(name, READ, writes=found.words().partition("written by ")[2])
+        row = Row(name, READ, architecture=type(model).__name__, writes=found.words().partition("written by ")[2])
         row.float32 = figures(model)
         intervened(name, model)
     except (Unmeasurable, InterventionFailed) as error:
@@ -162,7 +164,7 @@ def told(find: Callable[[], str]) -> str:
     try:
         return find()
     except Unmeasurable as error:
-        return f"no: {str(error).removeprefix('self-check: ').partition(':')[0]}"
+        return f"no: {str(error).partition(':')[0].partition(',')[0]}"
     except Exception as error:
         return f"no: {reason(error)}"
 
@@ -172,8 +174,8 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
 
 
-def tables() -> Iterator[str]:
-    """Counts and two tables, in Markdown; which type it is at goes to the terminal."""
+def tables(vllm: Collection[str]) -> Iterator[str]:
+    """Counts and two tables, in Markdown; which type it is at goes to the terminal. vllm: the architectures that it lists."""
     begun, rows = time.monotonic(), []
     for row in measured():
         rows.append(row)
@@ -183,9 +185,12 @@ def tables() -> Iterator[str]:
     minutes = (time.monotonic() - begun) / 60
     yield f"{len(read)} of {len(rows)} causal types are read; sweeps: {', '.join(f'{way} in {n}' for way, n in ways.items())}."
     yield f"transformers {version('transformers')}, {minutes:.0f} minutes on one core.\n"
-    yield "| type | a block adds | float32 | bfloat16 | whole state | sweep | factor of the logits | last MLP |\n|" + "---|" * 8
+    yield (
+        "| type | a block adds | float32 | bfloat16 | whole state | sweep | factor of the logits | last MLP | vLLM |\n|"
+        + "---|" * 9
+    )
     for row in read:
-        ends = f"{row.head} | {row.last_mlp}"
+        ends = f"{row.head} | {row.last_mlp} | {'listed' if row.architecture in vllm else ''}"
         yield f"| {row.type} | {row.writes} | {row.float32} | {row.bfloat16} | {row.whole} | {row.sweep} | {ends} |"
     yield "\n| type | not read, because |\n|---|---|"
     for row in rows:

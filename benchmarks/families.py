@@ -16,6 +16,7 @@ import torch
 
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.checkpoints.tokenizer import load_tokenizer
+from mechdrift.engine.generate.vllm_architectures import REGISTRY, architectures_in, registry_file
 from mechdrift.engine.selfcheck import TOLERANCE, prefix_gap, self_check
 from mechdrift.errors import Unmeasurable
 from mechdrift.models.families import FAMILIES
@@ -40,13 +41,14 @@ def main() -> None:
     """Print the tables, and write them where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"into {DOCUMENT.name}, between its marks")
-    write = parser.parse_args().write
+    parser.add_argument("--vllm", type=Path, default=registry_file(), help=f"{REGISTRY.name} of a vLLM, as it is installed here")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     text = ""
-    for line in (*every_type.tables(), "", *listed()):
+    for line in (*every_type.tables(architectures_in(options.vllm)), "", *listed()):
         print(line, flush=True)
         text += f"{line}\n"
-    if write:
+    if options.write:
         before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
         DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 

@@ -58,9 +58,9 @@ def test_architectures_are_read_off_vllms_list(registry: Path) -> None:
 def test_a_list_that_cannot_be_read_leaves_it_to_the_engine(registry: Path, tmp_path: Path, text: str) -> None:
     other = tmp_path / "other.py"
     other.write_text(text)
-    assert not vllm_architectures._listed(other)
-    assert not vllm_architectures._listed(tmp_path / "none.py")
-    assert not vllm_architectures._listed(None)
+    assert not vllm_architectures.architectures_in(other)
+    assert not vllm_architectures.architectures_in(tmp_path / "none.py")
+    assert not vllm_architectures.architectures_in(None)
 
 
 def test_what_a_plugin_may_add_is_left_to_the_engine_and_vllms_own_add_none(

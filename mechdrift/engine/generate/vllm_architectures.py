@@ -29,7 +29,7 @@ def architecture_of(checkpoint: Checkpoint) -> str:
 
 def is_registered(architecture: str) -> bool:
     """Whether vLLM lists it. Where the list cannot be read, and where a plugin may add to it, the engine has to say."""
-    listed = _listed(registry_file())
+    listed = architectures_in(registry_file())
     foreign = any(not plugin.value.startswith("vllm.") for plugin in entry_points(group=PLUGINS))
     return not listed or architecture in listed or foreign
 
@@ -54,7 +54,7 @@ def registry_file() -> Path | None:
 
 
 @cache
-def _listed(file: Path | None) -> frozenset[str]:
+def architectures_in(file: Path | None) -> frozenset[str]:
     """Keys of the tables in that file; none where it is not there, or not what it was."""
     try:
         lines = ast.parse(file.read_text(encoding="utf-8")).body if file else []
