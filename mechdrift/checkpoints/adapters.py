@@ -1,6 +1,7 @@
 """PEFT adapters: `BASE+ADAPTER`, an adapter's files checked, and its change put into the base model."""
 
 import os
+import re
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,10 +16,13 @@ from mechdrift.checkpoints.untrusted import read_json
 from mechdrift.errors import InputError, is_out_of_memory
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 OWN = ".base_layer.weight"
 """Of a layer that the adapter changes: the weight that it changes, which PEFT saves too for embedding and head."""
+PREFIX = "base_model.model."
+"""Of all names that PEFT saves."""
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 # They put vectors beside the prompt or into attention: there is no weight that they could be merged into.
 PROMPT_LEARNING = {
@@ -107,7 +111,7 @@ def _config(spec: str, folder: Path) -> dict[str, Any]:
 def refuse_resized(spec: str, folder: Path, stored: Stored) -> None:
     """Raise InputError where the adapter was made on a base of another vocabulary: it holds the whole matrix, of other rows."""
     for tensor in tensors(folder / WEIGHTS):
-        name = tensor.name.removeprefix("base_model.model.").replace(OWN, ".weight")
+        name = tensor.name.removeprefix(PREFIX).replace(OWN, ".weight")
         if name in stored and (rows := tensor.shape[0]) != (held := stored[name].tensor.shape[0]):
             raise InputError(
                 f"{spec}: {name} has {rows} rows in the adapter, {held} in the base",
@@ -121,15 +125,45 @@ def _own_weights(adapted: Any) -> set[str]:
     return {f"{name}{OWN}" for name, module in adapted.named_modules() if hasattr(module, "base_layer")}
 
 
+def _onto(model: "PreTrainedModel", names: set[str]) -> "tuple[Any, str, str]":
+    """What of a model the adapter was made on, and by which expression its names, behind PREFIX, become those there.
+
+    A decoder alone and one inside a model that reads more than text have the same layers under other names.
+    """
+    inside = any(".language_model." in f".{name}." for name, _ in model.named_modules())
+    theirs = any(".language_model." in name for name in names)
+    if inside and not theirs:
+        return model.get_decoder(), r"^model\.", ""
+    if theirs and not inside:
+        return model, r"\.language_model\.", "."
+    return model, "", ""
+
+
+def _require_loaded(loaded: "dict[str, Tensor]", folder: Path, there: dict[str, str]) -> None:
+    """Raise ValueError for a tensor that PEFT left as it was drawn: of one under a name that it does not know it only warns."""
+    from safetensors.torch import load_file
+
+    for name, tensor in load_file(folder / WEIGHTS).items():
+        found = loaded.get(there[name])
+        if found is not None and not found.cpu().float().equal(tensor.float()):
+            raise ValueError(f"{name} was not loaded")
+
+
+def _has_bias_without_place(adapted: Any) -> bool:
+    """Whether a layer gets a bias (lora_bias) that its own weight has none beside."""
+    changed = [module for module in adapted.modules() if any(getattr(module, "lora_bias", {}).values())]
+    return any(getattr(module.base_layer, "bias", None) is None for module in changed)
+
+
 def put_on(spec: str, model: "PreTrainedModel", folder: Path, merge: bool) -> "PreTrainedModel":
     """The model with the adapter merged into its weights, or attached to them; the model given is changed.
 
     Merged as whoever saves the merged model does it: in float32 to rounding; in bfloat16 a change of less than about 2^-9 of
-    its weight is lost. Attached it stays where the weights cannot be added to (quantised ones), and where one matrix is both
-    embedding and head: merged into the one it would change the other, which it does not in training. Raises InputError where
-    adapter and model do not fit.
+    its weight is lost. Attached it stays where the weights cannot be added to (quantised ones), where one matrix is both
+    embedding and head (merged into the one it would change the other, which it does not in training), and where it brings a bias
+    that the layer has no place for. Raises InputError where adapter and model do not fit.
     """
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import get_peft_model_state_dict
 
@@ -137,20 +171,33 @@ def put_on(spec: str, model: "PreTrainedModel", folder: Path, merge: bool) -> "P
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what peft warns of, a key that is missing, is an error below
         try:
-            adapted = PeftModel.from_pretrained(model, str(folder), torch_device=str(model.device))
-            wanted, possible = (
-                set(get_peft_model_state_dict(adapted, save_embedding_layers=embeddings)) for embeddings in (False, True)
-            )
             given = set(read_header(folder / WEIGHTS)) - {"__length__", "__metadata__"}
+            onto, pattern, other = _onto(model, given)
+            mapping, config = {pattern: other} if pattern else None, PeftConfig.from_pretrained(str(folder))
+            if mapping:
+                config.task_type = None  # a decoder alone does not generate
+                if isinstance(config.target_modules, str):
+                    config.target_modules = config.target_modules.replace("language_model", "")
+            adapted = PeftModel.from_pretrained(
+                onto, str(folder), config=config, torch_device=str(model.device), key_mapping=mapping
+            )
+            loaded = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+            wanted, possible = set(loaded), set(get_peft_model_state_dict(adapted, save_embedding_layers=True))
+            there = {name: f"{PREFIX}{re.sub(pattern, other, name.removeprefix(PREFIX))}" if pattern else name for name in given}
+            given = set(there.values())
             possible |= _own_weights(adapted)  # embedding and head, which PEFT saves whole unless it is told not to
             if not wanted <= given <= possible:
                 first = sorted((wanted - given) | (given - possible))[0]
                 raise ValueError(
                     f"{len(given - possible)} of its tensors have no place there, {len(wanted - given)} are lacking: {first}"
                 )
+            _require_loaded(loaded, folder, there)
             ends = (model.get_input_embeddings(), model.get_output_embeddings())
             tied = model.config.tie_word_embeddings and any(isinstance(end, BaseTunerLayer) for end in ends)
-            merged = adapted.merge_and_unload(safe_merge=True) if merge and not tied else adapted.get_base_model()
+            if merge and not tied and not _has_bias_without_place(adapted):
+                adapted.merge_and_unload(safe_merge=True)
+            else:
+                adapted.get_base_model()
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError, ImportError) as error:
             if is_out_of_memory(error):
                 raise
@@ -159,4 +206,4 @@ def put_on(spec: str, model: "PreTrainedModel", folder: Path, merge: bool) -> "P
                 "an adapter of this base",
                 "type the base that it was trained on",
             ) from error
-    return merged.eval()
+    return model.eval()

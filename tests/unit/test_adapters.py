@@ -10,7 +10,8 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import ALPHA, RANK, tiny_model, write_adapter
+from tiny import ALPHA, RANK, tiny_model, tiny_tokenizer, write_adapter
+from tiny_families import tiny_causal
 from transformers import AutoModelForCausalLM
 
 from mechdrift.checkpoints.adapters import split_adapter
@@ -247,3 +248,46 @@ def test_a_plus_in_a_path_is_a_plus(tmp_path: Path) -> None:
     assert split_adapter(f"{tmp_path}/c+++{tmp_path}/a+b") == (f"{tmp_path}/c++", f"{tmp_path}/a+b")
     assert split_adapter("org/name@main+org/adapter") == ("org/name@main", "org/adapter")
     assert split_adapter("org/name") is None
+
+
+IDS = torch.tensor([[0, 5, 9, 200, 31, 7]])
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=IDS).logits
+
+
+def text_and_wrapped(folder: Path) -> tuple[Any, Path, Path]:
+    """A text model, its folder, and that of a model that sees whose decoder is the same."""
+    text, wrapped = tiny_causal("gemma3_text"), tiny_causal("gemma3")
+    missing, unexpected = wrapped.get_decoder().load_state_dict(text.get_decoder().state_dict())
+    assert not missing
+    assert not unexpected
+    for name, model in (("text", text), ("wrapped", wrapped)):
+        model.save_pretrained(folder / name)
+        tiny_tokenizer().save_pretrained(folder / name)
+    return text, folder / "text", folder / "wrapped"
+
+
+@pytest.mark.parametrize("made_on", ["text", "wrapped"])
+def test_an_adapter_goes_onto_the_same_decoder_under_other_names(made_on: str, tmp_path: Path) -> None:
+    """Made on a text model it goes onto that model inside one that sees, and the other way round; as PEFT has it on its own."""
+    text, *folders = text_and_wrapped(tmp_path)
+    base = folders[1 if made_on == "text" else 0]
+    targets = ["q_proj", "up_proj"] if made_on == "text" else r".*language_model.*(q_proj|up_proj)"
+    own = AutoModelForCausalLM.from_pretrained(tmp_path / made_on)
+    adapter = write_adapter(tmp_path / "adapter", own, target_modules=targets)
+    expected = logits_of(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / made_on), adapter).eval())
+    found = logits_of(load_model(resolve(f"{base}+{adapter}"), torch.float32, "cpu"))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert (found - logits_of(text.eval())).abs().max() > 1e-3, "it changes something"
+
+
+@pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning")
+def test_a_bias_that_has_no_place_stays_attached(tmp_path: Path, tiny_checkpoint: Callable[..., Path]) -> None:
+    base, adapter = tiny_checkpoint(), write_adapter(tmp_path / "adapter", lora_bias=True)
+    model = load_model(resolve(f"{base}+{adapter}"), torch.float32, "cpu")
+    expected = logits_of(PeftModel.from_pretrained(tiny_model(), adapter).eval())
+    torch.testing.assert_close(logits_of(model), expected, rtol=0, atol=1e-5)
+    assert any("lora_B" in name for name, _ in model.named_modules())
