@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 SCRIPT = """
 import os, sys, torch
 from safetensors.torch import save_file
-from mechdrift.checkpoints.load import load_model
+from mechdrift.models.load import load_model
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.recording import record_blocks, record_logits
 from mechdrift.engine.selfcheck import self_check
