@@ -25,7 +25,8 @@ def test_the_step_that_drifted_is_marked(tmp_path: Path) -> None:
 
     records = sorted((tmp_path / "run" / "mechdrift" / "records").glob("*.json"), reverse=True)  # the report sorts them
     page, text = tmp_path / "view.html", tmp_path / "view.md"
-    assert main(["report", *map(str, records), "--by-time", "--html", str(page), "--markdown", str(text)]) == 0
+    code = main(["report", *map(str, records), "--by-time", "--html", str(page), "--markdown", str(text)])
+    assert code == 1, "as the latest run, whose gate drifted"
     assert json.loads(records[-1].read_text())["extra"] == {"step": 1}
     assert f"drifted first in step {first + 1}" in page.read_text()
     assert f"marked: step {first + 1}" in page.read_text()
