@@ -78,11 +78,25 @@ def check_logits(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> 
     tokens = [prompt[-1:] for prompt in prompts]
     with choices(model) as kept:
         alone = record_logits(model, prompts, tokens, batch_tokens=1)
+    if not alone.isfinite().all():
+        raise Unmeasurable(
+            f"self-check: {_not_finite(model, prompts)} not finite in {model.dtype}: try another --mechdrift-dtype"
+        )
     with chosen(kept, sorted(map(len, prompts))):  # the order in which record_logits runs prompts
         batched = record_logits(model, prompts, tokens, batch_tokens=10**9)
     if not (logits := _gap(batched, alone)) <= tolerance_of(model):
         raise Unmeasurable(f"self-check: logits differ between a padded batch and one prompt (by {logits:.2g})")
     return logits
+
+
+def _not_finite(model: "PreTrainedModel", prompts: Sequence[Sequence[int]]) -> str:
+    """The first block whose output is not, where the blocks are known."""
+    try:
+        runs = [_entering(model, prompt)[0] for prompt in prompts]
+    except Unmeasurable:
+        return "logits are"
+    layers = [layer for run in runs for layer, entered in enumerate(run[1:]) if not entered.isfinite().all()]
+    return f"block {min(layers)} is" if layers else "logits are"
 
 
 def tolerance_of(model: "PreTrainedModel") -> float:
