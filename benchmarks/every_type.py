@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting, require_whole_state, self_check
-from mechdrift.engine.stored_sweep import way_of
+from mechdrift.engine.stored_sweep import fastest_exact
 from mechdrift.engine.sweep import Pairs, sweep
 from mechdrift.engine.sweep_naive import sweep_naive
 from mechdrift.engine.sweep_restarted import sweep_restarted
@@ -106,11 +106,13 @@ def row_of(name: str) -> Row:
         return Row(name, REFUSED, str(error).removeprefix("self-check: "))
     except Exception as error:  # a family's own code on what it takes for no prompt
         return Row(name, REFUSED, reason(error))
-    row.whole = told(lambda: whole_state(model))
-    row.sweep = WAYS[way_of(model, pair())[0]] if row.whole == "yes" else NONE
-    row.head = told(lambda: f"{head_of(model).factor:g}" + (f", cap {head_of(model).cap:g}" if head_of(model).cap else ""))
-    row.last_mlp = told(lambda: "found" if ending_of(model).after is None else "found, a norm after it")
-    row.bfloat16 = told(lambda: figures(model.to(torch.bfloat16)))
+    row.whole = found_or_why(lambda: whole_state(model))
+    row.sweep = WAYS[fastest_exact(model, pair())[0]] if row.whole == "yes" else NONE
+    row.head = found_or_why(
+        lambda: f"{head_of(model).factor:g}" + (f", cap {head_of(model).cap:g}" if head_of(model).cap else "")
+    )
+    row.last_mlp = found_or_why(lambda: "found" if ending_of(model).after is None else "found, a norm after it")
+    row.bfloat16 = found_or_why(lambda: figures(model.to(torch.bfloat16)))
     return row
 
 
@@ -159,7 +161,7 @@ def intervened(name: str, model: Any) -> None:
     check_ablating_everywhere(model, prompts()[1], torch.randn(width_of(model), generator=generator))
 
 
-def told(find: Callable[[], str]) -> str:
+def found_or_why(find: Callable[[], str]) -> str:
     """What is found, or why nothing is."""
     try:
         return find()

@@ -18,7 +18,7 @@ from mechdrift.engine.selfcheck import (
     sharing_gap,
     why_whole,
 )
-from mechdrift.engine.stored_sweep import way_of
+from mechdrift.engine.stored_sweep import fastest_exact
 from mechdrift.engine.sweep import Pairs
 from mechdrift.engine.weights.matrices import Matrices
 from mechdrift.errors import InputError, Unmeasurable
@@ -110,7 +110,7 @@ def _of_model(model: "PreTrainedModel", prompts: list[list[int]]) -> dict[str, C
         "steering": lambda: _steering(model, prompts[0]),
         "whole state": lambda: _whole_state(model, prompts),
         "shared beginnings": lambda: _fast(model, lambda: sharing_gap(model, [prompts[2], [*prompts[2][:-1], prompts[2][0]]])),
-        "sweep": lambda: way_of(model, _pair(prompts[0]))[1] or "fast",
+        "sweep": lambda: fastest_exact(model, _pair(prompts[0]))[1] or "fast",
         "last MLP": lambda: _last_mlp(model),
     }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # A block of pairs is what is swept between two savings, and whose activations of another model are in memory at a time.
 BLOCK_PAIRS, BLOCK_BYTES = 64, 1 << 28
-Way = Callable[..., Sweep]
+Sweeper = Callable[..., Sweep]
 
 
 @dataclass
@@ -75,23 +75,23 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
         )
     require_known(checkpoint, pairs.clean)
     widest = pairs.widest
-    ways: list[Way] = []  # found on the first part: how this model can be run
+    sweepers: list[Sweeper] = []  # found on the first part: how this model can be run
 
     def run(model: Any, chosen: list[int], progress: Progress | None) -> "Tensor":
         part = pairs.take(chosen)
-        if not ways and checkpoint.short in recorder.slower_sweeps:
-            ways.append(recorder.slower_sweeps[checkpoint.short])
-        if not ways:
-            longest = max(chosen, key=lambda number: len(pairs.corrupt[number]))  # beyond a window, where one slides
+        if not sweepers and checkpoint.short in recorder.slower_sweeps:
+            sweepers.append(recorder.slower_sweeps[checkpoint.short])
+        if not sweepers:
+            longest = max(range(len(pairs.corrupt)), key=lambda number: len(pairs.corrupt[number]))  # beyond a window that slides
             require_whole_state(model, pairs.corrupt[longest])
-            way, slower = way_of(model, pairs.take([longest]))
+            sweeper, slower = fastest_exact(model, pairs.take([longest]))
             if slower:
                 recorder.warnings.append(f"{checkpoint.spec}: {slower}")
-                recorder.slower_sweeps[checkpoint.short] = way
-            ways.append(way)
+                recorder.slower_sweeps[checkpoint.short] = sweeper
+            sweepers.append(sweeper)
         budget = recorder.batch_tokens * BUDGET_PER_TOKEN["cpu" if model.device.type == "cpu" else "gpu"]
         given = None if source is None else torch.from_numpy(source.of(chosen))
-        found = ways[0](model, part, budget, given, progress)
+        found = sweepers[0](model, part, budget, given, progress)
         cells = torch.zeros(len(chosen), checkpoint.layers, widest)
         for row in range(len(chosen)):
             cells[row, :, : part.width(row)] = found.patched[row, :, : part.width(row)]
@@ -112,7 +112,7 @@ def sweep_through(recorder: Recorder, checkpoint: Checkpoint, pairs: Pairs, sour
     return Sweep(cells, torch.from_numpy(values[:, 0]), torch.from_numpy(values[:, 1]))
 
 
-def way_of(model: Any, pairs: Pairs) -> tuple[Way, str]:
+def fastest_exact(model: Any, pairs: Pairs) -> tuple[Sweeper, str]:
     """The fastest way to sweep this model that agrees with whole forwards on these pairs; why it is not the fast one, if so."""
     if not (why := why_whole(model, "the fast sweep", lambda: check_sweep(model, pairs))):
         return sweep, ""

@@ -40,7 +40,7 @@ def sweep_restarted(
             first, width, skipped = run_pairs.first[pair], run_pairs.width(pair), run_pairs.first[pair] - pairs.first[pair]
             given = record_columns(model, [pairs.clean[pair]], [first])[0] if source is None else source[pair]
             found.clean[pair] = difference(model, [pairs.clean[pair]], requested)[0]
-            with _kept(layers) as kept:
+            with _recording_outputs(layers) as kept:
                 found.corrupt[pair] = difference(model, [prompt], requested)[0]
             found.patched[pair, :, : pairs.width(pair)] = found.corrupt[pair]
             step = max(1, budget_bytes // (len(prompt) * bytes_per_token(model, len(prompt))))
@@ -50,7 +50,7 @@ def sweep_restarted(
                     batch = torch.tensor(columns[at : at + step])
                     states = stream(kept[layer]).repeat(len(batch), 1, 1)
                     states[torch.arange(len(batch)), first + batch] = given[layer, batch].to(states.device, states.dtype)
-                    with _from(layers, layer, kept, states):
+                    with _starting_at(layers, layer, kept, states):
                         values = difference(model, [prompt] * len(batch), requested)
                     found.patched[pair, layer, skipped + batch] = values
                 cells += len(columns)
@@ -62,7 +62,7 @@ def sweep_restarted(
 
 
 @contextmanager
-def _kept(layers: "list[nn.Module]") -> Iterator[list[Any]]:
+def _recording_outputs(layers: "list[nn.Module]") -> Iterator[list[Any]]:
     """What each block returns in the forward that is run inside."""
     kept: list[Any] = []
     with ExitStack() as stack:
@@ -72,7 +72,7 @@ def _kept(layers: "list[nn.Module]") -> Iterator[list[Any]]:
 
 
 @contextmanager
-def _from(layers: "list[nn.Module]", layer: int, kept: list[Any], states: "Tensor") -> Iterator[None]:
+def _starting_at(layers: "list[nn.Module]", layer: int, kept: list[Any], states: "Tensor") -> Iterator[None]:
     """Inside, the blocks up to this one compute nothing, and what leaves it is given."""
     with ExitStack() as stack:
         for block, usual in zip(layers[: layer + 1], kept, strict=False):

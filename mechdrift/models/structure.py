@@ -196,21 +196,21 @@ def _blocks(model: "PreTrainedModel", calls: "dict[nn.Module, list[_Call]]") -> 
     return longest
 
 
-Way = tuple[float, float]
+Coefficients = tuple[float, float]
 """A block's factor and scale."""
 
 
 def _writes(
-    number: int, block: "nn.Module", calls: "dict[nn.Module, list[_Call]]", like: Sequence[tuple[tuple[str, ...], Way]]
+    number: int, block: "nn.Module", calls: "dict[nn.Module, list[_Call]]", like: Sequence[tuple[tuple[str, ...], Coefficients]]
 ) -> Block:
     """What a block adds; like: what others of the model do, tried first."""
     entered, left = calls[block][0].entered, calls[block][0].left
     assert entered is not None
     assert left is not None
     inner = dict(_candidates(block, calls, left))
-    for names, way in like:
-        if all(name in inner for name in names) and _adds(entered, left, [inner[name] for name in names], way):
-            return _block(block, names, way)
+    for names, by in like:
+        if all(name in inner for name in names) and _adds(entered, left, [inner[name] for name in names], by):
+            return _block(block, names, by)
     for depth in range(DEEPEST + 1):
         near = {name: value for name, value in inner.items() if name.count(".") <= depth}
         for size in range(1, MOST_WRITES + 1):
@@ -218,17 +218,17 @@ def _writes(
                 if _nested(names):
                     continue
                 parts = [near[name] for name in names]
-                for way in _ways(entered, left, parts):
-                    if _adds(entered, left, parts, way):
-                        _require_provable(number, entered, left, near, names, way)
-                        return _block(block, names, way)
+                for by in _coefficients(entered, left, parts):
+                    if _adds(entered, left, parts, by):
+                        _require_provable(number, entered, left, near, names, by)
+                        return _block(block, names, by)
     raise Unmeasurable(
         f"block {number}: no sum of up to {MOST_WRITES} of its modules' outputs is what it adds to the residual stream"
     )
 
 
-def _block(module: "nn.Module", names: tuple[str, ...], way: Way) -> Block:
-    return Block(module, names, tuple(module.get_submodule(name) for name in names), *way)
+def _block(module: "nn.Module", names: tuple[str, ...], by: Coefficients) -> Block:
+    return Block(module, names, tuple(module.get_submodule(name) for name in names), *by)
 
 
 def _candidates(block: "nn.Module", calls: "dict[nn.Module, list[_Call]]", left: "Tensor") -> "Iterator[tuple[str, Tensor]]":
@@ -249,7 +249,7 @@ def _nested(names: Sequence[str]) -> bool:
     return any(one.startswith(f"{other}.") for one in names for other in names)
 
 
-def _ways(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]") -> Iterator[Way]:
+def _coefficients(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]") -> Iterator[Coefficients]:
     """Factors and scales by which the parts may be added: none, a factor alone, both; as a config has them, or as they are."""
     import torch
 
@@ -264,16 +264,16 @@ def _ways(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]") -> Itera
         yield product / scale, scale
 
 
-def _adds(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]", way: Way) -> bool:
+def _adds(entered: "Tensor", left: "Tensor", parts: "Sequence[Tensor]", by: Coefficients) -> bool:
     import torch
 
-    factor, scale = way
+    factor, scale = by
     error = sum_error(left, [entered, *parts], [scale, *[scale * factor] * len(parts)])
-    return error <= _tolerance(way, torch.finfo(left.dtype).eps)
+    return error <= _tolerance(by, torch.finfo(left.dtype).eps)
 
 
-def _tolerance(way: Way, eps: float) -> float:
-    return (SUM_TOLERANCE + sum(number != 1.0 for number in way)) * eps
+def _tolerance(by: Coefficients, eps: float) -> float:
+    return (SUM_TOLERANCE + sum(number != 1.0 for number in by)) * eps
 
 
 def sum_error(found: "Tensor", terms: "Sequence[Tensor]", factors: Sequence[float]) -> float:
@@ -292,12 +292,12 @@ def sum_error(found: "Tensor", terms: "Sequence[Tensor]", factors: Sequence[floa
 
 
 def _require_provable(
-    number: int, entered: "Tensor", left: "Tensor", near: "dict[str, Tensor]", names: Sequence[str], way: Way
+    number: int, entered: "Tensor", left: "Tensor", near: "dict[str, Tensor]", names: Sequence[str], by: Coefficients
 ) -> None:
     """Raise Unmeasurable where it makes next to no difference whether a module's output is in the sum: it may write or not."""
     import torch
 
-    factor, scale = way
+    factor, scale = by
 
     def error(of: Sequence[str]) -> float:
         return sum_error(left, [entered, *(near[name] for name in of)], [scale, *[scale * factor] * len(of)])
@@ -305,7 +305,7 @@ def _require_provable(
     least = PROVEN * max(error(names), torch.finfo(left.dtype).eps)  # a sum may be exact by chance
     faint = [name for name in names if error([other for other in names if other != name]) < least]
     others = [name for name in near.keys() - {*names} if not _nested((*names, name))]
-    faint += [name for name in others if _adds(entered, left, [near[each] for each in (*names, name)], way)]
+    faint += [name for name in others if _adds(entered, left, [near[each] for each in (*names, name)], by)]
     if faint:
         raise Unmeasurable(
             f"block {number}: whether {faint[0]} writes to the residual stream cannot be told: it gives next to nothing"

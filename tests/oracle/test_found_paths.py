@@ -9,7 +9,7 @@ from found import FOUND, model_of, prompts
 from mechdrift.engine.last_mlp import Ablation, read_last_mlp
 from mechdrift.engine.recording import record_columns
 from mechdrift.engine.selfcheck import check_last_mlp, self_check
-from mechdrift.engine.stored_sweep import way_of
+from mechdrift.engine.stored_sweep import fastest_exact
 from mechdrift.engine.sweep import Pairs, sweep
 from mechdrift.engine.sweep_naive import sweep_naive
 from mechdrift.engine.sweep_restarted import sweep_restarted
@@ -68,7 +68,7 @@ def test_experts_that_rounding_changes_are_no_fault_of_a_batch(dtype: torch.dtyp
 def test_the_fastest_exact_way_is_taken_and_is_exact(family: str) -> None:
     """With the model's own activations, and with another's."""
     model = model_of(family)
-    way, why = way_of(model, pairs())
+    way, why = fastest_exact(model, pairs())
     assert way is (sweep_restarted if family in RESTARTED else sweep)
     assert bool(why) == (family in RESTARTED)
     for source in (None, record_columns(model_of(family, 1), pairs().clean, pairs().first)):
