@@ -244,7 +244,7 @@ def record_losses(
     decoder = model.get_decoder()
     for batch in forwards(model, prompts, [length - 1] * len(prompts), batch_tokens, False, progress):
         ids = batch.inputs["input_ids"]
-        with _standing_in(decoder, decoder(**batch.inputs)):
+        with standing_in(decoder, decoder(**batch.inputs)):
             for start in range(0, length - 1, HEAD_TOKENS):
                 places = torch.arange(start, min(start + HEAD_TOKENS, length - 1), device=ids.device)
                 logits = model(**batch.inputs, logits_to_keep=places).logits.float()
@@ -255,7 +255,7 @@ def record_losses(
 
 
 @contextmanager
-def _standing_in(module: "nn.Module", output: Any) -> Iterator[None]:
+def standing_in(module: "nn.Module", output: Any) -> Iterator[None]:
     """Inside, calls of the module return this output and compute nothing."""
     own = module.__dict__.get("forward")  # accelerate sets one on modules that it spreads
     module.forward = lambda *_args, **_named: output

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-ENGINE = 2  # raise it whenever the same inputs would give other numbers
+ENGINE = 3  # raise it whenever the same inputs would give other numbers
 PART_BATCHES = 4  # forwards between two savings: what a killed run loses at most
 
 Run = Callable[[Any, list[int], Progress | None], "Tensor"]  # a model on the prompts of these indices

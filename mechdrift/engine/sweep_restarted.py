@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mechdrift.engine.batches import Progress
-from mechdrift.engine.recording import record_columns
+from mechdrift.engine.recording import record_columns, standing_in
 from mechdrift.engine.sweep import BUDGET, Pairs, Sweep, bytes_per_token, check_source, empty
 from mechdrift.engine.sweep_naive import difference
 from mechdrift.models.sites import blocks, stream, with_stream
@@ -76,14 +76,5 @@ def _starting_at(layers: "list[nn.Module]", layer: int, kept: list[Any], states:
     """Inside, the blocks up to this one compute nothing, and what leaves it is given."""
     with ExitStack() as stack:
         for block, usual in zip(layers[: layer + 1], kept, strict=False):
-            own = block.__dict__.get("forward")  # accelerate sets one on modules that it spreads
-            block.forward = lambda *_args, usual=usual, **_named: with_stream(usual, states)
-            stack.callback(_restore, block, own)
+            stack.enter_context(standing_in(block, with_stream(usual, states)))
         yield
-
-
-def _restore(module: Any, own: Any) -> None:
-    if own is None:
-        del module.forward
-    else:
-        module.forward = own
