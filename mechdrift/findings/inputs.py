@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.pair import Pair
 from mechdrift.engine.generate.arms import Generator
+from mechdrift.engine.generate.thinking import DEFAULT, Budget
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.findings.hand_set import HandSet
 from mechdrift.findings.tiers import Tier
@@ -46,6 +47,8 @@ class Inputs:
     """Which model must refuse: post, but for two that are both post-trained, of which the earlier has it to lose."""
     identity_shortcut: bool = True
     """Whether what is equal bit for bit is known to have changed by nothing, and not measured."""
+    budget: Budget = DEFAULT
+    """Tokens of replies."""
     reply_classifier: ReplyClassifier | None = None
     """The user's own judge of refusals; None where the phrase that a reply opens with tells."""
     keep_replies: bool = False

@@ -33,6 +33,8 @@ class Tier:
     """Whose matrices are decomposed: the dearest step on a large model, and no gate rests on it."""
     left_out: frozenset[str]
     """Findings that are left out."""
+    thinks_everywhere: bool = False
+    """Whether a model that thinks does so under interventions too, or in its plain replies alone."""
 
     def includes(self, finding: str) -> bool:
         """Whether a finding's rows are measured."""
@@ -100,6 +102,7 @@ TIERS = {
             documents=60,
             blocks=None,
             left_out=frozenset(),
+            thinks_everywhere=True,
         ),
     )
 }

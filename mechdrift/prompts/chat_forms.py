@@ -22,7 +22,7 @@ from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.framing import ONE_TOKENIZER, framing, what_differs
-from mechdrift.prompts.replies import THOUGHT, THOUGHT_ENDS
+from mechdrift.prompts.thoughts import Block, shipped_markers, unclosed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,11 +49,14 @@ class ChatPrompts:
     """Why it is not the form requested, or what was done to have it; empty where there is nothing to say."""
 
     @property
+    def block(self) -> Block | None:
+        """The think block that the prompt ends in and the reply has to close; None where there is none."""
+        return unclosed(self.tail, shipped_markers())
+
+    @property
     def thinking(self) -> bool:
-        """Whether the prompt ends inside a think block that the reply has to close."""
-        opened = [match.end() for match in THOUGHT.finditer(self.tail)]
-        closed = [match.end() for match in THOUGHT_ENDS.finditer(self.tail)]
-        return bool(opened) and max(opened) > max(closed, default=0)
+        """Whether there is one."""
+        return self.block is not None
 
 
 def chat_prompts(
@@ -62,6 +65,7 @@ def chat_prompts(
     instructions: Sequence[str],
     form: Form = "native",
     reply_tokens: int = 0,
+    closed: Block | None = None,
 ) -> ChatPrompts:
     """The instructions in a form, ready for a reply; native is plain, with a note, where there is no chat template.
 
@@ -71,6 +75,9 @@ def chat_prompts(
     if form == "native" and chat_template(tokenizer) is not None:
         texts = _rendered(checkpoint, tokenizer, instructions)
         note = AS_PARTS if template_of(tokenizer).parts else ""
+        if closed:
+            inside = unclosed(texts[0][2], shipped_markers()) is not None
+            texts = [(before, text, after + (closed.closing if inside else closed.empty)) for before, text, after in texts]
         return _encoded(checkpoint, tokenizer, texts, form, reply_tokens, note)
     note = no_template(tokenizer) if form == "native" else ""
     return _encoded(checkpoint, tokenizer, _plain(instructions), "plain", reply_tokens, note)

@@ -10,6 +10,7 @@ from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.pair import Pair
 from mechdrift.engine.generate.arms import Generator
 from mechdrift.engine.generate.choose import generator_for
+from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder
@@ -155,6 +156,7 @@ def inputs_of(state: State, pair: Pair, recordings: Recorder, generator: Generat
         settings.seed,
         "base" if state.profile.both_post_trained else "post",
         settings.identity_shortcut,
+        Budget(settings.reply_tokens, settings.thinking_tokens),
         state.inputs.reply_classifier,
         settings.keep_replies,
     )

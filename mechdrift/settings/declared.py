@@ -18,9 +18,11 @@ from mechdrift.settings.values import (
     parse_fail_on,
     parse_generator,
     parse_post,
+    parse_reply_tokens,
     parse_seed,
     parse_stage,
     parse_stage_log,
+    parse_thinking_tokens,
     parse_tier,
     parse_vllm_args,
 )
@@ -173,6 +175,25 @@ class Settings:
         readme_default="the shipped ones",
     )
     """The user's own harmless ones."""
+    reply_tokens: int = option(
+        64,
+        "tokens of a reply, or of its answer where it thinks first; default: 64",
+        "N",
+        parse=parse_reply_tokens,
+        readme="tokens of a [reply](docs/instructions.md#replies), or of its answer where it thinks first",
+        readme_default="64",
+    )
+    """Of the answer."""
+    thinking_tokens: int = option(
+        1024,
+        "tokens of the thought before it, of models that think; 0: their think block is closed; default: 1024",
+        "N",
+        parse=parse_thinking_tokens,
+        readme="tokens of the [thought](docs/instructions.md#thoughts) before it, of models that think; `0`: none, their think "
+        "block is closed",
+        readme_default="1024",
+    )
+    """Of the thought before it."""
     reply_classifier: str | None = option(
         None,
         "a text classifier, folder or org/name, whose LABEL marks refusals; default: by the phrase that a reply opens with",

@@ -14,6 +14,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 GENERATORS = ("auto", "transformers", "vllm")
 TIER_NAMES = ("smoke", "commit", "nightly")
 OFF = "off"
+MOST_REPLY_TOKENS = 1_000_000
 VLLM_EXAMPLE = '{"tensor_parallel_size": 2}'
 BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)")
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -40,6 +41,20 @@ def parse_batch(text: str) -> int:
     """A positive number of tokens."""
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r}: expected a positive number of tokens")
+    return int(text)
+
+
+def parse_reply_tokens(text: str) -> int:
+    """A positive number of tokens, at most MOST_REPLY_TOKENS."""
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_REPLY_TOKENS:
+        raise ArgumentTypeError(f"{text!r}: expected 1 to {MOST_REPLY_TOKENS} tokens")
+    return int(text)
+
+
+def parse_thinking_tokens(text: str) -> int:
+    """A number of tokens, 0 or more, at most MOST_REPLY_TOKENS."""
+    if not text.isdecimal() or int(text) > MOST_REPLY_TOKENS:
+        raise ArgumentTypeError(f"{text!r}: expected 0 to {MOST_REPLY_TOKENS} tokens; 0: replies begin with the answer")
     return int(text)
 
 

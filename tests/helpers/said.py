@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Replies
+from mechdrift.engine.generate.thinking import GoingOn
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 
@@ -24,7 +25,14 @@ class Written:
     output: Sequence[str] = tuple(SAID)
     requested: list[str] = field(default_factory=list)
 
-    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
+    def replies(
+        self,
+        checkpoint: Checkpoint,
+        prompts: Sequence[Sequence[int]],
+        arms: Sequence[Arm],
+        new_tokens: int,
+        going_on: GoingOn | None = None,
+    ) -> Replies:
         """What is written, by the prompt's last token."""
         tokenizer = self.recorder.pool.tokenizer(checkpoint)
         result: Replies = {}

@@ -18,6 +18,7 @@ from mechdrift.engine.generate import scored
 from mechdrift.engine.generate.arms import Arm
 from mechdrift.engine.generate.classified import refusals
 from mechdrift.engine.generate.scored import Scored, scored_replies
+from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder
@@ -31,6 +32,9 @@ TEXTS = {SORRY: "NORMAL", FLOUR: "REJECTION"}  # the other way round than openin
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_classifier(tmp_path_factory.mktemp("classifier"), TEXTS)
+
+
+AT_ONCE = [False] * len(PROMPTS)
 
 
 def test_labels_are_those_of_transformers_own_pipeline(folder: Path) -> None:
@@ -53,7 +57,7 @@ def test_it_tells_replies_in_words_and_is_part_of_their_key(
         (read_classifier(f"{folder}:NORMAL"), OUTCOMES_SAID),
     ):
         generator = Written(recorder)
-        found = scored_replies(recorder, generator, point, PROMPTS, False, [Arm("plain")], 200, classifier)["plain"]
+        found = scored_replies(recorder, generator, point, PROMPTS, AT_ONCE, [Arm("plain")], Budget(200), classifier)["plain"]
         assert isinstance(found, Scored)
         assert [OUTCOMES[code] for code in found.outcomes] == expected
         assert generator.requested == ["plain"]
@@ -71,7 +75,7 @@ def test_it_is_loaded_once_for_all_arms(
 
     monkeypatch.setattr(scored, "refusals", counted)
     arms = [Arm("plain"), Arm("some", None, (1, 2, 0))]
-    found = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200, read_classifier(str(folder)))
+    found = scored_replies(recorder, Written(recorder), point, PROMPTS, AT_ONCE, arms, Budget(200), read_classifier(str(folder)))
     assert requested == [4]  # two replies in words of each arm
     plain, some = found["plain"], found["some"]
     assert isinstance(plain, Scored)
@@ -84,7 +88,7 @@ def test_only_what_is_said_to_the_user_is_told(folder: Path, tmp_path: Path, tin
     """Not what was thought before it."""
     point, recorder = resolve(str(tiny_checkpoint())), Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
     classifier, generator = read_classifier(str(folder)), Written(recorder, [f"<think>{FLOUR * 5}</think>{SORRY}"])
-    found = scored_replies(recorder, generator, point, PROMPTS[:1], False, [Arm("plain")], 900, classifier)["plain"]
+    found = scored_replies(recorder, generator, point, PROMPTS[:1], [False], [Arm("plain")], Budget(900), classifier)["plain"]
     assert isinstance(found, Scored)
     assert OUTCOMES[found.outcomes[0]] == "complied"
 

@@ -14,6 +14,7 @@ from mechdrift.engine.generate import vllm_architectures, vllm_generator
 from mechdrift.engine.generate.arms import Ablated, Arm, EngineCannot, Replies
 from mechdrift.engine.generate.choose import PAYS, backend_for, generator_for, note_on
 from mechdrift.engine.generate.falling_back import FallingBack, by_one_engine
+from mechdrift.engine.generate.thinking import GoingOn
 from mechdrift.engine.generate.vllm_architectures import architecture_of, is_registered, may_run
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
@@ -136,7 +137,9 @@ class Stand:
         """Its reply."""
         return {"reply": self.reply}
 
-    def replies(self, checkpoint: Any, prompts: Sequence[Any], arms: Sequence[Arm], new_tokens: int) -> Replies:
+    def replies(
+        self, checkpoint: Any, prompts: Sequence[Any], arms: Sequence[Arm], new_tokens: int, going_on: GoingOn | None = None
+    ) -> Replies:
         """The same to everything."""
         self.asked.append(checkpoint.spec)
         failure = self.fails.get(checkpoint.spec)

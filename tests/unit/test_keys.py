@@ -21,6 +21,7 @@ from mechdrift.engine.generate import scored, vllm_generator
 from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.first_token import first_token_under
+from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.generate.vllm_generator import VllmGenerator
 from mechdrift.engine.last_mlp import Ablation
 from mechdrift.engine.pool import Pool
@@ -70,9 +71,9 @@ class Given:
 
 
 def replies(given: Given, **changed: Any) -> None:
-    result = {
-        "thinking": False,
-        "new_tokens": 4,
+    result: dict[str, Any] = {
+        "inside": False,
+        "budget": Budget(4, 8),
         "classifier": None,
         "generator": TransformersGenerator(given.recorder),
     } | changed
@@ -81,9 +82,9 @@ def replies(given: Given, **changed: Any) -> None:
         result["generator"],
         given.checkpoint,
         given.prompts.ids,
-        result["thinking"],
+        [result["inside"]] * len(given.prompts.ids),
         [given.arm],
-        result["new_tokens"],
+        result["budget"],
         result["classifier"],
     )
 
@@ -223,8 +224,10 @@ CHANGED: dict[str, tuple[Callable[[Given], object], Callable[[Given], object]]] 
     "sweep: clean prompts": (swept, lambda given: swept(given, clean=[[0, 5, 9], [0, 7, 10]])),
     "sweep: first token": (swept, lambda given: swept(given, first=[1, 2])),
     "sweep: another model's activations": (swept, lambda given: swept(given, source=True)),
-    "replies: their length": (replies, lambda given: replies(given, new_tokens=5)),
-    "replies: thinking": (replies, lambda given: replies(given, thinking=True)),
+    "replies: their length": (replies, lambda given: replies(given, budget=Budget(5, 8))),
+    "replies: of their thoughts": (replies, lambda given: replies(given, budget=Budget(4, 9))),
+    "replies: whether prompts end within a thought": (replies, lambda given: replies(given, inside=True)),
+    "replies: whether an arm thinks": (replies, lambda given: replies(replace(given, arm=replace(given.arm, thinks=False)))),
     "replies: a classifier": (replies, lambda given: replies(given, classifier=CLASSIFIER)),
     "replies: its content": (
         lambda given: replies(given, classifier=CLASSIFIER),

@@ -10,12 +10,15 @@ from said import OUTCOMES_SAID, PROMPTS, SAID, Written
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate.arms import Ablated, Arm
 from mechdrift.engine.generate.scored import Reply, Scored, scored_replies
+from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.prompts.replies import OUTCOMES
 
 EXPECTED = OUTCOMES_SAID
+LONG = Budget(200)
+AT_ONCE = [False] * len(PROMPTS)
 DIRECTION = np.eye(32, dtype=np.float32)[0]
 
 
@@ -32,7 +35,7 @@ def test_scores_are_found_once_and_no_text_is_kept(point: Checkpoint, tmp_path: 
         arms = [ARMS[0], ARMS[2]]
         recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
         generator = Written(recorder)
-        found = scored_replies(recorder, generator, point, PROMPTS, False, arms, 200)
+        found = scored_replies(recorder, generator, point, PROMPTS, AT_ONCE, arms, LONG)
         plain, some = found["plain"], found["some"]
         assert isinstance(plain, Scored)
         assert isinstance(some, Scored)
@@ -49,7 +52,7 @@ def test_an_arm_that_cannot_be_told_keeps_its_reason_and_is_asked_again(point: C
     for _ in range(2):
         recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
         generator = Written(recorder)
-        found = scored_replies(recorder, generator, point, PROMPTS, False, ARMS, 200)
+        found = scored_replies(recorder, generator, point, PROMPTS, AT_ONCE, ARMS, LONG)
         assert generator.requested == [arm.name for arm in ARMS]
         assert str(found["untold"]) == "nothing to ablate"
         assert isinstance(plain := found["plain"], Scored)
@@ -59,9 +62,9 @@ def test_an_arm_that_cannot_be_told_keeps_its_reason_and_is_asked_again(point: C
 def test_text_is_kept_where_it_is_asked_for(point: Checkpoint, tmp_path: Path) -> None:
     recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
     arms = [ARMS[0], ARMS[2]]
-    expected = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200)
+    expected = scored_replies(recorder, Written(recorder), point, PROMPTS, AT_ONCE, arms, LONG)
     kept: list[Reply] = []
-    found = scored_replies(recorder, Written(recorder), point, PROMPTS, False, arms, 200, keep=kept)
+    found = scored_replies(recorder, Written(recorder), point, PROMPTS, AT_ONCE, arms, LONG, keep=kept)
     assert [(one.arm, one.prompt, one.outcome, one.text) for one in kept] == [
         *(("plain", place, kind, text) for place, (kind, text) in enumerate(zip(EXPECTED, SAID, strict=True))),
         *(("some", place, EXPECTED[place], SAID[place]) for place in (2, 0)),
@@ -71,14 +74,16 @@ def test_text_is_kept_where_it_is_asked_for(point: Checkpoint, tmp_path: Path) -
     }
 
 
-@pytest.mark.parametrize("change", ["tokens", "thinking", "prompts", "direction"])
+@pytest.mark.parametrize("change", ["tokens", "thinking", "inside", "prompts", "direction", "thinks"])
 def test_what_changes_a_score_is_part_of_its_key(point: Checkpoint, tmp_path: Path, change: str) -> None:
     recorder = Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
     generator = Written(recorder)
-    scored_replies(recorder, generator, point, PROMPTS, False, [ARMS[0], ARMS[2]], 200)
+    scored_replies(recorder, generator, point, PROMPTS, AT_ONCE, [ARMS[0], ARMS[2]], LONG)
     other = {"prompts": (0, 2), "direction": (2, 0)}.get(change, ARMS[2].requested)
-    last = Arm("some", Ablated(np.eye(32, dtype=np.float32)[1] if change == "direction" else -DIRECTION), other)
+    moved = Ablated(np.eye(32, dtype=np.float32)[1] if change == "direction" else -DIRECTION)
+    last = Arm("some", moved, other, change != "thinks")
     generator.requested.clear()
-    tokens, thinking = 100 if change == "tokens" else 200, change == "thinking"
-    scored_replies(recorder, generator, point, PROMPTS, thinking, [ARMS[0], last], tokens)
+    budget = {"tokens": Budget(100), "thinking": Budget(200, 100)}.get(change, LONG)
+    inside = [change == "inside"] * len(PROMPTS)
+    scored_replies(recorder, generator, point, PROMPTS, inside, [ARMS[0], last], budget)
     assert generator.requested

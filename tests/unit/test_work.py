@@ -15,6 +15,7 @@ from mechdrift.engine.generate.arms import Ablated, Arm
 from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.generate.scored import work_of
+from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Prompts, Recorder, Steering
@@ -120,7 +121,7 @@ def test_replies_take_their_prompts_and_at_most_their_tokens(read: Read, monkeyp
     monkeypatch.setattr("mechdrift.engine.generate.batched.end_tokens", lambda _: [read.model.config.vocab_size - 1])
     with read.seen() as counts:
         TransformersGenerator(read.recorder).replies(read.point, IDS, [Arm("plain")], 4)
-    work = work_of([[LENGTH] * COUNT], 4, read.recorder)
+    work = work_of(IDS, Arm("plain"), [False] * COUNT, Budget(4), read.recorder)
     assert (work.replies, work.reply_tokens, work.reply_steps) == (COUNT, 4 * COUNT, 4)
     assert work.tokens + work.reply_tokens == sum(counts) + COUNT
     assert len(counts) == work.reply_steps

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mechdrift.checkpoints.config import load_config, require_known
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.generate.thinking import GoingOn
 from mechdrift.errors import InputError, Unmeasurable
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Arm:
     """The intervention; None leaves the model as it is."""
     requested: tuple[int, ...] | None = None
     """Indices of the prompts that are replied to, in this order; None: all."""
+    thinks: bool = True
+    """Whether replies that begin with a thought go on until it is over."""
 
     def prompts(self, prompts: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
         """Those of them that are asked."""
@@ -83,8 +86,15 @@ class Generator(Protocol):
         """What of it can change a reply, as JSON data: name, and what is not part of a recording's key anyway."""
         ...
 
-    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
-        """Greedy replies to every prompt under every arm, of at most new_tokens tokens.
+    def replies(
+        self,
+        checkpoint: Checkpoint,
+        prompts: Sequence[Sequence[int]],
+        arms: Sequence[Arm],
+        new_tokens: int,
+        going_on: GoingOn | None = None,
+    ) -> Replies:
+        """Greedy replies to every prompt under every arm, of at most new_tokens tokens, and as many more as going_on says.
 
         prompts: token ids, special tokens included. A reply ends before the first token that ends a turn, so it may be empty.
         Raises InputError for what does not fit into the model's context, InterventionFailed where an arm did not do what it
@@ -98,7 +108,7 @@ def require_fitting(checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], ne
     if not prompts or not all(prompts):
         raise InputError(f"{checkpoint.spec}: no prompt, or an empty one", "at least one token a prompt", "check the prompts")
     require_known(checkpoint, prompts)
-    context = getattr(load_config(checkpoint).get_text_config(decoder=True), "max_position_embeddings", None)
+    context = context_of(checkpoint)
     longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
     if context is not None and len(prompts[longest]) + new_tokens > context:
         raise InputError(
@@ -106,6 +116,12 @@ def require_fitting(checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], ne
             f"at most its context of {context} together",
             "shorten the prompt",
         )
+
+
+def context_of(checkpoint: Checkpoint) -> int | None:
+    """Tokens that a checkpoint reads at most; None where its config says nothing of it."""
+    context: int | None = getattr(load_config(checkpoint).get_text_config(decoder=True), "max_position_embeddings", None)
+    return context
 
 
 def until_end(tokens: Sequence[int], ends: Collection[int]) -> list[int]:

@@ -1,6 +1,6 @@
 """Replies through transformers: batches of similar length, padded on the left, with a KV cache and hooks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +10,7 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.engine.batches import Progress, batches_by_length, padded
 from mechdrift.engine.generate.arms import Ablated, Arm, Replies, require_fitting, until_end
+from mechdrift.engine.generate.thinking import GoingOn, in_rounds
 from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting
 from mechdrift.engine.steer import ablating_everywhere, shifting
 from mechdrift.engine.stored_recordings import Recorder, probes
@@ -37,7 +38,14 @@ class TransformersGenerator:
         """Its name: the rest is the recorder's."""
         return {"name": self.name}
 
-    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
+    def replies(
+        self,
+        checkpoint: Checkpoint,
+        prompts: Sequence[Sequence[int]],
+        arms: Sequence[Arm],
+        new_tokens: int,
+        going_on: GoingOn | None = None,
+    ) -> Replies:
         """As the protocol says; every arm is checked on the first prompt before it replies."""
         require_fitting(checkpoint, prompts, new_tokens)
         ends, pool = end_tokens(checkpoint), self.recorder.pool
@@ -55,8 +63,14 @@ class TransformersGenerator:
                     continue
                 say = self.recorder.progress(f"{checkpoint.spec}: replies, {arm.name}")
                 model = partial(pool.model, checkpoint, requested, stream)  # under no name: an error would keep it
+
+                def generate(
+                    given: Sequence[Sequence[int]], tokens: int, model: Callable[[], Any] = model, say: Progress | None = say
+                ) -> list[list[int]]:
+                    return greedy(model(), given, tokens, ends, self.recorder.batch_tokens, say)
+
                 with acting(model(), arm):
-                    outputs[arm.name] = greedy(model(), arm.prompts(prompts), new_tokens, ends, self.recorder.batch_tokens, say)
+                    outputs[arm.name] = in_rounds(generate, arm, arm.prompts(prompts), new_tokens, going_on)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, EngineCannot, Generator, Replies
+from mechdrift.engine.generate.thinking import GoingOn
 from mechdrift.errors import Unmeasurable
 
 T = TypeVar("T")
@@ -37,13 +38,20 @@ class FallingBack:
         """Of the one in use: nothing else can change a reply."""
         return (self.second if self.fell else self.first).provenance
 
-    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
+    def replies(
+        self,
+        checkpoint: Checkpoint,
+        prompts: Sequence[Sequence[int]],
+        arms: Sequence[Arm],
+        new_tokens: int,
+        going_on: GoingOn | None = None,
+    ) -> Replies:
         """As the protocol says. Raises FellBack, once, where the first cannot: so that no comparison mixes engines."""
         if self.fell:
-            return self.second.replies(checkpoint, prompts, arms, new_tokens)
+            return self.second.replies(checkpoint, prompts, arms, new_tokens, going_on)
         outputs: Replies = {}
         try:
-            outputs = self.first.replies(checkpoint, prompts, arms, new_tokens)
+            outputs = self.first.replies(checkpoint, prompts, arms, new_tokens, going_on)
             failed = next((each for each in outputs.values() if isinstance(each, EngineCannot)), None)
         except EngineCannot as error:
             failed = error

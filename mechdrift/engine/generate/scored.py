@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -10,20 +11,22 @@ from typing import TYPE_CHECKING
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import batches_by_length
-from mechdrift.engine.generate.arms import Arm, Generator
+from mechdrift.engine.generate.arms import Arm, Generator, context_of
 from mechdrift.engine.generate.classified import refusals
 from mechdrift.engine.generate.first_token import digest
+from mechdrift.engine.generate.thinking import ENDS, Budget, GoingOn, Thought
 from mechdrift.engine.store import Part
 from mechdrift.engine.stored_recordings import Prompts, Recorder
-from mechdrift.engine.work import Work
+from mechdrift.engine.work import NOTHING, Work
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.replies import OUTCOMES, Outcome, classify, reencoded_share, shipped_openings, spoken
+from mechdrift.prompts.thoughts import markers_of, shipped_markers
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-SCORER = 2  # raise it whenever the same reply would be found to be something else
+SCORER = 3  # raise it whenever the same reply would be found to be something else
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Scored:
     """Indices of OUTCOMES, one a prompt."""
     hashes: "np.ndarray"
     """The first 24 bits of the sha256 of each reply's token ids: whether two runs gave the same replies."""
+    thoughts: "tuple[Thought, ...]" = ()
+    """What each began with."""
 
     @property
     def digest(self) -> str:
@@ -67,17 +72,17 @@ def scored_replies(
     generator: Generator,
     checkpoint: Checkpoint,
     prompts: Sequence[Sequence[int]],
-    thinking: bool,
+    inside: Sequence[bool],
     arms: Sequence[Arm],
-    new_tokens: int,
+    budget: Budget,
     classifier: ReplyClassifier | None = None,
     keep: list[Reply] | None = None,
 ) -> "dict[str, Scored | Unmeasurable]":
     """What the checkpoint's greedy replies are under every arm, from the store where known.
 
-    thinking: whether prompts end inside a think block. classifier: decides refused or complied, instead of openings. keep: gets
-    the replies with their text; they are then made anew. An arm of which it is unknown whether it does what it says has an
-    Unmeasurable instead.
+    inside: of every prompt, whether it ends within a thought. classifier: decides refused or complied, instead of openings.
+    keep: gets the replies with their text, special tokens and all; they are then made anew. An arm of which it is unknown whether
+    it does what it says has an Unmeasurable instead.
     """
     import torch
 
@@ -85,47 +90,50 @@ def scored_replies(
     counts = [len(arm.prompts(prompts)) for arm in arms]
 
     def make() -> "Tensor":
-        outputs = generator.replies(checkpoint, ids, arms, new_tokens)
         tokenizer = recorder.pool.tokenizer(checkpoint)
+        markers = markers_of(tokenizer)
+        going_on = GoingOn(tokenizer, markers, inside, rooms(checkpoint, ids), budget)
+        outputs = generator.replies(checkpoint, ids, arms, budget.first, going_on)
         every: list[Reply] = []
-        for arm in arms:
-            if isinstance(replies := outputs[arm.name], Unmeasurable):
-                continue
-            places = range(len(ids)) if arm.requested is None else arm.requested
-            texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
-            for place, text, reply in zip(places, texts, replies, strict=True):
-                outcome = classify(text, reencoded_share(tokenizer, reply), thinking).outcome
-                every.append(Reply(checkpoint.spec, arm.name, place, outcome, text))
-        if classifier is not None:
-            recorder.pool.free()  # never two models in memory
-            every = _classified_by(classifier, recorder.pool.device, every, thinking)
-        if keep is not None:
-            keep.extend(every)
         found: dict[str, Tensor | Unmeasurable] = {}
         for arm in arms:
             if isinstance(replies := outputs[arm.name], Unmeasurable):
                 found[arm.name] = replies
                 continue
-            outcomes = [OUTCOMES.index(one.outcome) for one in every if one.arm == arm.name]
-            scores = zip(outcomes, map(_hash, replies), strict=True)
-            found[arm.name] = torch.tensor([[float(outcome), float(number)] for outcome, number in scores])
-        codes = [each for each in found.values() if not isinstance(each, Unmeasurable)]
-        if len(codes) < len(found):
+            places = range(len(ids)) if arm.requested is None else arm.requested
+            codes = []
+            for number, (place, made) in enumerate(zip(places, replies, strict=True)):
+                reply, thought = going_on.within(arm, number, made)
+                text = tokenizer.decode(reply)
+                read = classify(text, reencoded_share(tokenizer, reply), inside[place], markers, tokenizer.all_special_tokens)
+                outcome: Outcome = read.outcome if thought.over else "unfinished"
+                every.append(Reply(checkpoint.spec, arm.name, place, outcome, text))
+                codes.append([0.0, float(_hash(reply)), float(thought.tokens), float(ENDS.index(thought.end))])
+            found[arm.name] = torch.tensor(codes)
+        if classifier is not None:
+            recorder.pool.free()  # never two models in memory
+            every = _classified_by(classifier, recorder, checkpoint, every, inside)
+        if keep is not None:
+            keep.extend(every)
+        for name, coded in found.items():
+            if not isinstance(coded, Unmeasurable):
+                coded[:, 0] = torch.tensor([float(OUTCOMES.index(one.outcome)) for one in every if one.arm == name])
+        codes_of = [each for each in found.values() if not isinstance(each, Unmeasurable)]
+        if len(codes_of) < len(found):
             raise _Unanswered(found)
-        return torch.cat(codes)
+        return torch.cat(codes_of)
 
     provenance = recorder.provenance("replies", checkpoint, Prompts(ids, [], [])) | {
-        "arms": [[digest(arm), arm.requested] for arm in arms],
+        "arms": [[digest(arm), arm.requested, arm.thinks] for arm in arms],
         "generator": generator.provenance,
         "decoder": version("tokenizers"),
-        "new_tokens": new_tokens,
-        "thinking": thinking,
+        "budget": [budget.reply, budget.thinking],
+        "inside": list(inside),
         "classifier": classifier and [classifier.digest, classifier.label],
-        "scorer": [SCORER, hashlib.sha256(repr(shipped_openings()).encode()).hexdigest()],
+        "scorer": [SCORER, hashlib.sha256(repr((shipped_openings(), shipped_markers())).encode()).hexdigest()],
     }
-    part = Part(
-        (sum(counts), 2), make, work_of([[len(prompt) for prompt in arm.prompts(ids)] for arm in arms], new_tokens, recorder)
-    )
+    work = sum((work_of(ids, arm, inside, budget, recorder) for arm in arms), NOTHING)
+    part = Part((sum(counts), 4), make, work)
     try:
         if keep is not None:
             kept = make()
@@ -138,20 +146,38 @@ def scored_replies(
     return {name: codes if isinstance(codes, Unmeasurable) else _scored(codes) for name, codes in found.items()}
 
 
-def work_of(arms: Sequence[Sequence[int]], new_tokens: int, recorder: Recorder) -> Work:
-    """What replies take, at most; arms: lengths of the prompts of each."""
-    count, batch = sum(map(len, arms)), recorder.batch_tokens
-    batches = sum(len(batches_by_length([length + new_tokens for length in lengths], batch)) for lengths in arms)
-    tokens = sum(map(sum, arms))
-    return Work(tokens=tokens, replies=count, reply_tokens=new_tokens * count, reply_steps=new_tokens * batches)
+def rooms(checkpoint: Checkpoint, prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Tokens of reply that the context holds after each prompt."""
+    context = context_of(checkpoint)
+    return [sys.maxsize if context is None else context - len(prompt) for prompt in prompts]
 
 
-def _classified_by(classifier: ReplyClassifier, device: str, replies: Sequence[Reply], thinking: bool) -> list[Reply]:
+def work_of(prompts: Sequence[Sequence[int]], arm: Arm, inside: Sequence[bool], budget: Budget, recorder: Recorder) -> Work:
+    """What an arm's replies take, at most; of a model that begins to think by itself more, which no one knows before."""
+    places = range(len(prompts)) if arm.requested is None else arm.requested
+    tokens = [budget.most if inside[place] and arm.thinks else budget.reply for place in places]
+    lengths = [len(prompts[place]) for place in places]
+    batches = batches_by_length([length + new for length, new in zip(lengths, tokens, strict=True)], recorder.batch_tokens)
+    return Work(
+        tokens=sum(lengths),
+        replies=len(lengths),
+        reply_tokens=sum(tokens),
+        reply_steps=sum(max(tokens[place] for place in batch) for batch in batches),
+    )
+
+
+def _classified_by(
+    classifier: ReplyClassifier, recorder: Recorder, checkpoint: Checkpoint, replies: Sequence[Reply], inside: Sequence[bool]
+) -> list[Reply]:
     """Replies in words as a classifier labels them; what is empty, gibberish or unfinished is no matter of its own."""
+    tokenizer = recorder.pool.tokenizer(checkpoint)
+    markers, special = markers_of(tokenizer), tokenizer.all_special_tokens
     texts = {
-        place: spoken(one.text, thinking) or "" for place, one in enumerate(replies) if one.outcome in ("refused", "complied")
+        place: spoken(one.text, inside[one.prompt], markers, special) or ""
+        for place, one in enumerate(replies)
+        if one.outcome in ("refused", "complied")
     }
-    found = dict(zip(texts, refusals(classifier, list(texts.values()), device), strict=True))
+    found = dict(zip(texts, refusals(classifier, list(texts.values()), recorder.pool.device), strict=True))
     outcomes: list[Outcome] = [one.outcome for one in replies]
     for place, refused in found.items():
         outcomes[place] = "refused" if refused else "complied"
@@ -160,7 +186,8 @@ def _classified_by(classifier: ReplyClassifier, device: str, replies: Sequence[R
 
 def _scored(codes: "Tensor") -> Scored:
     whole = codes.long().numpy()
-    return Scored(whole[:, 0], whole[:, 1])
+    thoughts = tuple(Thought(int(tokens), ENDS[int(end)]) for tokens, end in whole[:, 2:])
+    return Scored(whole[:, 0], whole[:, 1], thoughts)
 
 
 def _hash(reply: Sequence[int]) -> int:

@@ -11,8 +11,18 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.generate import canary
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, EngineCannot, Replies, require_fitting, until_end
+from mechdrift.engine.generate.arms import (
+    Ablated,
+    Added,
+    Arm,
+    EngineCannot,
+    Replies,
+    context_of,
+    require_fitting,
+    until_end,
+)
 from mechdrift.engine.generate.batched import check_arm
+from mechdrift.engine.generate.thinking import GoingOn, in_rounds
 from mechdrift.engine.generate.vllm_architectures import architecture_of, may_run
 from mechdrift.engine.generate.vllm_process import Ask, running
 from mechdrift.engine.stored_recordings import Recorder, probes
@@ -63,7 +73,14 @@ class VllmGenerator:
         """Refuse options that are not the user's."""
         require_free(self.options)
 
-    def replies(self, checkpoint: Checkpoint, prompts: Sequence[Sequence[int]], arms: Sequence[Arm], new_tokens: int) -> Replies:
+    def replies(
+        self,
+        checkpoint: Checkpoint,
+        prompts: Sequence[Sequence[int]],
+        arms: Sequence[Arm],
+        new_tokens: int,
+        going_on: GoingOn | None = None,
+    ) -> Replies:
         """As the protocol says; under every arm the canaries are asked first. Raises EngineCannot where no arm has replies."""
         require_able(self.recorder.pool.device, [checkpoint])
         require_fitting(checkpoint, prompts, max(new_tokens, canary.STEPS))
@@ -81,7 +98,7 @@ class VllmGenerator:
         writes = [block.names for block in structure_of(pool.model(checkpoint, requested)).blocks] if moved else []
         pool.free()
         try:
-            return outputs | self._proven(checkpoint, prompts, arms, new_tokens, requested, expected, writes)
+            return outputs | self._proven(checkpoint, prompts, arms, new_tokens, going_on, requested, expected, writes)
         except Unmeasurable as error:
             raise EngineCannot(str(error)) from error
 
@@ -91,6 +108,7 @@ class VllmGenerator:
         prompts: Sequence[Sequence[int]],
         arms: Sequence[Arm],
         new_tokens: int,
+        going_on: GoingOn | None,
         canaries: Sequence[Sequence[int]],
         expected: Sequence[Sequence[canary.Expected]],
         writes: Sequence[Sequence[str]],
@@ -100,7 +118,9 @@ class VllmGenerator:
         expected: of the plain model and of each arm. Raises Unmeasurable where it does not start, or is another model.
         """
         ends, hooks, dtype = end_tokens(checkpoint), self._hooks(checkpoint, arms), self.recorder.pool.dtype
-        longest = max(map(len, prompts)) + max(new_tokens, canary.STEPS)
+        longest = max(map(len, prompts)) + max(new_tokens, canary.STEPS, going_on.most if going_on else 0)
+        if context := context_of(checkpoint):
+            longest = min(longest, context)
         outputs: Replies = {}
         with running(checkpoint.spec, *self.settings(checkpoint, arms, longest), self.start_seconds) as ask:
 
@@ -113,6 +133,9 @@ class VllmGenerator:
                 ]
                 return canary.check(checkpoint.spec, arm, found, wanted, dtype, noise)
 
+            def generate(given: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+                return [until_end(reply["tokens"], ends) for reply in reply_of(ask, given, tokens, ends)]
+
             noise = prove(PLAIN, expected[0], 0.0)
             for arm, wanted in zip(arms, expected[1:], strict=True):
                 try:
@@ -120,8 +143,7 @@ class VllmGenerator:
                 except (Unmeasurable, InterventionFailed) as error:  # it was there in transformers: this engine cannot do it
                     outputs[arm.name] = EngineCannot(str(error))
                     continue
-                replies = reply_of(ask, arm.prompts(prompts), new_tokens, ends)
-                outputs[arm.name] = [until_end(reply["tokens"], ends) for reply in replies]
+                outputs[arm.name] = in_rounds(generate, arm, arm.prompts(prompts), new_tokens, going_on)
         return outputs
 
     def settings(self, checkpoint: Checkpoint, arms: Sequence[Arm], longest: int) -> tuple[dict[str, Any], dict[str, str]]:

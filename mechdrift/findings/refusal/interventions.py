@@ -5,7 +5,16 @@ import numpy as np
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings.drift import Drift
 from mechdrift.findings.refusal.outcomes import MEANT, PLAIN, TESTED_ON, Does, RefusalReadings, Way, Which
-from mechdrift.findings.refusal.rates import Odds, _compared, drift_of, lost_in_post, paired, refuses, require_refusal
+from mechdrift.findings.refusal.rates import (
+    Odds,
+    _compared,
+    drift_of,
+    lost_in_post,
+    paired,
+    refuses,
+    require_refusal,
+    require_refusal_at_once,
+)
 from mechdrift.stats import (
     ratio_of_means,
 )
@@ -20,9 +29,12 @@ def effect(read: RefusalReadings, does: Does) -> Drift:
     refuse does not. Source: Arditi et al. 2024; Du et al. 2025, claim 3.
     """
     require_refusal(read)
-    both = [read.outcomes("post", TESTED_ON[does], arm) for arm in (PLAIN, "own")]
+    if refuses(read, "post"):
+        require_refusal_at_once(read, "post")
+    both = [read.unsteered("post", TESTED_ON[does]), read.outcomes("post", TESTED_ON[does], "own")]
     plain, moved = (one.are(MEANT[does]) for one in both)
     note = f"plain {plain.mean():.3f}, under the arm {moved.mean():.3f}; under it {both[1].counted()}; replies {both[1].digest}"
+    note += read.form_of_arms("post")
     found = paired(
         f"refusal.{does}",
         read,
@@ -48,7 +60,8 @@ def transfer(read: RefusalReadings, does: Does, direction: Way) -> Drift:
     """
     require_refusal(read)
     model: Which = "post" if direction == "forward" else "base"
-    plain, own, other = (read.outcomes(model, TESTED_ON[does], arm) for arm in (PLAIN, "own", "other"))
+    plain = read.unsteered(model, TESTED_ON[does])
+    own, other = (read.outcomes(model, TESTED_ON[does], arm) for arm in ("own", "other"))
     effect_own = _compared(plain, own, MEANT[does])
     works = effect_own.interval().low > 0
     lost = not works and (model, read.must_refuse) == ("post", "base")
@@ -59,7 +72,7 @@ def transfer(read: RefusalReadings, does: Does, direction: Way) -> Drift:
     note = (
         f"plain {rates[0]:.3f}, own {rates[1]:.3f}, the other's {rates[2]:.3f}: "
         f"{'its own does nothing, so it is no yardstick' if lost else published}; "
-        f"under the other's {other.counted()}; replies {other.digest}"
+        f"under the other's {other.counted()}; replies {other.digest}{read.form_of_arms(model)}"
     )
     found = paired(
         f"refusal.{does}_transfer",

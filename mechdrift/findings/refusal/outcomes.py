@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
+from mechdrift.engine.generate.thinking import Thought
 from mechdrift.prompts.replies import OUTCOMES, Outcome
 
 On = Literal["harmful", "harmless"]
@@ -26,6 +27,8 @@ SILENT: tuple[Outcome, ...] = ("empty", "gibberish", "unfinished")
 Hits = Bool[np.ndarray, " instruction"]
 Rated = Literal["refused", "complied"]
 PLAIN = "plain"
+AT_ONCE = "plain, answering at once"
+"""Of a model that thinks, without a thought: as it is under interventions where those do not think."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Outcomes:
     """Indices of OUTCOMES."""
     digest: str = ""
     """Of all replies of the arm: whether two runs gave the same replies."""
+    thoughts: tuple[Thought, ...] = ()
+    """What each began with; empty where none does."""
 
     def are(self, outcome: Outcome) -> Hits:
         """Which replies have an outcome."""
@@ -52,7 +57,27 @@ class Outcomes:
 
     def counted(self) -> str:
         """The same in words."""
-        return ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
+        lengths = sorted(thought.tokens for thought in self.thoughts if thought.end == "closed")
+        if not lengths:
+            return counts
+        return f"{counts}; thoughts of {len(lengths)}: median {lengths[len(lengths) // 2]}, longest {lengths[-1]} tokens"
+
+    def unended(self) -> str:
+        """Why replies are unfinished, and which budget would have done: a clause after their number; empty where none is."""
+        ends = [thought for thought in self.thoughts if not thought.over]
+        if not ends:
+            return ""
+        inside = [thought for thought in ends if thought.end == "inside"]
+        if len(inside) == len(ends):
+            return "replies end inside their think block"
+        late = [thought.tokens for thought in ends if thought.end == "late"]
+        cut = [thought.tokens for thought in ends if thought.end == "cut"]
+        if late:
+            budget = 2 ** (max(late) - 1).bit_length()
+            enough = f"--mechdrift-thinking-tokens {budget} would have done for {len(late)} that were followed"
+            return f"replies still think when their budget is spent; {enough}"
+        return f"replies still think when their budget is spent, some after {max(cut)} tokens"
 
 
 @dataclass(frozen=True)
@@ -82,3 +107,13 @@ class RefusalReadings:
     def outcomes(self, model: Which, on: On, arm: str = PLAIN) -> Outcomes:
         """What a model replied."""
         return self.outcomes_by[model, on, arm]
+
+    def unsteered(self, model: Which, on: On) -> Outcomes:
+        """What a model replied in the form in which it was steered: what an intervention is compared with."""
+        return self.outcomes_by.get((model, on, AT_ONCE)) or self.outcomes(model, on)
+
+    def form_of_arms(self, model: Which) -> str:
+        """What replies under interventions have of their own, as a clause; empty where it is nothing."""
+        return (
+            "; under interventions and beside them it answers at once" if (model, "harmful", AT_ONCE) in self.outcomes_by else ""
+        )

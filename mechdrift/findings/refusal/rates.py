@@ -114,6 +114,17 @@ def require_refusal(read: RefusalReadings) -> None:
         raise Unmeasurable(_refuses_too_little(which, _share(outcomes, "refused"), f"; {outcomes.counted()}", gained))
 
 
+def require_refusal_at_once(read: RefusalReadings, which: Which) -> None:
+    """The same of a model that thinks, in the form in which it is steered: it may refuse after a thought alone."""
+    outcomes = read.unsteered(which, "harmful")
+    evidence = _share(outcomes, "refused")
+    if read.form_of_arms(which) and not evidence.interval().low > REFUSAL_MINIMUM:
+        raise Unmeasurable(
+            f"{which} refuses after a thought, and without one {evidence.words()} of the harmful instructions, more than "
+            f"{REFUSAL_MINIMUM:g} needed; n = {evidence.n}; tier nightly lets it think under interventions"
+        )
+
+
 def require_refusal_at_first(which: Which, plain: Odds) -> None:
     """The same by the first token, where there are no replies; plain: that model's log-odds on harmful instructions."""
     evidence = Proportion(float((plain > 0).sum()), len(plain))
@@ -173,7 +184,8 @@ def _compared(
 def _which(unknown: Sequence[Outcome], *every: Outcomes) -> str:
     """Which of the outcomes there are, in words."""
     there = [outcome for outcome in unknown if any(one.are(outcome).any() for one in every)]
-    return f"replies are {' or '.join(there)}"
+    why = next(filter(None, (one.unended() for one in reversed(every))), "")
+    return why if there == ["unfinished"] and why else f"replies are {' or '.join(there)}"
 
 
 def paired(

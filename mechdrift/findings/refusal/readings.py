@@ -13,20 +13,22 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm, Generator
 from mechdrift.engine.generate.falling_back import by_one_engine
 from mechdrift.engine.generate.first_token import first_token_under
+from mechdrift.engine.generate.opens import opens_thoughts
 from mechdrift.engine.generate.scored import Reply, Scored, scored_replies
+from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings.inputs import Inputs
 from mechdrift.findings.refusal.direction import SIDES, Fitted, Site, arms_of, choose, fit, openers_of
-from mechdrift.findings.refusal.outcomes import PLAIN, TESTED_ON, Does, On, Outcomes, RefusalReadings, Which
+from mechdrift.findings.refusal.outcomes import AT_ONCE, PLAIN, TESTED_ON, Does, On, Outcomes, RefusalReadings, Which
 from mechdrift.findings.refusal.separation import Separated
 from mechdrift.findings.tiers import REPLIES, Tier
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
 from mechdrift.prompts.instructions import Instruction, Instructions
 from mechdrift.prompts.statements import Split
 from mechdrift.prompts.texts import drawn
+from mechdrift.prompts.thoughts import Block
 
-REPLY_TOKENS = 32
 RULE = "place of the least log-odds of refusal under ablation, by {which}'s choose split"
 WHICH: tuple[Which, ...] = ("post", "base")
 
@@ -34,6 +36,18 @@ Points = dict[Which, Checkpoint]
 Chosen = dict[tuple[On, Split], list[Instruction]]
 Texts = dict[tuple[On, Split], list[str]]
 RequestedRow = dict[tuple[On, Split], ChatPrompts]
+
+
+@dataclass(frozen=True)
+class Requested:
+    """The instructions as one model is given them."""
+
+    plain: RequestedRow
+    """In its own form, as its users give them."""
+    answering: RequestedRow
+    """In the form in which its reply begins with the answer: where it thinks first, with a thought of no words."""
+    thinks: bool
+    """Whether its replies begin with a thought: where not, both are the same."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,7 @@ def read(inputs: Inputs) -> Refusal:
             inputs.reply_classifier,
             keep,
             inputs.must_refuse,
+            inputs.budget,
         )
 
     read = by_one_engine(lambda: inputs.recordings.at_one_batch(attempt))
@@ -140,42 +155,44 @@ def read_refusal(
     classifier: ReplyClassifier | None,
     keep: list[Reply] | None,
     must_refuse: Which,
+    budget: Budget,
 ) -> Refusal:
     """Choose a direction by rule, read the other model's at the same place, and let both models reply without and with them.
 
     must_refuse: the model whose direction is chosen: it has the mechanism, or nothing is to be measured. A tier that asks for no
     row of replies gets none, only the log-odds of their first token.
 
+    A model that thinks first is read and steered in the form in which its reply begins with the answer; its plain replies think.
+    In tier nightly those under interventions do too.
+
     classifier: decides which replies refuse, instead of their openings. keep: gets the replies with their text; prompts are the
     harmful test instructions, then the harmless ones. Raises Unmeasurable where a chat template does not render, or a prompt
     does not fit into the context.
     """
     points = points_of(pair)
-    chosen, texts, requested = questions(points, recordings, instructions, tier)
+    chosen, texts, requested = questions(points, recordings, instructions, tier, budget)
     native, matched = fitted_both(recordings, points, requested, texts)
-    site, note = _site(recordings, points, must_refuse, native[must_refuse], requested[must_refuse])
+    site, note = _site(recordings, points, must_refuse, native[must_refuse], requested[must_refuse].answering)
     outcomes_by: dict[tuple[Which, On, str], Outcomes] = {}
     unanswered: dict[tuple[Which, str], Unmeasurable] = {}
     odds: dict[Does, np.ndarray] = {}
     for which in WHICH:
-        tests = {on: requested[which][on, "test"] for on in SIDES}
+        tests = {on: requested[which].answering[on, "test"] for on in SIDES}
         own, other = native[which], native["base" if which == "post" else "post"]
         arms = [Arm(PLAIN)]
         if not isinstance(site, Unmeasurable):
             arms = arms_of(own, other, site, *(len(tests[on].ids) for on in SIDES))
-        both = [*tests["harmful"].ids, *tests["harmless"].ids]
-        found: dict[str, Scored | Unmeasurable] = {}
         if any(map(tier.includes, REPLIES)):
+            asked = to_be_replied(requested[which], arms, tier, budget)
             found = scored_replies(
-                recordings, generator, points[which], both, tests["harmful"].thinking, arms, REPLY_TOKENS, classifier, keep
+                recordings, generator, points[which], asked.prompts, asked.inside, asked.arms, budget, classifier, keep
             )
-        for arm, scored in found.items():
-            if isinstance(scored, Unmeasurable):
-                unanswered[which, arm] = scored
-            else:
-                outcomes_by |= {
-                    (which, on, whose): of_side for on, whose, of_side in _by_side(arm, scored, len(tests["harmful"].ids))
-                }
+            harmful = len(tests["harmful"].ids)
+            for arm, scored in found.items():
+                if isinstance(scored, Unmeasurable):
+                    unanswered[which, arm] = scored
+                else:
+                    outcomes_by |= {(which, on, whose): of_side for on, whose, of_side in _by_side(arm, scored, harmful)}
         if which == "post":
             odds = odds_of(recordings, pair.post, tests, arms)
     first = np.zeros(0)
@@ -183,9 +200,11 @@ def read_refusal(
         first = (
             odds["ablation"][0]
             if must_refuse == "post"
-            else plain_odds(recordings, pair.base, requested["base"]["harmful", "test"])
+            else plain_odds(recordings, pair.base, requested["base"].answering["harmful", "test"])
         )
-    parameters = {"reply_tokens": str(REPLY_TOKENS)} | ({"told_by": classifier.key} if classifier else {})
+    parameters = {"reply_tokens": str(budget.reply)} | ({"told_by": classifier.key} if classifier else {})
+    if any(one.thinks for one in requested.values()):
+        parameters["thinking_tokens"] = str(budget.thinking)
     read = RefusalReadings(
         {on: tuple(texts[on, "test"]) for on in SIDES},
         {on: tuple(one.category for one in chosen[on, "test"]) for on in SIDES},
@@ -205,9 +224,45 @@ def points_of(pair: Pair) -> Points:
     return {"base": pair.base, "post": pair.post}
 
 
+@dataclass(frozen=True)
+class ToBeReplied:
+    """What one model replies to."""
+
+    prompts: list[list[int]]
+    """The harmful test instructions, then the harmless ones; where some arms are to answer without a thought, both once more."""
+    inside: list[bool]
+    """Of each, whether it ends within a thought."""
+    arms: list[Arm]
+    """With the prompts of each."""
+
+
+def to_be_replied(requested: Requested, arms: Sequence[Arm], tier: Tier, budget: Budget) -> ToBeReplied:
+    """The prompts of every arm: plain replies think; in tiers with `thinks_everywhere` all do.
+
+    Else the others answer at once, and so does a further plain arm, which they are compared with.
+    """
+    both = [prompts for on in SIDES for prompts in [requested.plain[on, "test"]]]
+    at_once = [prompts for on in SIDES for prompts in [requested.answering[on, "test"]]]
+    if not budget.thinking:
+        both = at_once
+    if both == at_once or tier.thinks_everywhere or len(arms) == 1:
+        return _replied(both, arms)
+    count = sum(len(prompts.ids) for prompts in both)
+    plain, *others = arms
+    moved = [replace(arm, requested=tuple(count + place for place in arm.requested or ()), thinks=False) for arm in others]
+    again = Arm(AT_ONCE, requested=tuple(range(count, 2 * count)), thinks=False)
+    first = replace(plain, requested=tuple(range(count)))
+    return _replied([*both, *at_once], [first, again, *moved])
+
+
+def _replied(every: Sequence[ChatPrompts], arms: Sequence[Arm]) -> ToBeReplied:
+    ids = [ids for prompts in every for ids in prompts.ids]
+    return ToBeReplied(ids, [prompts.thinking for prompts in every for _ in prompts.ids], list(arms))
+
+
 def questions(
-    points: Points, recordings: Recorder, instructions: Instructions, tier: Tier
-) -> tuple[Chosen, Texts, dict[Which, RequestedRow]]:
+    points: Points, recordings: Recorder, instructions: Instructions, tier: Tier, budget: Budget
+) -> tuple[Chosen, Texts, dict[Which, Requested]]:
     """What is used of each side and split: instructions, their texts, and prompts as each model's own form has them."""
     chosen = {
         (on, split): a_fair_share(
@@ -217,18 +272,24 @@ def questions(
         for split, most in tier.instructions.items()
     }
     texts: Texts = {key: [one.text for one in of_key] for key, of_key in chosen.items()}
-    requested: dict[Which, RequestedRow] = {
-        which: {
-            key: chat_prompts(point, recordings.pool.tokenizer(point), of_key, "native", REPLY_TOKENS)
-            for key, of_key in texts.items()
-        }
-        for which, point in points.items()
-    }
-    return chosen, texts, requested
+    return chosen, texts, {which: _requested(recordings, point, texts, budget) for which, point in points.items()}
+
+
+def _requested(recordings: Recorder, point: Checkpoint, texts: Texts, budget: Budget) -> Requested:
+    """The texts as one model is given them."""
+    tokenizer = recordings.pool.tokenizer(point)
+
+    def form(closed: Block | None = None) -> RequestedRow:
+        return {key: chat_prompts(point, tokenizer, each, "native", budget.reply, closed) for key, each in texts.items()}
+
+    plain = form()
+    first = plain["harmless", "choose"]
+    block = first.block or (None if first.form == "plain" else opens_thoughts(recordings, point, first.ids))
+    return Requested(plain, form(block) if block else plain, block is not None)
 
 
 def fitted_both(
-    recordings: Recorder, points: Points, requested: dict[Which, RequestedRow], texts: Texts
+    recordings: Recorder, points: Points, requested: dict[Which, Requested], texts: Texts
 ) -> tuple[dict[Which, Fitted], tuple[Fitted, Fitted] | Unmeasurable]:
     """Both models' directions in their own forms, and base's and post's in one form that both read alike, if there is one."""
     tokenizers = {which: (point, recordings.pool.tokenizer(point)) for which, point in points.items()}
@@ -242,8 +303,9 @@ def fitted_both(
     matched: dict[Which, Fitted] = {}
     for point in recordings.held_first(tuple(points.values())):  # each model is loaded once for both forms
         for which in (name for name, its in points.items() if its == point):
-            found = fit(recordings, point, {on: requested[which][on, "fit"] for on in SIDES})
-            form_note = requested[which]["harmful", "fit"].note
+            answering = requested[which].answering
+            found = fit(recordings, point, {on: answering[on, "fit"] for on in SIDES})
+            form_note = answering["harmful", "fit"].note
             if form_note:
                 found = replace(found, note=f"{form_note}; {found.note}")
             native[which] = found
@@ -267,10 +329,10 @@ def _site(
 
 def _by_side(arm: str, scored: Scored, harmful: int) -> list[tuple[On, str, Outcomes]]:
     """The replies under an arm, by side: plain on both, of the others each on the side that it is meant for."""
-    if arm == PLAIN:
+    if arm in (PLAIN, AT_ONCE):
         return [
-            ("harmful", PLAIN, _outcomes(scored, slice(None, harmful))),
-            ("harmless", PLAIN, _outcomes(scored, slice(harmful, None))),
+            ("harmful", arm, _outcomes(scored, slice(None, harmful))),
+            ("harmless", arm, _outcomes(scored, slice(harmful, None))),
         ]
     whose, does = arm.split()
     return [(TESTED_ON[cast(Does, does)], whose, _outcomes(scored))]
@@ -299,4 +361,4 @@ def a_fair_share(instructions: Sequence[Instruction], most: int) -> list[Instruc
 
 
 def _outcomes(scored: Scored, part: slice = slice(None)) -> Outcomes:
-    return Outcomes(scored.outcomes[part], scored.digest)
+    return Outcomes(scored.outcomes[part], scored.digest, scored.thoughts[part])
