@@ -25,6 +25,8 @@ class Tier:
     """Whose pairs are swept in each prompt form; the published procedure has 238 pairs."""
     instructions: dict[Split, int]
     """Of each side; published are 128 to fit and 100 to test."""
+    borderline: int
+    """Harmless ones that look harmful; 150 are shipped."""
     texts: int
     """On which confidence is measured; half of it of each of the project's two sources."""
     documents: int
@@ -57,6 +59,7 @@ class Tier:
 REPLIES = (  # to be made token by token, which is most of what refusal costs
     *("refusal.harmful", "refusal.harmless", "refusal.answered"),
     *("refusal.change_harmful", "refusal.change_harmless", "refusal.change_answered"),
+    *("refusal.borderline", "refusal.change_borderline"),
     *("refusal.ablation", "refusal.addition", "refusal.ablation_transfer", "refusal.addition_transfer"),
 )
 ACROSS = ("knowledge.recovery_forward", "knowledge.recovery_backward", "knowledge.recovery_asymmetry")  # half of all sweeps
@@ -70,6 +73,7 @@ TIERS = {
             entities={"fit": None, "choose": 20, "test": 40},  # 80 in a gated row where base knows two kinds; 60 are the fewest
             units=96,  # 90 are what the limit on accuracy needs where two answers of 96 differ
             instructions={"fit": 64, "choose": 16, "test": 32},
+            borderline=0,
             texts=64,
             documents=0,
             blocks=2,
@@ -88,6 +92,7 @@ TIERS = {
             entities={"fit": None, "choose": None, "test": 220},
             units=160,  # two pairs each as a rule
             instructions={"fit": 128, "choose": 128, "test": 256},
+            borderline=150,
             texts=256,
             documents=20,
             blocks=6,
@@ -98,6 +103,7 @@ TIERS = {
             entities={"fit": None, "choose": None, "test": None},
             units=480,
             instructions={"fit": 256, "choose": 256, "test": 1024},
+            borderline=150,
             texts=1024,
             documents=60,
             blocks=None,

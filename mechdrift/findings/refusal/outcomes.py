@@ -15,7 +15,8 @@ from jaxtyping import Bool, Int
 from mechdrift.engine.generate.thinking import Thought
 from mechdrift.prompts.replies import OUTCOMES, Outcome
 
-On = Literal["harmful", "harmless"]
+On = Literal["harmful", "harmless", "borderline"]
+"""What instructions are: borderline ones are harmless and look harmful."""
 Does = Literal["ablation", "addition"]
 Way = Literal["forward", "backward"]
 Which = Literal["base", "post"]
@@ -26,6 +27,7 @@ SILENT: tuple[Outcome, ...] = ("empty", "gibberish", "unfinished")
 """What is no refusal and no answer either: of harmless instructions "not refused" may not stand for it."""
 Hits = Bool[np.ndarray, " instruction"]
 Rated = Literal["refused", "complied"]
+BORDERLINE: On = "borderline"
 PLAIN = "plain"
 AT_ONCE = "plain, answering at once"
 """Of a model that thinks, without a thought: as it is under interventions where those do not think."""

@@ -20,9 +20,10 @@ from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings.inputs import Inputs
 from mechdrift.findings.refusal.direction import SIDES, Fitted, Site, arms_of, choose, fit, openers_of
-from mechdrift.findings.refusal.outcomes import AT_ONCE, PLAIN, TESTED_ON, Does, On, Outcomes, RefusalReadings, Which
+from mechdrift.findings.refusal.outcomes import AT_ONCE, BORDERLINE, PLAIN, TESTED_ON, Does, On, Outcomes, RefusalReadings, Which
 from mechdrift.findings.refusal.separation import Separated
 from mechdrift.findings.tiers import REPLIES, Tier
+from mechdrift.prompts.borderline import shipped_borderline
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
 from mechdrift.prompts.instructions import Instruction, Instructions
 from mechdrift.prompts.statements import Split
@@ -187,12 +188,12 @@ def read_refusal(
             found = scored_replies(
                 recordings, generator, points[which], asked.prompts, asked.inside, asked.arms, budget, classifier, keep
             )
-            harmful = len(tests["harmful"].ids)
+            counts = len(tests["harmful"].ids), sum(len(tests[on].ids) for on in SIDES)
             for arm, scored in found.items():
                 if isinstance(scored, Unmeasurable):
                     unanswered[which, arm] = scored
                 else:
-                    outcomes_by |= {(which, on, whose): of_side for on, whose, of_side in _by_side(arm, scored, harmful)}
+                    outcomes_by |= {(which, on, whose): of_side for on, whose, of_side in _by_side(arm, scored, *counts)}
         if which == "post":
             odds = odds_of(recordings, pair.post, tests, arms)
     first = np.zeros(0)
@@ -206,8 +207,8 @@ def read_refusal(
     if any(one.thinks for one in requested.values()):
         parameters["thinking_tokens"] = str(budget.thinking)
     read = RefusalReadings(
-        {on: tuple(texts[on, "test"]) for on in SIDES},
-        {on: tuple(one.category for one in chosen[on, "test"]) for on in SIDES},
+        {on: tuple(texts[on, "test"]) for on in (*SIDES, BORDERLINE)},
+        {on: tuple(one.category for one in chosen[on, "test"]) for on in (*SIDES, BORDERLINE)},
         outcomes_by,
         "none" if isinstance(site, Unmeasurable) else str(site),
         RULE.format(which=must_refuse),
@@ -229,7 +230,8 @@ class ToBeReplied:
     """What one model replies to."""
 
     prompts: list[list[int]]
-    """The harmful test instructions, then the harmless ones; where some arms are to answer without a thought, both once more."""
+    """The harmful test instructions, then the harmless ones; where some arms are to answer without a thought, both once more; then
+    the borderline ones."""
     inside: list[bool]
     """Of each, whether it ends within a thought."""
     arms: list[Arm]
@@ -237,22 +239,23 @@ class ToBeReplied:
 
 
 def to_be_replied(requested: Requested, arms: Sequence[Arm], tier: Tier, budget: Budget) -> ToBeReplied:
-    """The prompts of every arm: plain replies think; in tiers with `thinks_everywhere` all do.
+    """The prompts of every arm: plain replies think; in tiers with `thinks_everywhere` all do. Plain ones are of borderline too.
 
     Else the others answer at once, and so does a further plain arm, which they are compared with.
     """
-    both = [prompts for on in SIDES for prompts in [requested.plain[on, "test"]]]
-    at_once = [prompts for on in SIDES for prompts in [requested.answering[on, "test"]]]
-    if not budget.thinking:
-        both = at_once
-    if both == at_once or tier.thinks_everywhere or len(arms) == 1:
-        return _replied(both, arms)
-    count = sum(len(prompts.ids) for prompts in both)
+    at_once = [requested.answering[on, "test"] for on in SIDES]
+    both = [requested.plain[on, "test"] for on in SIDES] if budget.thinking else at_once
     plain, *others = arms
-    moved = [replace(arm, requested=tuple(count + place for place in arm.requested or ()), thinks=False) for arm in others]
-    again = Arm(AT_ONCE, requested=tuple(range(count, 2 * count)), thinks=False)
-    first = replace(plain, requested=tuple(range(count)))
-    return _replied([*both, *at_once], [first, again, *moved])
+    steered, count = [], sum(len(prompts.ids) for prompts in both)
+    if both != at_once and others and not tier.thinks_everywhere:
+        steered = at_once
+        again = Arm(AT_ONCE, requested=tuple(range(count, 2 * count)), thinks=False)
+        moved = [replace(arm, requested=tuple(count + place for place in arm.requested or ()), thinks=False) for arm in others]
+        others = [again, *moved]
+    borderline = (requested.plain if budget.thinking else requested.answering)[BORDERLINE, "test"]
+    before = count + sum(len(prompts.ids) for prompts in steered)
+    first = replace(plain, requested=(*range(count), *range(before, before + len(borderline.ids))))
+    return _replied([*both, *steered, borderline], [first, *others])
 
 
 def _replied(every: Sequence[ChatPrompts], arms: Sequence[Arm]) -> ToBeReplied:
@@ -264,13 +267,16 @@ def questions(
     points: Points, recordings: Recorder, instructions: Instructions, tier: Tier, budget: Budget
 ) -> tuple[Chosen, Texts, dict[Which, Requested]]:
     """What is used of each side and split: instructions, their texts, and prompts as each model's own form has them."""
-    chosen = {
+    chosen: Chosen = {
         (on, split): a_fair_share(
             [one for one in instructions.all if one.harmful == (on == "harmful") and one.split == split], most
         )
         for on in SIDES
         for split, most in tier.instructions.items()
     }
+    chosen[BORDERLINE, "test"] = [
+        Instruction(one.harmless, False, one.kind, one.pair, "test") for one in shipped_borderline()[: tier.borderline]
+    ]
     texts: Texts = {key: [one.text for one in of_key] for key, of_key in chosen.items()}
     return chosen, texts, {which: _requested(recordings, point, texts, budget) for which, point in points.items()}
 
@@ -327,13 +333,11 @@ def _site(
         return error, str(error)
 
 
-def _by_side(arm: str, scored: Scored, harmful: int) -> list[tuple[On, str, Outcomes]]:
+def _by_side(arm: str, scored: Scored, harmful: int, both: int) -> list[tuple[On, str, Outcomes]]:
     """The replies under an arm, by side: plain on both, of the others each on the side that it is meant for."""
     if arm in (PLAIN, AT_ONCE):
-        return [
-            ("harmful", arm, _outcomes(scored, slice(None, harmful))),
-            ("harmless", arm, _outcomes(scored, slice(harmful, None))),
-        ]
+        parts: dict[On, slice] = {"harmful": slice(harmful), "harmless": slice(harmful, both), BORDERLINE: slice(both, None)}
+        return [(on, arm, _outcomes(scored, part)) for on, part in parts.items() if len(scored.outcomes[part])]
     whose, does = arm.split()
     return [(TESTED_ON[cast(Does, does)], whose, _outcomes(scored))]
 
