@@ -4,25 +4,27 @@ native: the model's own chat template; plain: `User: ... / Assistant:`, for base
 alike, token by token, so that a difference between them is no difference between their templates.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mechdrift.checkpoints.chat import (
-    AS_PARTS,
     PROBE,
     RENDER_SECONDS,
     TemplateError,
     chat_template,
+    mentioned,
     no_template,
     render,
     template_of,
+    wrongly_said,
 )
 from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.framing import ONE_TOKENIZER, framing, what_differs
-from mechdrift.prompts.replies import THOUGHT, THOUGHT_ENDS
+from mechdrift.prompts.thinking import SWITCHES, closed_by_hand, has_closed_block, open_block
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,9 +53,7 @@ class ChatPrompts:
     @property
     def thinking(self) -> bool:
         """Whether the prompt ends inside a think block that the reply has to close."""
-        opened = [match.end() for match in THOUGHT.finditer(self.tail)]
-        closed = [match.end() for match in THOUGHT_ENDS.finditer(self.tail)]
-        return bool(opened) and max(opened) > max(closed, default=0)
+        return open_block(self.tail) is not None
 
 
 def chat_prompts(
@@ -62,15 +62,19 @@ def chat_prompts(
     instructions: Sequence[str],
     form: Form = "native",
     reply_tokens: int = 0,
+    closed: bool = False,
 ) -> ChatPrompts:
     """The instructions in a form, ready for a reply; native is plain, with a note, where there is no chat template.
 
-    reply_tokens: room that the context must leave. Raises Unmeasurable where the template does not render, does not hold each
-    instruction once and as it is, or where a prompt does not fit.
+    reply_tokens: room that the context must leave. closed: in the native form the reply comes after a think block that is
+    closed and empty, so that the model answers without thinking; the note says how that was done. Raises Unmeasurable where the
+    template does not render, does not hold each instruction once and as it is, or where a prompt does not fit.
     """
     if form == "native" and chat_template(tokenizer) is not None:
-        texts = _rendered(checkpoint, tokenizer, instructions)
-        note = AS_PARTS if template_of(tokenizer).parts else ""
+        texts, how = _rendered(checkpoint, tokenizer, instructions), ""
+        if closed:
+            texts, how = _closed(checkpoint, tokenizer, instructions, texts)
+        note = "; ".join(filter(None, (template_of(tokenizer).note, how)))
         return _encoded(checkpoint, tokenizer, texts, form, reply_tokens, note)
     note = no_template(tokenizer) if form == "native" else ""
     return _encoded(checkpoint, tokenizer, _plain(instructions), "plain", reply_tokens, note)
@@ -117,25 +121,48 @@ def _plain(instructions: Sequence[str]) -> list[Placed]:
     return [(PLAIN[0], instruction, PLAIN[1]) for instruction in instructions]
 
 
-def _rendered(checkpoint: Checkpoint, tokenizer: "PreTrainedTokenizerBase", instructions: Sequence[str]) -> list[Placed]:
+def _closed(
+    checkpoint: Checkpoint, tokenizer: "PreTrainedTokenizerBase", instructions: Sequence[str], texts: list[Placed]
+) -> tuple[list[Placed], str]:
+    """The instructions with a think block closed before the reply, and how: by the template's own switch, else by hand."""
+    tail = texts[0][2]
+    if not has_closed_block(tail):
+        known = mentioned(str(chat_template(tokenizer)))
+        for name, value in ((name, value) for name, value in SWITCHES.items() if name in known):
+            try:
+                switched = _rendered(checkpoint, tokenizer, instructions, {name: value})
+            except Unmeasurable:  # it knows the name, and not this value
+                continue
+            if switched[0][2] != tail and open_block(switched[0][2]) is None:
+                return switched, f"the template's {name} = {json.dumps(value)} closes the think block"
+    closing, how = closed_by_hand(tail, tokenizer.get_added_vocab())
+    return [(before, instruction, after + closing) for before, instruction, after in texts], how
+
+
+def _rendered(
+    checkpoint: Checkpoint,
+    tokenizer: "PreTrainedTokenizerBase",
+    instructions: Sequence[str],
+    variables: Mapping[str, Any] | None = None,
+) -> list[Placed]:
     """The instructions in the model's own template, all by one call; what stands around them must be the same text each time.
 
-    What it is is learnt from two probes: an instruction's own words may stand in the template too.
+    What it is is learnt from two probes: an instruction's own words may stand in the template too. variables: what the template
+    is given beside what it always is.
     """
     probes = [PROBE, "vkwyqz"]
     template = template_of(tokenizer)
     if template.fault:
         raise Unmeasurable(f"{checkpoint.spec}: chat template {template.fault}")
-    turns = [template.turn(text) for text in [*probes, *instructions]]
+    conversations = [template.conversation(text) for text in [*probes, *instructions]]
+    seconds = RENDER_SECONDS + len(conversations) / RENDERED_A_SECOND
     try:
-        first, second, *texts = render(tokenizer, turns, RENDER_SECONDS + len(turns) / RENDERED_A_SECOND)
+        first, second, *texts = render(tokenizer, conversations, seconds, template.variables | dict(variables or {}))
     except TemplateError as error:
         raise Unmeasurable(f"{checkpoint.spec}: chat template {error}") from error
-    before, found, after = first.partition(probes[0])
-    if not found:
-        raise Unmeasurable(f"{checkpoint.spec}: chat template leaves out what the user says")
-    if probes[0] in after:
-        raise Unmeasurable(f"{checkpoint.spec}: chat template holds what the user says {first.count(probes[0])} times")
+    if fault := wrongly_said(first):
+        raise Unmeasurable(f"{checkpoint.spec}: chat template {fault}")
+    before, _, after = first.partition(probes[0])
     if second != before + probes[1] + after:
         raise Unmeasurable(f"{checkpoint.spec}: chat template gives another text around every instruction")
     for instruction, text in zip(instructions, texts, strict=True):
