@@ -143,7 +143,8 @@ def _how(config: pytest.Config, request: Request, store_folder: Path) -> How:
 
 def check_tokenizers(points: Mapping[str, Checkpoint], prompts: Prompts, seed: int, templates: TemplateChoice = OWN) -> list[str]:
     """Try every tokenizer on what it will be given; returns what chat templates do wrong, or never read. Raises InputError."""
-    warnings, texts = [], run_texts(prompts, seed)
+    warnings: list[str] = []
+    texts = run_texts(prompts, seed)
     for point in {point.short: point for point in points.values()}.values():
         try_tokenizer(point, texts)
         tokenizer = load_tokenizer(point, templates)

@@ -196,6 +196,7 @@ def read_refusal(
         note,
         parameters,
         must_refuse,
+        "; ".join(f"prompts of {which}: {note}" for which in points if (note := requested[which]["harmful", "test"].note)),
     )
     return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": matched}, odds, first, unanswered)
 
