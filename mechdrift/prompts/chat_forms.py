@@ -133,8 +133,11 @@ def _closed(
                 switched = _rendered(checkpoint, tokenizer, instructions, {name: value})
             except Unmeasurable:  # it knows the name, and not this value
                 continue
-            if switched[0][2] != tail and open_block(switched[0][2]) is None:
-                return switched, f"the template's {name} = {json.dumps(value)} closes the think block"
+            before, _, after = switched[0]
+            # What is false is off wherever it shows; another value may be mere text in the system turn.
+            is_read = after != tail or (value is False and before != texts[0][0])
+            if is_read and open_block(after) is None:
+                return switched, f"thinking is off by the template's {name} = {json.dumps(value)}"
     closing, how = closed_by_hand(tail, tokenizer.get_added_vocab())
     return [(before, instruction, after + closing) for before, instruction, after in texts], how
 

@@ -11,6 +11,7 @@ CLOSING = {
     "<reasoning>": "</reasoning>",
     "[THINK]": "[/THINK]",
     "<seed:think>": "</seed:think>",
+    "<|channel>thought": "<channel|>",
 }
 """What opens a think block, and what closes it."""
 SWITCHES: dict[str, Any] = {

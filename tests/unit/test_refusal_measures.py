@@ -58,16 +58,18 @@ def test_rates_are_of_post_and_have_no_null() -> None:
 def test_rows_of_replies_say_what_was_done_to_have_the_prompts() -> None:
     said = "prompts of post: the chat template is given an empty list of tools"
     plain = readings(post_harmful_own=result(0, 100), post_harmful_other=result(0, 100))
-    read = replace(plain, prompts=said)
     odds = np.zeros(N), np.ones(N)
-    for of in (
-        lambda read: refusal.rate(read, "harmful"),
-        lambda read: refusal.change(read, "harmful"),
-        lambda read: interventions.effect(read, "ablation"),
-        lambda read: interventions.transfer(read, "ablation", "forward"),
-        lambda read: interventions.odds(read, "ablation", *odds),
-    ):
-        assert of(read).note == f"{of(plain).note}; {said}"
+    rows = [
+        [
+            refusal.rate(replies, "harmful"),
+            refusal.change(replies, "harmful"),
+            interventions.effect(replies, "ablation"),
+            interventions.transfer(replies, "ablation", "forward"),
+            interventions.odds(replies, "ablation", *odds),
+        ]
+        for replies in (plain, replace(plain, prompts=said))
+    ]
+    assert [row.note for row in rows[1]] == [f"{row.note}; {said}" for row in rows[0]]
 
 
 def judged(drift: Drift) -> Row:
