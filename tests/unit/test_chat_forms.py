@@ -193,33 +193,41 @@ GLM = TURNS.replace("<end>", "{{ '/nothink' if enable_thinking is defined and no
     "<a>", "<a>{{ '<think></think>' if enable_thinking is defined and not enable_thinking }}"
 )
 PICKY = "{% if thinking is defined %}{{ raise_exception('a level') }}{% endif %}" + OPENED
+HARMONY = "Reasoning: {{ reasoning_effort | default('medium') }}." + TURNS
+SYSTEM_SWITCH = "{{ '/no_think' if enable_thinking is defined and not enable_thinking else '/think' }}" + TURNS
 OF_OTHER_PLACES = "{% if enable_thinking is defined %}No thoughts.{% endif %}" + OPENED
 
 
 @pytest.mark.parametrize(
     ("template", "variables", "tail", "note"),
     [
-        (QWEN, {"enable_thinking": False}, "<end><a><think>\n\n</think>\n\n", "the template's enable_thinking = false closes"),
-        (DEEPSEEK, {"thinking": False}, "<end><a></think>", "the template's thinking = false closes the think block"),
-        (GLM, {"enable_thinking": False}, "/nothink<end><a><think></think>", "the template's enable_thinking = false closes"),
+        (
+            QWEN,
+            {"enable_thinking": False},
+            "<end><a><think>\n\n</think>\n\n",
+            "thinking is off by the template's enable_thinking = false",
+        ),
+        (DEEPSEEK, {"thinking": False}, "<end><a></think>", "thinking is off by the template's thinking = false"),
+        (
+            GLM,
+            {"enable_thinking": False},
+            "/nothink<end><a><think></think>",
+            "thinking is off by the template's enable_thinking = false",
+        ),
         (OPENED, {}, "<end><a><think>\n", "its think block is closed by </think>"),
         (PICKY, {}, "<end><a><think>\n", "its think block is closed by </think>"),
         (OF_OTHER_PLACES, {}, "<end><a><think>\n", "its think block is closed by </think>"),
         (DEEPSEEK.replace("true", "false"), {}, "<end><a></think>", "the template closes the think block itself"),
         (TURNS, {}, "<end><a>", "no think block to close"),
+        (HARMONY, {}, "<end><a>", "no think block to close"),
+        (SYSTEM_SWITCH, {"enable_thinking": False}, "<end><a>", "thinking is off by the template's enable_thinking = false"),
     ],
     ids=[
-        "Qwen3",
-        "DeepSeek V3.1",
-        "GLM 4.5",
-        "DeepSeek R1",
-        "another value",
-        "not at the reply",
-        "closed as it is",
-        "no thoughts",
+        *("Qwen3", "DeepSeek V3.1", "GLM 4.5", "DeepSeek R1", "other values", "not at the reply", "closed as it is"),
+        *("no thoughts", "gpt-oss", "in the system turn"),
     ],
 )
-def test_a_think_block_is_closed_by_the_templates_switch_or_else_by_hand(
+def test_thinking_is_off_by_the_templates_switch_or_else_its_block_is_closed_by_hand(
     made: Callable[..., Known], template: str, variables: dict[str, Any], tail: str, note: str
 ) -> None:
     checkpoint, tokenizer = made(template)
