@@ -3,7 +3,10 @@
 transformers' keeps a template from files and from Python, but not from running forever or taking all memory.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ RENDER_SECONDS = 10.0  # for what takes milliseconds
 TODAY = "2024-07-26"  # Llama 3.1's template has this day itself where it cannot ask
 NO_TEMPLATE = "no chat template: plain form"
 AS_PARTS = "the chat template is given content as a list of parts: it does not read text"
+SYSTEM = "You are a helpful assistant."  # of the system turns that templates have by themselves the commonest
 PROBE = "qzxj"  # what no template has in its own words
 RENDERER = Path(__file__).with_name("render.py")
 
@@ -30,16 +34,43 @@ class TemplateError(Exception):
 
 @dataclass(frozen=True)
 class Template:
-    """What a tokenizer's chat template does with a user's turn."""
+    """In which form a tokenizer's chat template renders what a user says, once and as it is."""
 
     fault: str = ""
-    """Why it is of no use, as in `does not render (TemplateError: no)`; empty where it is."""
+    """Why it does so in no form, as in `does not render (TemplateError: no)`; empty where it does."""
     parts: bool = False
-    """Whether it wants content as a list of parts, as those of multimodal models do."""
+    """Whether content is given as a list of parts, as those of multimodal models want it."""
+    system: bool = False
+    """Whether the system turn SYSTEM stands before the user's."""
+    tools: bool = False
+    """Whether it is given an empty list of tools."""
 
-    def turn(self, text: str) -> Conversation:
-        """A user's turn, with its content as the template wants it."""
-        return [{"role": "user", "content": [{"type": "text", "text": text}] if self.parts else text}]
+    def conversation(self, text: str) -> Conversation:
+        """A user's turn, and what the template wants before it."""
+        turns = [*([("system", SYSTEM)] if self.system else []), ("user", text)]
+        return [{"role": role, "content": [{"type": "text", "text": said}] if self.parts else said} for role, said in turns]
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What it is given beside the conversation."""
+        return {"tools": []} if self.tools else {}
+
+    @property
+    def note(self) -> str:
+        """What it is given that is no user's turn as text, and why; empty where that is nothing."""
+        if not (self.system or self.tools):
+            return AS_PARTS if self.parts else ""
+        given = {
+            f"the system turn {SYSTEM!r}": self.system,
+            "an empty list of tools": self.tools,
+            "content as a list of parts": self.parts,
+        }
+        named = " and ".join(what for what, is_given in given.items() if is_given)
+        return f"the chat template is given {named}: it accepts nothing simpler"
+
+
+FORMS = tuple(Template(parts=parts, system=system, tools=tools) for tools, system, parts in product((False, True), repeat=3))
+"""All forms, in the order in which they are tried: the first is a user's turn as text, and each adds as little as it can."""
 
 
 _SANDBOXES: dict[tuple[Path, str], Sandbox] = {}
@@ -47,16 +78,17 @@ _SANDBOXES: dict[tuple[Path, str], Sandbox] = {}
 _LOST: dict[tuple[Path, str], str] = {}
 """Templates that cost their process, and how: none is given another, so its time is paid once."""
 _TRIED: dict[tuple[Path, str, str], Template] = {}
-"""What was found of templates, by their text and the special tokens that they are given."""
+"""What was found of templates, by their text and all that they are given beside conversations."""
 
 
 def template_of(tokenizer: "PreTrainedTokenizerBase") -> Template:
-    """Try the tokenizer's chat template, which it must have, on one user's turn: as text, and where that fails as parts.
+    """The first of FORMS in which the tokenizer's chat template, which it must have, renders what a user says.
 
-    Found once for each template.
+    Where none does the fault is that of the first. Found once for each template.
     """
     template = chat_template(tokenizer)
-    key = (RENDERER, str(template), repr(tokenizer.special_tokens_map))
+    given = [tokenizer.special_tokens_map, template_args(tokenizer)]
+    key = (RENDERER, str(template), json.dumps(given, sort_keys=True, default=str))
     if key not in _TRIED:
         _TRIED[key] = _tried(tokenizer, template)
     return _TRIED[key]
@@ -67,43 +99,65 @@ def _tried(tokenizer: "PreTrainedTokenizerBase", template: object) -> Template:
         return Template(f"is no text but {type(template).__name__}")
     if len(template) > MAX_TEMPLATE:
         return Template(f"of {len(template):,} characters; at most {MAX_TEMPLATE:,} are read")
-    as_text, as_parts = Template(), Template(parts=True)
-    if fault := _fault(tokenizer, as_text):
-        return Template(fault) if _fault(tokenizer, as_parts) else as_parts
-    return as_text
+    faults = []
+    for form in FORMS:
+        if not (fault := _fault(tokenizer, form)):
+            return form
+        faults.append(fault)
+    return Template(faults[0])
 
 
-def _fault(tokenizer: "PreTrainedTokenizerBase", template: Template) -> str:
-    """Why a user's turn in this shape does not come out; empty where it does."""
+def _fault(tokenizer: "PreTrainedTokenizerBase", form: Template) -> str:
+    """Why what a user says does not come out in this form, once and as it is; empty where it does."""
+    conversation = form.conversation(PROBE)
     try:
-        (text,) = render(tokenizer, [template.turn(PROBE)])
+        (text,) = render(tokenizer, [conversation], variables=form.variables)
     except TemplateError as error:
         return str(error)
-    if PROBE not in text or (template.parts and str(template.turn(PROBE)[0]["content"]) in text):
-        return "leaves out what the user says"
-    return ""
+    if form.parts and any(str(turn["content"]) in text for turn in conversation):
+        return "writes the list of parts itself"
+    return wrongly_said(text)
 
 
-def render(tokenizer: "PreTrainedTokenizerBase", conversations: list[Conversation], seconds: float = RENDER_SECONDS) -> list[str]:
+def wrongly_said(text: str) -> str:
+    """What is wrong with a rendered text that is to hold PROBE once; empty where it does."""
+    times = text.count(PROBE)
+    return "" if times == 1 else f"holds what the user says {times} times" if times else "leaves out what the user says"
+
+
+def render(
+    tokenizer: "PreTrainedTokenizerBase",
+    conversations: list[Conversation],
+    seconds: float = RENDER_SECONDS,
+    variables: Mapping[str, Any] | None = None,
+) -> list[str]:
     """The conversations as the model is to read them, each up to where its answer begins.
 
     As apply_chat_template(tokenize=False, add_generation_prompt=True) renders them, but on the day TODAY for templates that
-    ask for the date: the same text in every process of a run, and in the next run. Raises TemplateError, after `seconds` at the
-    latest.
+    ask for the date: the same text in every process of a run, and in the next run. variables: what the template is given
+    beside what --mechdrift-template-args gives it, or in its place. Raises TemplateError, after `seconds` at the latest.
     """
-    template = str(chat_template(tokenizer))
     request = {
-        "chat_template": template,
         "conversations": conversations,
-        "special_tokens": tokenizer.special_tokens_map,
+        "variables": {**tokenizer.special_tokens_map, **template_args(tokenizer), **(variables or {})},
         "today": TODAY,
     }
+    return list(_answer(str(chat_template(tokenizer)), request, seconds)["rendered"])
+
+
+def mentioned(template: str) -> frozenset[str]:
+    """Names of the variables that a chat template reads before it sets them. Raises TemplateError where it is no template."""
+    return frozenset(_answer(template, {}, RENDER_SECONDS)["mentioned"])
+
+
+def _answer(template: str, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What a template's own process answers. Raises TemplateError, also for what is wrong with the template."""
     key = (RENDERER, template)
     if how := _LOST.get(key):
         raise TemplateError(how)
     sandbox = _SANDBOXES.get(key) or _SANDBOXES.setdefault(key, Sandbox(RENDERER))
     try:
-        answer = sandbox.answer(request, seconds)
+        answer: dict[str, Any] = sandbox.answer({"chat_template": template, **request}, seconds)
     except BaseException as error:  # also where the user stops the run: what still comes would be taken for the next answer
         _SANDBOXES.pop(key).end()
         if not isinstance(error, SandboxError):
@@ -112,7 +166,12 @@ def render(tokenizer: "PreTrainedTokenizerBase", conversations: list[Conversatio
         raise TemplateError(_LOST[key]) from error
     if answer["error"]:
         raise TemplateError(answer["error"])
-    return list(answer["rendered"])
+    return answer
+
+
+def template_args(tokenizer: Any) -> dict[str, Any]:
+    """What the user gives the chat template with --mechdrift-template-args; put on the tokenizer by TemplateChoice."""
+    return dict(getattr(tokenizer, "template_args", {}))
 
 
 def chat_template(tokenizer: Any) -> str | None:
@@ -135,7 +194,7 @@ def template_warning(checkpoint: Checkpoint, tokenizer: "PreTrainedTokenizerBase
     template = template_of(tokenizer)
     if template.fault:
         return f"{checkpoint.spec}: chat template {template.fault}: rows of refusal are unmeasurable"
-    return f"{checkpoint.spec}: {AS_PARTS}" if template.parts else None
+    return f"{checkpoint.spec}: {template.note}" if template.note else None
 
 
 def no_template(tokenizer: Any) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from mechdrift.checkpoints.config import gguf_source
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.template_choice import OWN, TemplateChoice
 from mechdrift.checkpoints.tokenizer_check import check_tokenizer
 from mechdrift.errors import InputError
 
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
+def load_tokenizer(checkpoint: Checkpoint, choice: TemplateChoice = OWN) -> "PreTrainedTokenizerBase":
     """The checkpoint's own tokenizer; it must give character offsets, by which named positions are found.
 
-    Tried in a sandbox first, where that was not done yet. Raises InputError.
+    choice: its chat template, if not its own, and what that is given. Tried in a sandbox first, where that was not done yet.
+    Raises InputError.
     """
     from transformers import AutoTokenizer
 
@@ -35,6 +37,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
         ) from error
     if not tokenizer.is_fast:
         raise InputError(f"{checkpoint.spec}: slow tokenizer", "one with offsets (tokenizer.json)", "convert it to a fast one")
+    choice.give(tokenizer)
     return tokenizer
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.template_choice import OWN, TemplateChoice
 from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.selfcheck import check_logits, check_stream
@@ -26,6 +27,8 @@ class Pool:
     """Where models go."""
     dtype: str
     """In which precision they run."""
+    templates: TemplateChoice = OWN
+    """What tokenizers are given of chat templates."""
     loads: int = 0
     """Models loaded so far."""
     streams: dict[str, str] = field(default_factory=dict)
@@ -49,7 +52,7 @@ class Pool:
     def tokenizer(self, checkpoint: Checkpoint) -> "PreTrainedTokenizerBase":
         """The checkpoint's tokenizer, kept."""
         if checkpoint.short not in self._tokenizers:
-            self._tokenizers[checkpoint.short] = load_tokenizer(checkpoint)
+            self._tokenizers[checkpoint.short] = load_tokenizer(checkpoint, self.templates)
         return self._tokenizers[checkpoint.short]
 
     def model(self, checkpoint: Checkpoint, probes: Sequence[Sequence[int]], stream: bool = True) -> "PreTrainedModel":

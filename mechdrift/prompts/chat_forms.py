@@ -4,19 +4,21 @@ native: the model's own chat template; plain: `User: ... / Assistant:`, for base
 alike, token by token, so that a difference between them is no difference between their templates.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mechdrift.checkpoints.chat import (
-    AS_PARTS,
     PROBE,
     RENDER_SECONDS,
     TemplateError,
     chat_template,
+    mentioned,
     no_template,
     render,
     template_of,
+    wrongly_said,
 )
 from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
@@ -69,15 +71,15 @@ def chat_prompts(
 ) -> ChatPrompts:
     """The instructions in a form, ready for a reply; native is plain, with a note, where there is no chat template.
 
-    reply_tokens: room that the context must leave. Raises Unmeasurable where the template does not render, does not hold each
-    instruction once and as it is, or where a prompt does not fit.
+    reply_tokens: room that the context must leave. closed: how the model thinks; in the native form the reply
+    then comes after a thought of no words, and the note says how that was done. Raises Unmeasurable where the
+    template does not render, does not hold each instruction once and as it is, or where a prompt does not fit.
     """
     if form == "native" and chat_template(tokenizer) is not None:
-        texts = _rendered(checkpoint, tokenizer, instructions)
-        note = AS_PARTS if template_of(tokenizer).parts else ""
+        texts, how = _rendered(checkpoint, tokenizer, instructions), ""
         if closed:
-            inside = unclosed(texts[0][2], shipped_markers()) is not None
-            texts = [(before, text, after + (closed.closing if inside else closed.empty)) for before, text, after in texts]
+            texts, how = _closed(checkpoint, tokenizer, instructions, texts, closed)
+        note = "; ".join(filter(None, (template_of(tokenizer).note, how)))
         return _encoded(checkpoint, tokenizer, texts, form, reply_tokens, note)
     note = no_template(tokenizer) if form == "native" else ""
     return _encoded(checkpoint, tokenizer, _plain(instructions), "plain", reply_tokens, note)
@@ -124,25 +126,62 @@ def _plain(instructions: Sequence[str]) -> list[Placed]:
     return [(PLAIN[0], instruction, PLAIN[1]) for instruction in instructions]
 
 
-def _rendered(checkpoint: Checkpoint, tokenizer: "PreTrainedTokenizerBase", instructions: Sequence[str]) -> list[Placed]:
+def _closed(
+    checkpoint: Checkpoint,
+    tokenizer: "PreTrainedTokenizerBase",
+    instructions: Sequence[str],
+    texts: list[Placed],
+    block: Block,
+) -> tuple[list[Placed], str]:
+    """The instructions with a think block closed before the reply, and how: by the template's own switch, else by hand."""
+    tail, markers = texts[0][2], shipped_markers()
+    opened = unclosed(tail, markers)
+    if opened is None and block.closes.search(tail):
+        return texts, "the template closes the think block itself"
+    known = mentioned(str(chat_template(tokenizer)))
+    for name, value in ((name, value) for name, value in markers.switches if name in known):
+        try:
+            switched = _rendered(checkpoint, tokenizer, instructions, {name: value})
+        except Unmeasurable:  # it knows the name, and not this value
+            continue
+        before, _, after = switched[0]
+        # What is false is off wherever it shows; another value may be mere text in the system turn.
+        is_read = after != tail or (value is False and before != texts[0][0])
+        if is_read and unclosed(after, markers) is None:
+            return switched, f"thinking is off by the template's {name} = {json.dumps(value)}"
+    closing = block.empty
+    if opened:
+        closing = opened.closing if tail.endswith("\n") else opened.closing.strip("\n")
+    if not closing:
+        raise Unmeasurable(f"{checkpoint.spec}: no way is known to have it answer without a thought")
+    how = f"a thought of no words stands before the reply: {' '.join(closing.split())}"
+    return [(before, instruction, after + closing) for before, instruction, after in texts], how
+
+
+def _rendered(
+    checkpoint: Checkpoint,
+    tokenizer: "PreTrainedTokenizerBase",
+    instructions: Sequence[str],
+    variables: Mapping[str, Any] | None = None,
+) -> list[Placed]:
     """The instructions in the model's own template, all by one call; what stands around them must be the same text each time.
 
-    What it is is learnt from two probes: an instruction's own words may stand in the template too.
+    What it is is learnt from two probes: an instruction's own words may stand in the template too. variables: what the template
+    is given beside what it always is.
     """
     probes = [PROBE, "vkwyqz"]
     template = template_of(tokenizer)
     if template.fault:
         raise Unmeasurable(f"{checkpoint.spec}: chat template {template.fault}")
-    turns = [template.turn(text) for text in [*probes, *instructions]]
+    conversations = [template.conversation(text) for text in [*probes, *instructions]]
+    seconds = RENDER_SECONDS + len(conversations) / RENDERED_A_SECOND
     try:
-        first, second, *texts = render(tokenizer, turns, RENDER_SECONDS + len(turns) / RENDERED_A_SECOND)
+        first, second, *texts = render(tokenizer, conversations, seconds, template.variables | dict(variables or {}))
     except TemplateError as error:
         raise Unmeasurable(f"{checkpoint.spec}: chat template {error}") from error
-    before, found, after = first.partition(probes[0])
-    if not found:
-        raise Unmeasurable(f"{checkpoint.spec}: chat template leaves out what the user says")
-    if probes[0] in after:
-        raise Unmeasurable(f"{checkpoint.spec}: chat template holds what the user says {first.count(probes[0])} times")
+    if fault := wrongly_said(first):
+        raise Unmeasurable(f"{checkpoint.spec}: chat template {fault}")
+    before, _, after = first.partition(probes[0])
     if second != before + probes[1] + after:
         raise Unmeasurable(f"{checkpoint.spec}: chat template gives another text around every instruction")
     for instruction, text in zip(instructions, texts, strict=True):

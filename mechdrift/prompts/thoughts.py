@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ class Markers:
     """Of thoughts."""
     answers: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = ()
     """Beginnings and ends of what may stand around an answer."""
+    switches: tuple[tuple[str, Any], ...] = ()
+    """What chat templates are told so that their models do not think: names of their variables, and values."""
 
 
 @cache
@@ -48,7 +50,8 @@ def shipped_markers() -> Markers:
         Block(_pattern(one["opens"]), _pattern(one["closes"]), one.get("alone", True), one["empty"], one["closing"])
         for one in data["block"]
     )
-    return Markers(blocks, tuple((_pattern(one["opens"]), _pattern(one["closes"])) for one in data["answer"]))
+    answers = tuple((_pattern(one["opens"]), _pattern(one["closes"])) for one in data["answer"])
+    return Markers(blocks, answers, tuple((one["name"], one["value"]) for one in data["switch"]))
 
 
 def markers_of(tokenizer: "PreTrainedTokenizerBase") -> Markers:
@@ -64,7 +67,7 @@ def markers_of(tokenizer: "PreTrainedTokenizerBase") -> Markers:
         if THOUGHTFUL.search(str(name)) and isinstance(field, dict) and _is_literal(field.get("open"), field.get("close"))
     ]
     shipped = shipped_markers()
-    return Markers((*declared, *shipped.blocks), shipped.answers)
+    return replace(shipped, blocks=(*declared, *shipped.blocks))
 
 
 def answer_of(text: str, inside: bool = False, markers: Markers | None = None) -> str | None:

@@ -95,7 +95,7 @@ def mechdrift_recordings(pytestconfig: pytest.Config) -> Recorder:
     """Reads checkpoints, through the store, on the run's device."""
     state = _state(pytestconfig)
     device = pick_device(state.settings.device)
-    pool = Pool(device, pick_dtype(state.settings.dtype, device))
+    pool = Pool(device, pick_dtype(state.settings.dtype, device), state.inputs.templates)
     store = Store(state.inputs.store_folder)
     recorder = Recorder(pool, store, state.settings.batch, lambda label: progress_line(pytestconfig, label))
     pytestconfig.stash[RECORDER] = recorder

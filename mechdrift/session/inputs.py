@@ -9,6 +9,7 @@ from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.config_changes import Change
 from mechdrift.checkpoints.pair import Pair
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.template_choice import TemplateChoice
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.instructions import Instructions
 from mechdrift.prompts.statements import Statement
@@ -37,6 +38,8 @@ class RunInputs:
     store_folder: Path
     reply_classifier: ReplyClassifier | None
     """The user's own judge of refusals."""
+    templates: TemplateChoice
+    """What the user decides of chat templates."""
     absent: Mapping[str, str]
     """Why post without a stage cannot be had, by its name."""
     config_changes: Mapping[Between, tuple[Change, ...]]

@@ -125,7 +125,8 @@ def planned(state: State) -> tuple[dict[str, Work | str], bool]:
     """
     settings, inputs, device = state.settings, state.inputs, pick_device(state.settings.device)
     store = CountingStore(Path())
-    recorder = CountingRecorder(Pool(device, pick_dtype(settings.dtype, device)), store, settings.batch)
+    pool = Pool(device, pick_dtype(settings.dtype, device), inputs.templates)
+    recorder = CountingRecorder(pool, store, settings.batch)
     found: dict[str, Work | str] = {}
     for between in state.request.betweens:
         if between.later in inputs.absent:

@@ -76,6 +76,7 @@ def record_of(state: State, exit_code: int) -> Record:
             harmful=Side(**inputs.prompts.instructions.harmful.to_dict()),
             harmless=Side(**inputs.prompts.instructions.harmless.to_dict()),
             reply_classifier=classifier.to_dict() if classifier else None,
+            chat_templates=inputs.templates.to_dict(),
             texts=TextsUsed(**inputs.prompts.texts.to_dict()),
             generator=backend(settings, inputs.points.values()),
             vllm_args=dict(settings.vllm_args),

@@ -17,6 +17,7 @@ from mechdrift.checkpoints.config_changes import Change, config_changes
 from mechdrift.checkpoints.identity import Memory
 from mechdrift.checkpoints.resolve import Checkpoint, Resolver
 from mechdrift.checkpoints.special_tokens import end_tokens
+from mechdrift.checkpoints.template_choice import OWN, TemplateChoice, read_choice
 from mechdrift.checkpoints.tokenizer import load_tokenizer, try_tokenizer
 from mechdrift.checkpoints.vocabulary import vocabulary_note
 from mechdrift.device_names import TENSOR_PARALLEL
@@ -62,6 +63,7 @@ def start(config: pytest.Config, request: Request) -> RunInputs:
     try:
         check_device(settings.device)
         backend(settings, ())
+        templates = read_choice(settings.template_args, settings.template)
         points = {}
         with open_terminal(config):
             for name, spec in ((BASE, settings.base), *settings.stages, *settings.posts):
@@ -77,7 +79,7 @@ def start(config: pytest.Config, request: Request) -> RunInputs:
         backend(settings, points.values())
         warnings = [note for point in points.values() for note in point.notes]
         prompts = read_prompts(request)
-        warnings += check_tokenizers(points, prompts, settings.seed)
+        warnings += check_tokenizers(points, prompts, settings.seed, templates)
         measured = [between for between in request.betweens if between.later not in absent]
         changes, notes = _differences(points, measured)
         warnings += [*notes, *same_files_warnings(request, points)]
@@ -87,7 +89,7 @@ def start(config: pytest.Config, request: Request) -> RunInputs:
         classifier = read_classifier(settings.reply_classifier) if settings.reply_classifier else None
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
-    return RunInputs(points, prompts, store_folder, classifier, absent, changes, tuple(lineage_notes), tuple(warnings))
+    return RunInputs(points, prompts, store_folder, classifier, templates, absent, changes, tuple(lineage_notes), tuple(warnings))
 
 
 def _differences(
@@ -139,16 +141,17 @@ def _how(config: pytest.Config, request: Request, store_folder: Path) -> How:
     )
 
 
-def check_tokenizers(points: Mapping[str, Checkpoint], prompts: Prompts, seed: int) -> list[str]:
-    """Try every tokenizer on what it will be given; returns what chat templates do wrong. Raises InputError."""
-    warnings, texts = [], run_texts(prompts, seed)
+def check_tokenizers(points: Mapping[str, Checkpoint], prompts: Prompts, seed: int, templates: TemplateChoice = OWN) -> list[str]:
+    """Try every tokenizer on what it will be given; returns what chat templates do wrong, or never read. Raises InputError."""
+    warnings: list[str] = []
+    texts = run_texts(prompts, seed)
     for point in {point.short: point for point in points.values()}.values():
         try_tokenizer(point, texts)
-        tokenizer = load_tokenizer(point)
+        tokenizer = load_tokenizer(point, templates)
         with suppress(Unmeasurable):  # where nothing ends a reply, rows of replies say so
             end_tokens(point)
-        if warning := template_warning(point, tokenizer):
-            warnings.append(warning)
+        templates.require_usable(point, tokenizer)
+        warnings += filter(None, (template_warning(point, tokenizer), templates.warning(point, tokenizer)))
     return warnings
 
 

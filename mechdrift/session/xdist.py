@@ -9,6 +9,7 @@ from typing import Any
 from mechdrift.checkpoints import tokenizer_check
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.template_choice import TemplateChoice
 from mechdrift.models.devices import pick_device
 from mechdrift.session.inputs import RunInputs
 from mechdrift.session.phases import Phase
@@ -45,6 +46,7 @@ class Workers:
             "store": str(self.state.inputs.store_folder),
             "tokenizers": tokenizer_check.passed(),
             "classifier": classifier and asdict(classifier) | {"folder": str(classifier.folder)},
+            "templates": asdict(self.state.inputs.templates),
         }
 
     def pytest_testnodedown(self, node: Any) -> None:
@@ -94,6 +96,7 @@ def take_over(state: State) -> RunInputs:
         prompts=read_prompts(state.request),
         store_folder=Path(data["store"]),
         reply_classifier=classifier and ReplyClassifier(**classifier | {"folder": Path(classifier["folder"])}),
+        templates=TemplateChoice(**data["templates"]),
         absent=data["absent"],
         # The controller has them, and writes the record.
         config_changes={},

@@ -8,6 +8,7 @@ from typing import Any
 
 from mechdrift.settings.option import Option, flag_of, option, option_of
 from mechdrift.settings.values import (
+    TEMPLATE_EXAMPLE,
     VLLM_EXAMPLE,
     parse_baseline,
     parse_baseline_name,
@@ -22,6 +23,7 @@ from mechdrift.settings.values import (
     parse_seed,
     parse_stage,
     parse_stage_log,
+    parse_template_args,
     parse_thinking_tokens,
     parse_tier,
     parse_vllm_args,
@@ -202,6 +204,23 @@ class Settings:
         readme_default="by the opening of the reply",
     )
     """A text classifier that recognises refusals, SPEC or SPEC:LABEL."""
+    template: str | None = option(
+        None,
+        "a jinja file used instead of every checkpoint's own chat template, also by those without one",
+        "FILE",
+        readme="a [chat template](docs/instructions.md#chat-forms), a jinja file, used by both checkpoints instead of their own",
+        readme_default="of each its own",
+    )
+    """A chat template for all checkpoints."""
+    template_args: Mapping[str, Any] = option(
+        {},
+        f"variables of the chat templates of all checkpoints, as a JSON object: {TEMPLATE_EXAMPLE}",
+        "JSON",
+        parse=parse_template_args,
+        readme=f"what [chat templates](docs/instructions.md#chat-forms) are given beside the conversation: `{TEMPLATE_EXAMPLE}`",
+        readme_default="nothing",
+    )
+    """Variables that chat templates are given, of all checkpoints."""
     texts: str | None = option(
         None,
         "texts on which confidence is measured: .txt, one a line, or a table's column `text`; default: our own prompts",

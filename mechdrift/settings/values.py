@@ -16,6 +16,7 @@ TIER_NAMES = ("smoke", "commit", "nightly")
 OFF = "off"
 MOST_REPLY_TOKENS = 1_000_000
 VLLM_EXAMPLE = '{"tensor_parallel_size": 2}'
+TEMPLATE_EXAMPLE = '{"enable_thinking": false}'
 BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?<!\.json)")
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ENDS = ("base", "post")
@@ -80,14 +81,24 @@ def parse_tier(text: str) -> str:
 
 
 def parse_vllm_args(text: str) -> dict[str, Any]:
+    """Arguments of vllm.LLM."""
+    return _json_object(text, VLLM_EXAMPLE)
+
+
+def parse_template_args(text: str) -> dict[str, Any]:
+    """Variables of chat templates."""
+    return _json_object(text, TEMPLATE_EXAMPLE)
+
+
+def _json_object(text: str, example: str) -> dict[str, Any]:
     """A JSON object; NaN and half characters, which are none, could not be written into the record."""
     try:
         found = json.loads(text)
         json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise ArgumentTypeError(f"{text[:60]!r}: {error}; expected a JSON object, as in {VLLM_EXAMPLE}") from error
+        raise ArgumentTypeError(f"{text[:60]!r}: {error}; expected a JSON object, as in {example}") from error
     if not isinstance(found, dict):
-        raise ArgumentTypeError(f"{text[:60]!r}: expected a JSON object, as in {VLLM_EXAMPLE}")
+        raise ArgumentTypeError(f"{text[:60]!r}: expected a JSON object, as in {example}")
     return found
 
 

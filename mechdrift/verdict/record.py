@@ -12,7 +12,7 @@ from mechdrift.verdict.fail_on import FAIL_ON, FailOn
 from mechdrift.verdict.limits import Role
 from mechdrift.verdict.row import ComparedRow, Names, Number, Row, StoredRow, Verdict, described
 
-SCHEMA = "1.11"  # additions raise the minor number, anything else the major
+SCHEMA = "1.12"  # additions raise the minor number, anything else the major
 RunVerdictName = Literal["held", "allowed", "ungated", "identical", "unmeasurable", "undecided", "drifted", "error"]
 TierName = Annotated[str, Meta(pattern="^(smoke|commit|nightly)$")]
 GeneratorName = Annotated[str, Meta(pattern="^(transformers|vllm)$")]
@@ -133,6 +133,10 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     reply_classifier: Annotated[
         dict[str, Any] | UnsetType | None,
         described("the text classifier that recognises refusals, with its label and digest; null: openings do; since 1.4"),
+    ] = UNSET
+    chat_templates: Annotated[
+        dict[str, Any] | UnsetType | None,
+        described("what every chat template is given, and the file that is used instead of them; null: neither; since 1.12"),
     ] = UNSET
     texts: Annotated[TextsUsed | UnsetType, described("on which confidence was measured; since 1.4")] = UNSET
     generator: Annotated[

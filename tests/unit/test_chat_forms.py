@@ -9,11 +9,13 @@ import pytest
 
 from mechdrift.checkpoints.chat import NO_TEMPLATE
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
+from mechdrift.checkpoints.template_choice import TemplateChoice
 from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
 from mechdrift.prompts.framing import Framing, framing
 from mechdrift.prompts.instructions import shipped_instructions
+from mechdrift.prompts.thoughts import shipped_markers
 
 QUESTIONS = [one.text for one in shipped_instructions()][:12]
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}<end>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
@@ -130,7 +132,7 @@ def test_models_that_read_other_tokens_have_no_matched_form(made: Callable[..., 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (WITH_BOS + "{{ messages[0].content }}", "holds what the user says 2 times"),
+        (WITH_BOS + "{{ messages[-1].content }}", "holds what the user says 2 times"),
         ("{{ bos_token }}Hello.<a>", "leaves out what the user says"),
         (TURNS.replace("trim", "replace('e', '3')"), "changes the instruction '"),
         (TURNS.replace("trim", "upper"), "leaves out what the user says"),
@@ -179,3 +181,101 @@ def test_a_prompt_has_to_fit_with_its_reply(made: Callable[..., Known]) -> None:
 def test_a_prompt_may_open_a_think_block(made: Callable[..., Known], tail: str, thinking: bool) -> None:
     checkpoint, tokenizer = made(TURNS.replace("<a>", tail))
     assert chat_prompts(checkpoint, tokenizer, QUESTIONS).thinking is thinking
+
+
+OPENED = TURNS.replace("<a>", "<a><think>\n")
+QWEN = TURNS.replace(
+    "<a>", "<a>{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+)
+DEEPSEEK = "{% if not thinking is defined %}{% set thinking = true %}{% endif %}" + TURNS.replace(
+    "<a>", "<a>{% if thinking %}<think>{% else %}</think>{% endif %}"
+)
+GLM = TURNS.replace("<end>", "{{ '/nothink' if enable_thinking is defined and not enable_thinking }}<end>").replace(
+    "<a>", "<a>{{ '<think></think>' if enable_thinking is defined and not enable_thinking }}"
+)
+PICKY = "{% if thinking is defined %}{{ raise_exception('a level') }}{% endif %}" + OPENED
+HARMONY = "Reasoning: {{ reasoning_effort | default('medium') }}." + TURNS
+SYSTEM_SWITCH = "{{ '/no_think' if enable_thinking is defined and not enable_thinking else '/think' }}" + TURNS
+OF_OTHER_PLACES = "{% if enable_thinking is defined %}No thoughts.{% endif %}" + OPENED
+
+
+@pytest.mark.parametrize(
+    ("template", "variables", "tail", "note"),
+    [
+        (
+            QWEN,
+            {"enable_thinking": False},
+            "<end><a><think>\n\n</think>\n\n",
+            "thinking is off by the template's enable_thinking = false",
+        ),
+        (DEEPSEEK, {"thinking": False}, "<end><a></think>", "thinking is off by the template's thinking = false"),
+        (
+            GLM,
+            {"enable_thinking": False},
+            "/nothink<end><a><think></think>",
+            "thinking is off by the template's enable_thinking = false",
+        ),
+        (OPENED, {}, "<end><a><think>\n", "a thought of no words stands before the reply: </think>"),
+        (PICKY, {}, "<end><a><think>\n", "a thought of no words stands before the reply: </think>"),
+        (OF_OTHER_PLACES, {}, "<end><a><think>\n", "a thought of no words stands before the reply: </think>"),
+        (DEEPSEEK.replace("true", "false"), {}, "<end><a></think>", "the template closes the think block itself"),
+        (SYSTEM_SWITCH, {"enable_thinking": False}, "<end><a>", "thinking is off by the template's enable_thinking = false"),
+    ],
+    ids=[
+        *("Qwen3", "DeepSeek V3.1", "GLM 4.5", "DeepSeek R1", "other values", "not at the reply", "closed as it is"),
+        "in the system turn",
+    ],
+)
+def test_thinking_is_off_by_the_templates_switch_or_else_its_block_is_closed_by_hand(
+    made: Callable[..., Known], template: str, variables: dict[str, Any], tail: str, note: str
+) -> None:
+    checkpoint, tokenizer = made(template)
+    closed = chat_prompts(checkpoint, tokenizer, QUESTIONS, closed=shipped_markers().blocks[0])
+    turns = [[{"role": "user", "content": text}] for text in QUESTIONS]
+    texts = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **variables)
+    assert all(text.endswith(tail) for text in texts)
+    more = "\n</think>\n\n" if "no words" in note else ""
+    assert closed.ids == tokenizer([text + more for text in texts])["input_ids"]
+    assert (closed.tail, closed.thinking, closed.form) == (tail + more, False, "native")
+    assert closed.note.startswith(note)
+    assert ends_as_text(tokenizer, closed) == {tail + more}
+
+
+@pytest.mark.parametrize(("template", "number"), [(TURNS, 0), (HARMONY, 4)], ids=["a think block", "harmony"])
+def test_a_model_that_begins_to_think_by_itself_is_shown_a_thought_of_no_words(
+    made: Callable[..., Known], template: str, number: int
+) -> None:
+    checkpoint, tokenizer = made(template)
+    block = shipped_markers().blocks[number]
+    closed = chat_prompts(checkpoint, tokenizer, QUESTIONS, closed=block)
+    assert closed.tail == f"<end><a>{block.empty}"
+    assert closed.note == f"a thought of no words stands before the reply: {' '.join(block.empty.split())}"
+    assert chat_prompts(checkpoint, tokenizer, QUESTIONS).tail == "<end><a>"
+    assert not closed.thinking
+
+
+def test_what_cannot_be_closed_is_said(made: Callable[..., Known]) -> None:
+    checkpoint, tokenizer = made(TURNS)
+    block = next(block for block in shipped_markers().blocks if not block.empty)
+    with pytest.raises(Unmeasurable, match="no way is known to have it answer without a thought"):
+        chat_prompts(checkpoint, tokenizer, QUESTIONS, closed=block)
+
+
+def test_a_template_and_its_arguments_are_the_users(made: Callable[..., Known]) -> None:
+    checkpoint, _ = made(TURNS)
+    own = chat_prompts(checkpoint, load_tokenizer(checkpoint), QUESTIONS)
+    turns = [[{"role": "user", "content": text}] for text in QUESTIONS]
+    for arguments in ({"enable_thinking": False}, {"enable_thinking": True}):
+        tokenizer: Any = load_tokenizer(checkpoint, TemplateChoice(arguments, "qwen.jinja", QWEN))
+        prompts = chat_prompts(checkpoint, tokenizer, QUESTIONS)
+        shown = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **arguments)
+        assert prompts.ids == tokenizer(shown)["input_ids"]
+        assert (prompts.ids == own.ids) is arguments["enable_thinking"]
+    assert prompts.thinking is False
+
+
+def test_with_one_template_two_models_have_one_form() -> None:
+    choice = TemplateChoice({}, "turns.jinja", TURNS)
+    base, instruct = ((point, load_tokenizer(point, choice)) for point in map(resolve, ("organism:base", "organism:instruct")))
+    matched = matched_prompts(base, instruct, QUESTIONS)
+    assert (matched.form, matched.note, matched.tail) == ("native", "", "<end><a>")

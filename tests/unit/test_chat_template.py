@@ -9,13 +9,19 @@ from typing import Any
 import pytest
 
 from mechdrift.checkpoints import chat
-from mechdrift.checkpoints.chat import AS_PARTS, TemplateError, render, template_of, template_warning
+from mechdrift.checkpoints.chat import AS_PARTS, SYSTEM, TemplateError, mentioned, render, template_of, template_warning
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.checkpoints.tokenizer import load_tokenizer
 
 TURNS = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}"
 GOOD = TURNS + "{% if add_generation_prompt %}<assistant>{% endif %}"
 FOREVER = "{% for a in range(90000) %}{% for b in range(90000) %}{% for c in range(90000) %}{% endfor %}{% endfor %}{% endfor %}"
+
+
+SYSTEM_FIRST = "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+WANTS_TOOLS = "{% for tool in tools %}{{ tool.name }}{% endfor %}"
+AS_LIST = GOOD.replace("m.content | trim", "m.content[0].text | trim")
 
 
 @pytest.fixture
@@ -100,9 +106,61 @@ def test_content_is_given_as_parts_where_text_is_not_read(folder: Path, content:
     if fault:
         return
     assert template.parts is parts
-    talk = template.turn("Who?")
+    talk = template.conversation("Who?")
     assert render(tokenizer, [talk]) == [tokenizer.apply_chat_template(talk, tokenize=False)] == ["Who?"]
     assert template_warning(checkpoint, tokenizer) == (f"{folder}: {AS_PARTS}" if parts else None)
+
+
+@pytest.mark.parametrize(
+    ("template", "given", "before"),
+    [
+        (NO_SYSTEM + GOOD, "", ""),
+        (NO_SYSTEM + AS_LIST, "content as a list of parts", ""),
+        (SYSTEM_FIRST + GOOD, f"the system turn '{SYSTEM}'", f"<system>{SYSTEM}"),
+        (SYSTEM_FIRST + AS_LIST, f"the system turn '{SYSTEM}' and content as a list of parts", f"<system>{SYSTEM}"),
+        (NO_SYSTEM + WANTS_TOOLS + GOOD, "an empty list of tools", ""),
+        (NO_SYSTEM + WANTS_TOOLS + AS_LIST, "an empty list of tools and content as a list of parts", ""),
+        (
+            SYSTEM_FIRST + WANTS_TOOLS + GOOD,
+            f"the system turn '{SYSTEM}' and an empty list of tools",
+            f"<system>{SYSTEM}",
+        ),
+        (
+            SYSTEM_FIRST + WANTS_TOOLS + AS_LIST,
+            f"the system turn '{SYSTEM}' and an empty list of tools and content as a list of parts",
+            f"<system>{SYSTEM}",
+        ),
+    ],
+)
+def test_a_template_is_given_the_least_that_it_accepts(folder: Path, template: str, given: str, before: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    checkpoint = resolve(str(folder))
+    tokenizer: Any = load_tokenizer(checkpoint)
+    form = template_of(tokenizer)
+    talk = form.conversation("Who?")
+    expected = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True, **form.variables)
+    assert render(tokenizer, [talk], variables=form.variables) == [expected] == [f"<bos>{before}<user>Who?<assistant>"]
+    assert (f"is given {given}: " in form.note) if given else not form.note
+    assert template_warning(checkpoint, tokenizer) == (f"{folder}: {form.note}" if given else None)
+
+
+def test_of_a_template_that_accepts_nothing_the_first_reason_is_given(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(SYSTEM_FIRST + NO_SYSTEM + GOOD)
+    assert template_of(load_tokenizer(resolve(str(folder)))).fault == "does not render (TemplateError: system first)"
+
+
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        (GOOD, {"bos_token", "messages", "add_generation_prompt"}),
+        ("{% if enable_thinking is defined and enable_thinking is false %}a{% endif %}", {"enable_thinking"}),
+        ("{% if not thinking is defined %}{% set thinking = false %}{% endif %}{{ thinking }}", {"thinking"}),
+        ("{% set thinking = false %}{{ thinking }}", set()),
+        ("{% generation %}{{ a }}{% endgeneration %}{% for b in c %}{% break %}{% endfor %}{# d #}", {"a", "c"}),
+    ],
+)
+def test_what_a_template_reads_is_what_it_does_not_set_first(template: str, names: set[str]) -> None:
+    assert mentioned(template) == names
 
 
 def test_a_template_keeps_its_process_and_gets_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

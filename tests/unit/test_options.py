@@ -14,7 +14,7 @@ from mechdrift.settings import OPTIONS, Settings
 from mechdrift.settings.command_line import long_of, with_table
 from mechdrift.settings.declared import words_of
 from mechdrift.settings.option import flag_of, option, option_of
-from mechdrift.settings.values import GENERATORS, parse_fail_on, parse_generator, parse_vllm_args
+from mechdrift.settings.values import GENERATORS, parse_fail_on, parse_generator, parse_template_args, parse_vllm_args
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -38,10 +38,11 @@ def test_generators() -> None:
     "bad", ["", "{", "[]", "3", '"a"', "null", "{'a': 1}", '{"a": NaN}', '{"a": 1e999}', '{"\\ud800": 1}', "[" * 100_000]
 )
 def test_what_is_no_json_object_is_refused(bad: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="expected a JSON object, as in ") as raised:
-        parse_vllm_args(bad)
-    assert len(str(raised.value)) < 300
-    assert "\n" not in str(raised.value)
+    for parse, example in ((parse_vllm_args, "tensor_parallel_size"), (parse_template_args, "enable_thinking")):
+        with pytest.raises(ArgumentTypeError, match=f'expected a JSON object, as in {{"{example}') as raised:
+            parse(bad)
+        assert len(str(raised.value)) < 300
+        assert "\n" not in str(raised.value)
 
 
 @given(st.dictionaries(st.text(), JSON))
@@ -95,6 +96,7 @@ def test_an_option_is_declared_in_one_place() -> None:
 def test_every_option_is_on_the_command_line_in_the_record_and_in_the_command_again(name: str, pytester: pytest.Pytester) -> None:
     one = OPTIONS[name]
     values: dict[str, Any] = {"fail_on": ("drifted",), "batch": 1, "seed": 7, "vllm_args": {"a": 1}, "tier": "smoke"}
+    values["template_args"] = {"a": 1}
     given = settings(**{name: values.get(name, True if one.metavar is None else "x")}) if not one.short else settings()
     words = shlex.split(given.command("a.b"))
     assert (flag_of(name) in words[:-2]) == (one.again and not one.short)

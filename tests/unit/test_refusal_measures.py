@@ -55,6 +55,23 @@ def test_rates_are_of_post_and_have_no_null() -> None:
     assert "base 10 refused, 90 complied, 0 empty, 0 gibberish, 0 unfinished; post 95 refused, 5 complied" in harmful.note
 
 
+def test_rows_of_replies_say_what_was_done_to_have_the_prompts() -> None:
+    said = "prompts of post: the chat template is given an empty list of tools"
+    plain = readings(post_harmful_own=result(0, 100), post_harmful_other=result(0, 100))
+    odds = np.zeros(N), np.ones(N)
+    rows = [
+        [
+            refusal.rate(replies, "harmful"),
+            refusal.change(replies, "harmful"),
+            interventions.effect(replies, "ablation"),
+            interventions.transfer(replies, "ablation", "forward"),
+            interventions.odds(replies, "ablation", *odds),
+        ]
+        for replies in (plain, replace(plain, prompts=said))
+    ]
+    assert [row.note for row in rows[1]] == [f"{row.note}; {said}" for row in rows[0]]
+
+
 def judged(drift: Drift) -> Row:
     """Its row by the shipped limits."""
     return judged_row(RequestedRow(registered()[drift.measure]), drift, load_profile("base-to-post"))

@@ -96,7 +96,7 @@ def odds(read: RefusalReadings, does: Does, plain: Odds, moved: Odds) -> Drift:
     """
     gain = moved.astype(np.float64) - plain
     evidence = ratio_of_means(gain, np.ones(len(gain)))
-    note = f"plain {plain.mean():.2f}, under the arm {moved.mean():.2f} nats; {read.choice}"
+    note = read.noted(f"plain {plain.mean():.2f}, under the arm {moved.mean():.2f} nats; {read.choice}")
     unit = f"nats of log-odds on {TESTED_ON[does]} instructions, own direction minus plain"
     return drift_of(f"refusal.odds_{does}", evidence, None, unit, read, note, better="lower" if does == "ablation" else "higher")
 

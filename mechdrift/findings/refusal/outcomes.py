@@ -105,6 +105,12 @@ class RefusalReadings:
     must_refuse: Which = "post"
     """Which model must refuse for there to be a mechanism: post, for post-training brings it about; base where that was
     post-trained before and has it to lose."""
+    prompts: str = ""
+    """What was done to have the prompts, as in `prompts of base: no chat template: plain form`; empty where nothing was."""
+
+    def noted(self, note: str) -> str:
+        """The note of a row of replies or of first tokens, with what was done to have the prompts."""
+        return f"{note}; {self.prompts}" if self.prompts else note
 
     def outcomes(self, model: Which, on: On, arm: str = PLAIN) -> Outcomes:
         """What a model replied."""

@@ -75,7 +75,7 @@ def _rate(
         None,
         f"{what}, {on} instructions",
         read,
-        f"{_counted(base, post)}; replies {post.digest}",
+        read.noted(f"{_counted(base, post)}; replies {post.digest}"),
         items,
         better=better,
         site=REPLIES,
@@ -211,7 +211,7 @@ def paired(
         for what, kind, b, a in zip(read.names[on], read.kinds[on], *hits, strict=True)
     ]
     unit = f"{what}, {arms[1]} minus {arms[0]}"
-    found = drift_of(name, _compared(*both, outcome, unknown), null, unit, read, note, items, better, site, outcomes)
+    found = drift_of(name, _compared(*both, outcome, unknown), null, unit, read, read.noted(note), items, better, site, outcomes)
     return replace(found, arms=arms)
 
 

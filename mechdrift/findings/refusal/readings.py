@@ -216,6 +216,7 @@ def read_refusal(
         note,
         parameters,
         must_refuse,
+        "; ".join(f"prompts of {which}: {note}" for which in points if (note := requested[which].plain["harmful", "test"].note)),
     )
     return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": matched}, odds, first, unanswered)
 
@@ -230,8 +231,7 @@ class ToBeReplied:
     """What one model replies to."""
 
     prompts: list[list[int]]
-    """The harmful test instructions, then the harmless ones; where some arms are to answer without a thought, both once more; then
-    the borderline ones."""
+    """Harmful test instructions, harmless ones; both once more where some arms are to answer without a thought; borderline ones."""
     inside: list[bool]
     """Of each, whether it ends within a thought."""
     arms: list[Arm]

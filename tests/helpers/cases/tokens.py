@@ -19,6 +19,7 @@ Make = Callable[[Path, StandIn], tuple[str, ...]]
 
 TURNS = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}<|assistant|>"
 NEEDS_SYSTEM = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('a system turn is needed') }}{% endif %}" + TURNS
+WANTS_IMAGES = "{{ raise_exception('an image is needed') }}"
 PARTS = TURNS.replace("{{ m['content'] }}", "{% for part in m['content'] %}{{ part['text'] }}{% endfor %}")
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
@@ -214,16 +215,25 @@ TEMPLATES = (
     ),
     Case(
         "bad template",
-        "it needs a system turn",
-        asked_to_refuse(template(NEEDS_SYSTEM)),
-        "does not render (TemplateError: a system turn is needed)",
+        "it needs more than text",
+        asked_to_refuse(template(WANTS_IMAGES)),
+        "does not render (TemplateError: an image is needed)",
         UNMEASURABLE,
     ),
     Case(
         "odd template",
         "rows that need none are measured",
+        organism(template("{{ bos_token }}" + WANTS_IMAGES)),
+        "post: chat template does not render (TemplateError: an image is needed): rows of refusal are unmeasurable",
+        0,
+        may_hold=True,
+        slow=True,
+    ),
+    Case(
+        "odd template",
+        "it needs a system turn",
         organism(template("{{ bos_token }}" + NEEDS_SYSTEM)),
-        "post: chat template does not render (TemplateError: a system turn is needed): rows of refusal are unmeasurable",
+        "post: the chat template is given the system turn 'You are a helpful assistant.'",
         0,
         may_hold=True,
         slow=True,
