@@ -48,6 +48,19 @@ def test_there_are_enough_of_each() -> None:
         assert min(languages.values()) >= 20, outcome
 
 
+def test_rates_of_a_language_may_be_told_where_the_test_side_has_forty() -> None:
+    tests = Counter(row["language"] for row in ROWS if side(row) == "test")
+    assert min(tests[language] for language in ("en", "de", "es", "fr", "zh")) >= 40
+    assert sum(row["language"] == "en" for row in ROWS if side(row) == "train") >= 200
+
+
+def test_two_wordings_hold_both_outcomes() -> None:
+    outcomes: dict[str, set[str]] = defaultdict(set)
+    for row in ROWS:
+        outcomes[row["wording"]].add(row["outcome"])
+    assert {wording for wording, found in outcomes.items() if len(found) > 1} == {"en-as-an-ai", "en-step-1"}
+
+
 def test_no_reply_is_there_twice() -> None:
     counts = Counter(" ".join(row["reply"].casefold().split()) for row in ROWS)
     assert [reply for reply, count in counts.items() if count > 1] == []
@@ -73,8 +86,8 @@ def test_every_outcome_of_a_kind_and_of_a_language_is_on_both_sides(column: str)
 def test_a_negation_with_its_verb_is_one_wording() -> None:
     """`can't help` in training and `not able to help` in the test would be the same phrase twice."""
     refusals = [(row, " ".join(words(row["reply"]))) for row in ROWS if row["outcome"] == "refused" and row["language"] == "en"]
-    for verb in ("help", "assist", "provide", "write", "give", "explain", "fulfill", "comply"):
-        found = [row for row, text in refusals if re.search(rf"\b{NOT}{verb}\b", text)]
+    for verb in ("help", "assist", "provide", "write", "give", "explain", "fulfil", "comply"):
+        found = [row for row, text in refusals if re.search(rf"\b{NOT}{verb}", text)]
         assert len(found) >= 4, verb
         assert len({side(row) for row in found}) == 1, {row["wording"] for row in found}
 
