@@ -22,8 +22,9 @@ from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.batches import batches_by_length
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, under, until_end
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, until_end
 from mechdrift.engine.generate.batched import TransformersGenerator, acting
+from mechdrift.engine.generate.generator import Replies, under
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, arm_request, reply_of
 from mechdrift.engine.generate.vllm_process import running
 from mechdrift.engine.pool import Pool

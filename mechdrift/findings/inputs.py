@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.pair import Pair
-from mechdrift.engine.generate.arms import Generator
+from mechdrift.engine.generate.generator import Generator
 from mechdrift.engine.generate.thinking import DEFAULT, Budget
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.findings.hand_set import HandSet

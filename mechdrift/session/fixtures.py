@@ -8,8 +8,8 @@ import pytest
 from mechdrift.checkpoints.chain import BASE_TO_POST
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.pair import Pair
-from mechdrift.engine.generate.arms import Generator
 from mechdrift.engine.generate.choose import generator_for
+from mechdrift.engine.generate.generator import Generator
 from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store

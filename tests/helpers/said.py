@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.generate.arms import Arm, Replies
+from mechdrift.engine.generate.arms import Arm
+from mechdrift.engine.generate.generator import Replies
 from mechdrift.engine.generate.thinking import GoingOn
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.errors import Unmeasurable

@@ -14,8 +14,9 @@ from tiny import VARIANTS, tiny_model, write_tiny
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.engine.generate import batched
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, under
+from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.batched import TransformersGenerator
+from mechdrift.engine.generate.generator import under
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
 from mechdrift.engine.stored_recordings import Recorder

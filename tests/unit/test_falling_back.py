@@ -11,9 +11,10 @@ import pytest
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate import vllm_architectures, vllm_generator
-from mechdrift.engine.generate.arms import Ablated, Arm, EngineCannot, Replies
+from mechdrift.engine.generate.arms import Ablated, Arm
 from mechdrift.engine.generate.choose import PAYS, backend_for, generator_for, note_on
 from mechdrift.engine.generate.falling_back import FallingBack, by_one_engine
+from mechdrift.engine.generate.generator import EngineCannot, Replies
 from mechdrift.engine.generate.thinking import GoingOn
 from mechdrift.engine.generate.vllm_architectures import architecture_of, is_registered, may_run
 from mechdrift.engine.pool import Pool

@@ -18,8 +18,9 @@ from mechdrift.checkpoints.chat import render
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.checkpoints.tokenizer import load_tokenizer
 from mechdrift.engine.generate import canary, vllm_generator, vllm_process
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, under
+from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.batched import TransformersGenerator
+from mechdrift.engine.generate.generator import Replies, under
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, arm_request
 from mechdrift.engine.generate.vllm_process import Ask, running
 from mechdrift.engine.pool import Pool

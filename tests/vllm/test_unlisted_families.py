@@ -11,10 +11,11 @@ from tiny import write_tiny
 
 from mechdrift.checkpoints.resolve import Checkpoint, resolve
 from mechdrift.engine.generate import vllm_generator
-from mechdrift.engine.generate.arms import Ablated, Added, Arm, Replies, under
+from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.choose import backend_for
 from mechdrift.engine.generate.falling_back import FallingBack, by_one_engine
+from mechdrift.engine.generate.generator import Replies, under
 from mechdrift.engine.generate.vllm_architectures import architecture_of, is_registered
 from mechdrift.engine.generate.vllm_generator import VllmGenerator
 from mechdrift.engine.generate.vllm_process import Ask

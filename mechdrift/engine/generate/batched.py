@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.engine.batches import Progress, batches_by_length, padded
-from mechdrift.engine.generate.arms import Ablated, Arm, Replies, require_fitting, until_end
+from mechdrift.engine.generate.arms import Ablated, Arm, require_fitting, until_end
+from mechdrift.engine.generate.generator import Replies
 from mechdrift.engine.generate.thinking import GoingOn, in_rounds
 from mechdrift.engine.selfcheck import check_ablating_everywhere, check_shifting
 from mechdrift.engine.steer import ablating_everywhere, shifting

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.generate.arms import Generator
 from mechdrift.engine.generate.batched import TransformersGenerator
 from mechdrift.engine.generate.falling_back import FallingBack
+from mechdrift.engine.generate.generator import Generator
 from mechdrift.engine.generate.vllm_architectures import architecture_of, is_registered
 from mechdrift.engine.generate.vllm_generator import VllmGenerator, installed, require_able, require_free
 from mechdrift.engine.stored_recordings import Recorder

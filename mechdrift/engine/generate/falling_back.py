@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.generate.arms import Arm, EngineCannot, Generator, Replies
+from mechdrift.engine.generate.arms import Arm
+from mechdrift.engine.generate.generator import EngineCannot, Generator, Replies
 from mechdrift.engine.generate.thinking import GoingOn
 from mechdrift.errors import Unmeasurable
 

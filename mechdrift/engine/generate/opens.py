@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.generate.arms import Arm, under
+from mechdrift.engine.generate.arms import Arm
 from mechdrift.engine.generate.batched import TransformersGenerator
+from mechdrift.engine.generate.generator import under
 from mechdrift.engine.generate.thinking import TO_BEGIN
 from mechdrift.engine.store import Part
 from mechdrift.engine.stored_recordings import Prompts, Recorder

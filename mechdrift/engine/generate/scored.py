@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import batches_by_length
-from mechdrift.engine.generate.arms import Arm, Generator, context_of
+from mechdrift.engine.generate.arms import Arm, context_of
 from mechdrift.engine.generate.classified import refusals
 from mechdrift.engine.generate.first_token import digest
+from mechdrift.engine.generate.generator import Generator
 from mechdrift.engine.generate.thinking import ENDS, Budget, GoingOn, Thought
 from mechdrift.engine.store import Part
 from mechdrift.engine.stored_recordings import Prompts, Recorder

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
+from mechdrift.engine.generate.arms import Arm
 from mechdrift.prompts.thoughts import Markers, answer_of, opening
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from mechdrift.engine.generate.arms import Arm
 
 MOST_UNFINISHED = 0.1  # of an arm's replies; with more it is looked how long they would have thought
 TO_BEGIN = 12  # tokens by which a thought has begun: of the longest marker where letters are tokens
@@ -85,7 +85,7 @@ class GoingOn:
         """Tokens of the longest reply, followed ones included."""
         return FURTHER * self.budget.thinking + self.budget.reply
 
-    def more(self, arm: "Arm", replies: Sequence[Sequence[int]], ended: Sequence[bool]) -> dict[int, int]:
+    def more(self, arm: Arm, replies: Sequence[Sequence[int]], ended: Sequence[bool]) -> dict[int, int]:
         """How many more tokens replies get, by their places among the arm's; empty when all are done."""
         self._open[arm.name] = {place for place, over in enumerate(ended) if not over}
         if not self.budget.thinking or not arm.thinks:
@@ -107,7 +107,7 @@ class GoingOn:
                 wanted[place] = min(more, room)
         return wanted or self._follow(arm, replies, spent)
 
-    def _follow(self, arm: "Arm", replies: Sequence[Sequence[int]], spent: Sequence[int]) -> dict[int, int]:
+    def _follow(self, arm: Arm, replies: Sequence[Sequence[int]], spent: Sequence[int]) -> dict[int, int]:
         """A few of those that still think, further on: to know which budget would have done. They stay unfinished."""
         if arm.name not in self._followed:
             enough = len(spent) > MOST_UNFINISHED * len(replies)
@@ -139,7 +139,7 @@ class GoingOn:
                 least = middle + 1
         return Thought(least, "closed")
 
-    def within(self, arm: "Arm", place: int, reply: Sequence[int]) -> tuple[list[int], Thought]:
+    def within(self, arm: Arm, place: int, reply: Sequence[int]) -> tuple[list[int], Thought]:
         """The reply at one of an arm's places, as far as its budget goes, and its thought."""
         thought = self.thought(self._prompt(arm, place), reply, place not in self._open.get(arm.name, ()))
         budget = self.budget
@@ -154,12 +154,12 @@ class GoingOn:
         return (inside or opening(text, self.markers) is not None) and answer_of(text, inside, self.markers) is not None
 
     @staticmethod
-    def _prompt(arm: "Arm", place: int) -> int:
+    def _prompt(arm: Arm, place: int) -> int:
         return place if arm.requested is None else arm.requested[place]
 
 
 def in_rounds(
-    generate: Generate, arm: "Arm", prompts: Sequence[Sequence[int]], new_tokens: int, going_on: GoingOn | None
+    generate: Generate, arm: Arm, prompts: Sequence[Sequence[int]], new_tokens: int, going_on: GoingOn | None
 ) -> list[list[int]]:
     """Replies to an arm's prompts, each as long as it is to be: those that are to go on are given again with what they have."""
     replies = generate(prompts, new_tokens)

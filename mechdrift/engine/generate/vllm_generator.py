@@ -11,17 +11,9 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.generate import canary
-from mechdrift.engine.generate.arms import (
-    Ablated,
-    Added,
-    Arm,
-    EngineCannot,
-    Replies,
-    context_of,
-    require_fitting,
-    until_end,
-)
+from mechdrift.engine.generate.arms import Ablated, Added, Arm, context_of, require_fitting, until_end
 from mechdrift.engine.generate.batched import check_arm
+from mechdrift.engine.generate.generator import EngineCannot, Replies
 from mechdrift.engine.generate.thinking import GoingOn, in_rounds
 from mechdrift.engine.generate.vllm_architectures import architecture_of, may_run
 from mechdrift.engine.generate.vllm_process import Ask, running

@@ -10,9 +10,10 @@ import numpy as np
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.pair import Pair
 from mechdrift.checkpoints.resolve import Checkpoint
-from mechdrift.engine.generate.arms import Arm, Generator
+from mechdrift.engine.generate.arms import Arm
 from mechdrift.engine.generate.falling_back import by_one_engine
 from mechdrift.engine.generate.first_token import first_token_under
+from mechdrift.engine.generate.generator import Generator
 from mechdrift.engine.generate.opens import opens_thoughts
 from mechdrift.engine.generate.scored import Reply, Scored, scored_replies
 from mechdrift.engine.generate.thinking import Budget
@@ -231,7 +232,7 @@ class ToBeReplied:
     """What one model replies to."""
 
     prompts: list[list[int]]
-    """Harmful test instructions, harmless ones; both once more where some arms are to answer without a thought; borderline ones."""
+    """Harmful test instructions, harmless ones; both again where some arms are to answer without a thought; borderline ones."""
     inside: list[bool]
     """Of each, whether it ends within a thought."""
     arms: list[Arm]
