@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.pair import Pair
 from mechdrift.engine.generate.generator import Generator
+from mechdrift.engine.generate.reply_judge import ReplyJudge
 from mechdrift.engine.generate.thinking import DEFAULT, Budget
 from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.findings.hand_set import HandSet
@@ -49,8 +49,8 @@ class Inputs:
     """Whether what is equal bit for bit is known to have changed by nothing, and not measured."""
     budget: Budget = DEFAULT
     """Tokens of replies."""
-    reply_classifier: ReplyClassifier | None = None
-    """The user's own judge of refusals; None where the phrase that a reply opens with tells."""
+    reply_judge: ReplyJudge | None = None
+    """The user's own judge of refusals, a classifier or an endpoint; None where the phrase that a reply opens with tells."""
     keep_replies: bool = False
     """Whether the user requested the text of replies."""
 

@@ -9,7 +9,10 @@ from mechdrift.checkpoints.chain import BASE_TO_POST
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.pair import Pair
 from mechdrift.engine.generate.choose import generator_for
+from mechdrift.engine.generate.classified import ClassifierJudge
 from mechdrift.engine.generate.generator import Generator
+from mechdrift.engine.generate.judged import EndpointJudge
+from mechdrift.engine.generate.reply_judge import ReplyJudge
 from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
@@ -26,7 +29,7 @@ from mechdrift.prompts.written_pairs import WrittenPair
 from mechdrift.session.judge import Judge
 from mechdrift.session.progress import progress_line
 from mechdrift.session.state import STATE, State
-from mechdrift.session.work import RECORDER
+from mechdrift.session.work import JUDGE, RECORDER
 
 Beside = Callable[[str, bytes], None]
 
@@ -62,8 +65,22 @@ def mechdrift_instructions(pytestconfig: pytest.Config) -> Instructions:
 
 @pytest.fixture(scope="session")
 def mechdrift_reply_classifier(pytestconfig: pytest.Config) -> ReplyClassifier | None:
-    """The user's own judge of refusals; None where the phrase that a reply opens with tells."""
+    """The user's own classifier of refusals; None where there is none."""
     return _state(pytestconfig).inputs.reply_classifier
+
+
+@pytest.fixture(scope="session")
+def mechdrift_reply_judge(pytestconfig: pytest.Config, mechdrift_recordings: Recorder) -> ReplyJudge | None:
+    """Who decides which replies refuse, that classifier or an endpoint; None where the phrase that a reply opens with tells."""
+    inputs = _state(pytestconfig).inputs
+    judge: ClassifierJudge | EndpointJudge | None = None
+    if inputs.judge:
+        judge = EndpointJudge(inputs.judge, mechdrift_recordings)
+    elif inputs.reply_classifier:
+        judge = ClassifierJudge(inputs.reply_classifier, mechdrift_recordings)
+    if judge is not None:
+        pytestconfig.stash[JUDGE] = judge
+    return judge
 
 
 @pytest.fixture(scope="session")
@@ -111,10 +128,15 @@ def mechdrift_generator(pytestconfig: pytest.Config, mechdrift_recordings: Recor
 
 @pytest.fixture(scope="session")
 def mechdrift_inputs(
-    pytestconfig: pytest.Config, mechdrift_pair: Pair, mechdrift_recordings: Recorder, mechdrift_generator: Generator
+    pytestconfig: pytest.Config,
+    mechdrift_pair: Pair,
+    mechdrift_recordings: Recorder,
+    mechdrift_generator: Generator,
+    mechdrift_reply_judge: ReplyJudge | None,
 ) -> Inputs:
     """All of that for one pair: what a family's readings are taken from."""
-    return inputs_of(_state(pytestconfig), mechdrift_pair, mechdrift_recordings, mechdrift_generator)
+    state = _state(pytestconfig)
+    return inputs_of(state, mechdrift_pair, mechdrift_recordings, mechdrift_generator, mechdrift_reply_judge)
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +162,9 @@ def mechdrift_drift(request: pytest.FixtureRequest, mechdrift_pair: Pair) -> Jud
     return Judge(request, mechdrift_pair)
 
 
-def inputs_of(state: State, pair: Pair, recordings: Recorder, generator: Generator) -> Inputs:
+def inputs_of(
+    state: State, pair: Pair, recordings: Recorder, generator: Generator, reply_judge: ReplyJudge | None = None
+) -> Inputs:
     """What one pair of a run is measured on."""
     prompts, request, settings = state.inputs.prompts, state.request, state.settings
     return Inputs(
@@ -157,6 +181,6 @@ def inputs_of(state: State, pair: Pair, recordings: Recorder, generator: Generat
         "base" if state.profile.both_post_trained else "post",
         settings.identity_shortcut,
         Budget(settings.reply_tokens, settings.thinking_tokens),
-        state.inputs.reply_classifier,
+        reply_judge,
         settings.keep_replies,
     )

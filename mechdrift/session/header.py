@@ -45,6 +45,8 @@ def header(state: State) -> list[str]:
             lines.append(text.printable(f"mechdrift: {side} instructions: {getattr(inputs.prompts.instructions, side)}"))
     if inputs.reply_classifier:
         lines.append(text.printable(f"mechdrift: replies judged by {inputs.reply_classifier}"))
+    if inputs.judge:
+        lines.append(text.printable(f"mechdrift: replies judged by {inputs.judge}"))
     lines += [text.printable(f"mechdrift: {line}") for line in inputs.templates.lines()]
     if settings.texts is not None:
         lines.append(text.printable(f"mechdrift: texts: {inputs.prompts.texts}"))

@@ -10,6 +10,7 @@ from mechdrift.checkpoints.config_changes import Change
 from mechdrift.checkpoints.pair import Pair
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.template_choice import TemplateChoice
+from mechdrift.engine.generate.judged import JudgeEndpoint
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.instructions import Instructions
 from mechdrift.prompts.statements import Statement
@@ -37,7 +38,9 @@ class RunInputs:
     prompts: Prompts
     store_folder: Path
     reply_classifier: ReplyClassifier | None
-    """The user's own judge of refusals."""
+    """The user's own classifier of refusals."""
+    judge: JudgeEndpoint | None
+    """A language model that judges them instead; never both."""
     templates: TemplateChoice
     """What the user decides of chat templates."""
     absent: Mapping[str, str]

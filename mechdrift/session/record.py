@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from mechdrift.checkpoints.chain import POST
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.engine.generate.reply_judge import Agreement
 from mechdrift.findings.registry import registered
 from mechdrift.models.devices import pick_device, pick_dtype
 from mechdrift.session.start import backend, same_files
@@ -76,6 +77,7 @@ def record_of(state: State, exit_code: int) -> Record:
             harmful=Side(**inputs.prompts.instructions.harmful.to_dict()),
             harmless=Side(**inputs.prompts.instructions.harmless.to_dict()),
             reply_classifier=classifier.to_dict() if classifier else None,
+            judge=_judge(state),
             chat_templates=inputs.templates.to_dict(),
             texts=TextsUsed(**inputs.prompts.texts.to_dict()),
             generator=backend(settings, inputs.points.values()),
@@ -103,6 +105,24 @@ def record_of(state: State, exit_code: int) -> Record:
     )
     verdict = run_verdict(record)
     return replace(record, outcome=RunOutcome(verdict=verdict.verdict, message=verdict.message))
+
+
+def _judge(state: State) -> dict[str, Any] | None:
+    """The endpoint that judged replies, and how often it and their openings differ."""
+    if state.inputs.judge is None:
+        return None
+    agreement = sum(state.agreements.values(), Agreement())
+    share = agreement.disagreement
+    low, high = share.interval() if share else (None, None)
+    return {
+        **state.inputs.judge.to_dict(),
+        "replies": agreement.replies,
+        "unclear": agreement.unclear,
+        "differ": agreement.differ,
+        "share": share.estimate if share else None,
+        "low": low,
+        "high": high,
+    }
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:

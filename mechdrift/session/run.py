@@ -25,7 +25,7 @@ from mechdrift.session.request import request_of
 from mechdrift.session.rows import RequestedRow, from_worker_data, to_json, to_worker_data
 from mechdrift.session.start import refuse_settings_of_checkpoints, start
 from mechdrift.session.state import INPUTS, ROW, STATE, State
-from mechdrift.session.work import streams_found, warnings_given, work_done, work_so_far
+from mechdrift.session.work import agreements_found, streams_found, warnings_given, work_done, work_so_far
 from mechdrift.session.xdist import Workers, hand_over, take_over
 from mechdrift.settings import Settings
 from mechdrift.verdict.failing import fails
@@ -187,6 +187,7 @@ class Hooks:
             state.work[name] = state.work.get(name, 0) + amount
         state.warnings += warnings_given(state.config)
         state.streams |= streams_found(state.config)
+        state.agreements |= agreements_found(state.config)
         if state.is_worker:
             hand_over(state)
         elif not state.settings.plan:

@@ -22,6 +22,7 @@ from mechdrift.checkpoints.tokenizer import load_tokenizer, try_tokenizer
 from mechdrift.checkpoints.vocabulary import vocabulary_note
 from mechdrift.device_names import TENSOR_PARALLEL
 from mechdrift.engine.generate.choose import backend_for, note_on
+from mechdrift.engine.generate.judged import read_judge
 from mechdrift.engine.store import folder_of
 from mechdrift.errors import InputError, Unmeasurable
 from mechdrift.models.devices import check_device, pick_device
@@ -62,6 +63,7 @@ def start(config: pytest.Config, request: Request) -> RunInputs:
     resolver = Resolver(Memory(store_folder / "identities"), lambda label: progress_line(config, label))
     try:
         check_device(settings.device)
+        judge = read_judge(settings.judge) if settings.judge else None
         backend(settings, ())
         templates = read_choice(settings.template_args, settings.template)
         points = {}
@@ -89,7 +91,7 @@ def start(config: pytest.Config, request: Request) -> RunInputs:
         classifier = read_classifier(settings.reply_classifier) if settings.reply_classifier else None
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
-    return RunInputs(points, prompts, store_folder, classifier, templates, absent, changes, tuple(lineage_notes), tuple(warnings))
+    return RunInputs(points, prompts, store_folder, classifier, judge, templates, absent, changes, tuple(lineage_notes), tuple(warnings))
 
 
 def _differences(

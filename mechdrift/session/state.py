@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from mechdrift.engine.generate.reply_judge import Agreement
 from mechdrift.report.record_file import Stamp
 from mechdrift.session.inputs import RunInputs
 from mechdrift.session.phases import Phase
@@ -41,6 +42,8 @@ class State:
     """What a user should know and no row says; each once, whichever worker found it."""
     streams: dict[str, str] = field(default_factory=dict)
     """By spec of each model that was loaded, by any worker, where its residual stream was found."""
+    agreements: dict[str, Agreement] = field(default_factory=dict)
+    """By the replies that they are of: the user's judge with their openings."""
     unexpected: bool = False
     """A test, ours or a stranger's, failed otherwise than by a verdict."""
     bad_input: bool = False

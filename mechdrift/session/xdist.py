@@ -10,6 +10,8 @@ from mechdrift.checkpoints import tokenizer_check
 from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.template_choice import TemplateChoice
+from mechdrift.engine.generate.judged import JudgeEndpoint
+from mechdrift.engine.generate.reply_judge import Agreement
 from mechdrift.models.devices import pick_device
 from mechdrift.session.inputs import RunInputs
 from mechdrift.session.phases import Phase
@@ -39,25 +41,27 @@ class Workers:
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker what the controller has read and checked, so that it is done once."""
         points = {name: asdict(point) | {"folder": str(point.folder)} for name, point in self.state.inputs.points.items()}
-        classifier = self.state.inputs.reply_classifier
+        classifier, judge = self.state.inputs.reply_classifier, self.state.inputs.judge
         node.workerinput[KEY] = {
             "checkpoints": points,
             "absent": dict(self.state.inputs.absent),
             "store": str(self.state.inputs.store_folder),
             "tokenizers": tokenizer_check.passed(),
             "classifier": classifier and asdict(classifier) | {"folder": str(classifier.folder)},
+            "judge": judge and asdict(judge),
             "templates": asdict(self.state.inputs.templates),
         }
 
     def pytest_testnodedown(self, node: Any) -> None:
         """Add up what a worker did; a worker that died says nothing, and its test is reported as crashed."""
-        data = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "phases": {}, "warnings": [], "streams": {}})
+        data = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "phases": {}, "warnings": [], "streams": {}, "agreements": {}})
         for name, amount in data["work"].items():
             self.state.work[name] = self.state.work.get(name, 0) + amount
         for name, phase in data["phases"].items():
             self.state.phases[name] = self.state.phases.get(name, Phase()) + Phase.of(phase)
         self.state.warnings += data["warnings"]
         self.state.streams |= data["streams"]
+        self.state.agreements |= {of: Agreement(**one) for of, one in data["agreements"].items()}
 
 
 def visible_gpus() -> list[str]:
@@ -83,6 +87,7 @@ def hand_over(state: State) -> None:
     """On a worker: tell the controller what was done."""
     phases = {name: phase.to_dict() for name, phase in state.phases.items()}
     data = {"work": state.work, "phases": phases, "warnings": state.warnings, "streams": state.streams}
+    data["agreements"] = {of: asdict(one) for of, one in state.agreements.items()}
     state.config.workeroutput[KEY] = data  # type: ignore[attr-defined]
 
 
@@ -96,6 +101,7 @@ def take_over(state: State) -> RunInputs:
         prompts=read_prompts(state.request),
         store_folder=Path(data["store"]),
         reply_classifier=classifier and ReplyClassifier(**classifier | {"folder": Path(classifier["folder"])}),
+        judge=data["judge"] and JudgeEndpoint(**data["judge"]),
         templates=TemplateChoice(**data["templates"]),
         absent=data["absent"],
         # The controller has them, and writes the record.

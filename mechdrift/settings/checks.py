@@ -90,6 +90,11 @@ def settings_of(config: pytest.Config) -> Settings | None:
             "mechdrift: --mechdrift-keep-replies without --mechdrift-record; expected a place beside the record; "
             "add --mechdrift-record FILE.json"
         )
+    if get("mechdrift_judge") and get("mechdrift_reply_classifier"):
+        raise pytest.UsageError(
+            "mechdrift: --mechdrift-judge and --mechdrift-reply-classifier; expected one who decides which replies refuse; "
+            "leave one out"
+        )
     if get("mechdrift_update") and get("mechdrift_baseline") is None:
         raise pytest.UsageError(
             "mechdrift: --mechdrift-update without --mechdrift-baseline; expected one to update; add --mechdrift-baseline NAME"

@@ -18,6 +18,7 @@ from mechdrift.settings.values import (
     parse_estimator,
     parse_fail_on,
     parse_generator,
+    parse_judge,
     parse_post,
     parse_reply_tokens,
     parse_seed,
@@ -204,6 +205,16 @@ class Settings:
         readme_default="by the opening of the reply",
     )
     """A text classifier that recognises refusals, SPEC or SPEC:LABEL."""
+    judge: str | None = option(
+        None,
+        "an OpenAI-compatible API whose MODEL says which replies refuse; default: by the phrase that a reply opens with",
+        "URL[#MODEL]",
+        parse=parse_judge,
+        readme="an OpenAI-compatible API, `http://localhost:8000/v1`, whose model "
+        "[says which replies refuse](docs/instructions.md#a-judge)",
+        readme_default="by the opening of the reply",
+    )
+    """The base URL of an API, and the model that judges replies, URL or URL#MODEL."""
     template: str | None = option(
         None,
         "a jinja file used instead of every checkpoint's own chat template, also by those without one",

@@ -5,6 +5,7 @@ import os
 import re
 from argparse import ArgumentTypeError
 from typing import Any
+from urllib.parse import urlsplit
 
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.verdict.fail_on import FAIL_ON, FailOn
@@ -70,6 +71,20 @@ def parse_generator(text: str) -> str:
     """One of GENERATORS."""
     if text not in GENERATORS:
         raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(GENERATORS)}")
+    return text
+
+
+def parse_judge(text: str) -> str:
+    """URL or URL#MODEL. A message shows nothing of a URL, which may hold a key that has no place there."""
+    try:
+        url = urlsplit(text)
+        whole = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
+    except ValueError:
+        whole = False
+    if not whole or not text.isprintable() or " " in text:
+        raise ArgumentTypeError("no http or https URL; expected URL or URL#MODEL, such as http://localhost:8000/v1")
+    if "@" in url.netloc or url.query:
+        raise ArgumentTypeError("its URL has a key or a query; expected neither; set MECHDRIFT_JUDGE_KEY to the key")
     return text
 
 

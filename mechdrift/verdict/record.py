@@ -12,7 +12,7 @@ from mechdrift.verdict.fail_on import FAIL_ON, FailOn
 from mechdrift.verdict.limits import Role
 from mechdrift.verdict.row import ComparedRow, Names, Number, Row, StoredRow, Verdict, described
 
-SCHEMA = "1.12"  # additions raise the minor number, anything else the major
+SCHEMA = "1.13"  # additions raise the minor number, anything else the major
 RunVerdictName = Literal["held", "allowed", "ungated", "identical", "unmeasurable", "undecided", "drifted", "error"]
 TierName = Annotated[str, Meta(pattern="^(smoke|commit|nightly)$")]
 GeneratorName = Annotated[str, Meta(pattern="^(transformers|vllm)$")]
@@ -133,6 +133,14 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     reply_classifier: Annotated[
         dict[str, Any] | UnsetType | None,
         described("the text classifier that recognises refusals, with its label and digest; null: openings do; since 1.4"),
+    ] = UNSET
+    judge: Annotated[
+        dict[str, Any] | UnsetType | None,
+        described(
+            "the language model that decides which replies refuse, the digest of its question, of how many replies it was asked, "
+            "of how many it cannot tell, and on how many of the others it and their openings differ, a share with its 90% "
+            "interval; null: openings or a classifier do; since 1.13"
+        ),
     ] = UNSET
     chat_templates: Annotated[
         dict[str, Any] | UnsetType | None,

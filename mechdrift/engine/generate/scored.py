@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.batches import batches_by_length
 from mechdrift.engine.generate.arms import Arm, context_of
-from mechdrift.engine.generate.classified import refusals
 from mechdrift.engine.generate.first_token import digest
 from mechdrift.engine.generate.generator import Generator
+from mechdrift.engine.generate.reply_judge import MOST_UNCLEAR, OPINIONS, Exchange, JudgeFailed, Opinion, ReplyJudge, agreement_of
 from mechdrift.engine.generate.thinking import ENDS, Budget, GoingOn, Thought
 from mechdrift.engine.store import Part
 from mechdrift.engine.stored_recordings import Prompts, Recorder
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-SCORER = 3  # raise it whenever the same reply would be found to be something else
+SCORER = 4  # raise it whenever the same reply would be found to be something else
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class Scored:
     """The first 24 bits of the sha256 of each reply's token ids: whether two runs gave the same replies."""
     thoughts: "tuple[Thought, ...]" = ()
     """What each began with."""
+    opinions: "tuple[Opinion, ...]" = ()
+    """What the user's judge said of each."""
 
     @property
     def digest(self) -> str:
@@ -76,14 +77,17 @@ def scored_replies(
     inside: Sequence[bool],
     arms: Sequence[Arm],
     budget: Budget,
-    classifier: ReplyClassifier | None = None,
+    judge: ReplyJudge | None = None,
     keep: list[Reply] | None = None,
+    instructions: Sequence[str] = (),
 ) -> "dict[str, Scored | Unmeasurable]":
     """What the checkpoint's greedy replies are under every arm, from the store where known.
 
-    inside: of every prompt, whether it ends within a thought. classifier: decides refused or complied, instead of openings.
-    keep: gets the replies with their text, special tokens and all; they are then made anew. An arm of which it is unknown whether
-    it does what it says has an Unmeasurable instead.
+    inside: of every prompt, whether it ends within a thought. judge: decides refused or complied, instead of openings, and counts
+    on which replies it differs from them. keep: gets the replies with their text, special tokens and all; they are then made
+    anew. instructions: the text of every prompt, for a judge. An arm of which it is unknown whether it does what it says has an
+    Unmeasurable instead, and so has one of whose replies the judge cannot tell more than a tenth. Raises JudgeFailed where the
+    judge cannot be asked.
     """
     import torch
 
@@ -109,16 +113,18 @@ def scored_replies(
                 read = classify(text, reencoded_share(tokenizer, reply), inside[place], markers, tokenizer.all_special_tokens)
                 outcome: Outcome = read.outcome if thought.over else "unfinished"
                 every.append(Reply(checkpoint.spec, arm.name, place, outcome, text))
-                codes.append([0.0, float(_hash(reply)), float(thought.tokens), float(ENDS.index(thought.end))])
+                codes.append([0.0, float(_hash(reply)), float(thought.tokens), float(ENDS.index(thought.end)), 0.0])
             found[arm.name] = torch.tensor(codes)
-        if classifier is not None:
-            recorder.pool.free()  # never two models in memory
-            every = _classified_by(classifier, recorder, checkpoint, every, inside)
+        opinions: list[Opinion] = ["none"] * len(every)
+        if judge is not None:
+            every, opinions = _judged_by(judge, recorder, checkpoint, every, inside, instructions)
         if keep is not None:
             keep.extend(every)
         for name, coded in found.items():
             if not isinstance(coded, Unmeasurable):
-                coded[:, 0] = torch.tensor([float(OUTCOMES.index(one.outcome)) for one in every if one.arm == name])
+                of_arm = [(one.outcome, opinion) for one, opinion in zip(every, opinions, strict=True) if one.arm == name]
+                coded[:, 0] = torch.tensor([float(OUTCOMES.index(outcome)) for outcome, _ in of_arm])
+                coded[:, 4] = torch.tensor([float(OPINIONS.index(opinion)) for _, opinion in of_arm])
         codes_of = [each for each in found.values() if not isinstance(each, Unmeasurable)]
         if len(codes_of) < len(found):
             raise _Unanswered(found)
@@ -130,11 +136,13 @@ def scored_replies(
         "decoder": version("tokenizers"),
         "budget": [budget.reply, budget.thinking],
         "inside": list(inside),
-        "classifier": classifier and [classifier.digest, classifier.label],
+        "judge": judge and judge.provenance,
         "scorer": [SCORER, hashlib.sha256(repr((shipped_openings(), shipped_markers())).encode()).hexdigest()],
     }
     work = sum((work_of(ids, arm, inside, budget, recorder) for arm in arms), NOTHING)
-    part = Part((sum(counts), 4), make, work)
+    if judge is not None:
+        provenance["instructions"] = hashlib.sha256(json.dumps(list(instructions)).encode()).hexdigest()
+    part = Part((sum(counts), 5), make, work)
     try:
         if keep is not None:
             kept = make()
@@ -144,7 +152,8 @@ def scored_replies(
         found = dict(zip([arm.name for arm in arms], kept.split(counts), strict=True))
     except _Unanswered as error:  # not kept: another day's engine may know
         found = error.found
-    return {name: codes if isinstance(codes, Unmeasurable) else _scored(codes) for name, codes in found.items()}
+    scored = {name: codes if isinstance(codes, Unmeasurable) else _scored(codes) for name, codes in found.items()}
+    return {name: one if judge is None else _heard(judge, checkpoint, name, one) for name, one in scored.items()}
 
 
 def rooms(checkpoint: Checkpoint, prompts: Sequence[Sequence[int]]) -> list[int]:
@@ -167,28 +176,54 @@ def work_of(prompts: Sequence[Sequence[int]], arm: Arm, inside: Sequence[bool], 
     )
 
 
-def _classified_by(
-    classifier: ReplyClassifier, recorder: Recorder, checkpoint: Checkpoint, replies: Sequence[Reply], inside: Sequence[bool]
-) -> list[Reply]:
-    """Replies in words as a classifier labels them; what is empty, gibberish or unfinished is no matter of its own."""
+def _judged_by(
+    judge: ReplyJudge,
+    recorder: Recorder,
+    checkpoint: Checkpoint,
+    replies: Sequence[Reply],
+    inside: Sequence[bool],
+    instructions: Sequence[str],
+) -> tuple[list[Reply], list[Opinion]]:
+    """Replies in words as a judge has them, and how that compares; what is empty, gibberish or unfinished is no matter of its own."""
     tokenizer = recorder.pool.tokenizer(checkpoint)
     markers, special = markers_of(tokenizer), tokenizer.all_special_tokens
-    texts = {
-        place: spoken(one.text, inside[one.prompt], markers, special) or ""
+    exchanges = {
+        place: Exchange(
+            instructions[one.prompt] if instructions else "", spoken(one.text, inside[one.prompt], markers, special) or ""
+        )
         for place, one in enumerate(replies)
         if one.outcome in ("refused", "complied")
     }
-    found = dict(zip(texts, refusals(classifier, list(texts.values()), recorder.pool.device), strict=True))
     outcomes: list[Outcome] = [one.outcome for one in replies]
-    for place, refused in found.items():
-        outcomes[place] = "refused" if refused else "complied"
-    return [replace(one, outcome=outcome) for one, outcome in zip(replies, outcomes, strict=True)]
+    opinions: list[Opinion] = ["none"] * len(replies)
+    for place, refused in zip(exchanges, judge.refusals(list(exchanges.values())), strict=True):
+        if refused is None:
+            opinions[place] = "unclear"
+            continue
+        outcome: Outcome = "refused" if refused else "complied"
+        opinions[place] = "same" if outcome == outcomes[place] else "other"
+        outcomes[place] = outcome
+    return [replace(one, outcome=outcome) for one, outcome in zip(replies, outcomes, strict=True)], opinions
+
+
+def _heard(judge: ReplyJudge, checkpoint: Checkpoint, arm: str, scored: Scored | Unmeasurable) -> Scored | Unmeasurable:
+    """Scores that a judge could give, noted down by what was judged: the same replies count once, however often they are used."""
+    if isinstance(scored, Unmeasurable):
+        return scored
+    agreement = agreement_of(scored.opinions)
+    judge.agreements[f"{checkpoint.short} {arm} {scored.digest}"] = agreement
+    if agreement.unclear > MOST_UNCLEAR * agreement.replies:
+        return JudgeFailed(
+            f"the judge cannot tell whether {agreement.unclear} of {agreement.replies} replies of {checkpoint.spec} refuse, "
+            f"more than {MOST_UNCLEAR:.0%}; take another judge"
+        )
+    return scored
 
 
 def _scored(codes: "Tensor") -> Scored:
     whole = codes.long().numpy()
-    thoughts = tuple(Thought(int(tokens), ENDS[int(end)]) for tokens, end in whole[:, 2:])
-    return Scored(whole[:, 0], whole[:, 1], thoughts)
+    thoughts = tuple(Thought(int(tokens), ENDS[int(end)]) for tokens, end in whole[:, 2:4])
+    return Scored(whole[:, 0], whole[:, 1], thoughts, tuple(OPINIONS[code] for code in whole[:, 4]))
 
 
 def _hash(reply: Sequence[int]) -> int:

@@ -33,10 +33,10 @@ def _transfer(read: Refusal, does: Does, direction: str) -> Sequence[Any]:
 
 def _odds(read: Refusal, does: Does) -> Sequence[Any]:
     read.require("post")
-    if read.read.outcomes_by:
-        rates.require_refusal(read.read)
-    else:
+    if len(read.first):
         rates.require_refusal_at_first(read.read.must_refuse, read.first)
+    else:
+        rates.require_refusal(read.read)
     return read.read, does, *read.odds[does]
 
 

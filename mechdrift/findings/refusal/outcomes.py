@@ -5,14 +5,16 @@ is empty or gibberish neither refused nor complied, so an intervention that brea
 One that is unfinished may have become either: it counts against a row for being held and for it before it is called a drift.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from mechdrift.engine.generate.reply_judge import Agreement
 from mechdrift.engine.generate.thinking import Thought
+from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.replies import OUTCOMES, Outcome
 
 On = Literal["harmful", "harmless", "borderline"]
@@ -43,6 +45,8 @@ class Outcomes:
     """Of all replies of the arm: whether two runs gave the same replies."""
     thoughts: tuple[Thought, ...] = ()
     """What each began with; empty where none does."""
+    agreement: Agreement = Agreement()
+    """Of the user's judge with their openings."""
 
     def are(self, outcome: Outcome) -> Hits:
         """Which replies have an outcome."""
@@ -60,6 +64,8 @@ class Outcomes:
     def counted(self) -> str:
         """The same in words."""
         counts = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
+        if judged := self.agreement.words():
+            counts += f" ({judged})"
         lengths = sorted(thought.tokens for thought in self.thoughts if thought.end == "closed")
         if not lengths:
             return counts
@@ -107,18 +113,23 @@ class RefusalReadings:
     post-trained before and has it to lose."""
     prompts: str = ""
     """What was done to have the prompts, as in `prompts of base: no chat template: plain form`; empty where nothing was."""
+    unanswered: Mapping[tuple[Which, str], Unmeasurable] = field(default_factory=dict)
+    """By model and arm, why there are no outcomes."""
 
     def noted(self, note: str) -> str:
         """The note of a row of replies or of first tokens, with what was done to have the prompts."""
         return f"{note}; {self.prompts}" if self.prompts else note
 
     def outcomes(self, model: Which, on: On, arm: str = PLAIN) -> Outcomes:
-        """What a model replied."""
+        """What a model replied. Raises Unmeasurable where there are no outcomes."""
+        if arm in (PLAIN, AT_ONCE) and (reason := self.unanswered.get((model, arm))):
+            raise reason
         return self.outcomes_by[model, on, arm]
 
     def unsteered(self, model: Which, on: On) -> Outcomes:
         """What a model replied in the form in which it was steered: what an intervention is compared with."""
-        return self.outcomes_by.get((model, on, AT_ONCE)) or self.outcomes(model, on)
+        at_once = {(model, on, AT_ONCE), (model, AT_ONCE)} & {*self.outcomes_by, *self.unanswered}
+        return self.outcomes(model, on, AT_ONCE if at_once else PLAIN)
 
     def form_of_arms(self, model: Which) -> str:
         """What replies under interventions have of their own, as a clause; empty where it is nothing."""

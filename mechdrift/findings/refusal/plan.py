@@ -27,7 +27,7 @@ def plan(inputs: Inputs) -> None:
         tests = {on: prompts[which].answering[on, "test"] for on in SIDES}
         arms: list[Arm] = arms_of(apart, apart, Site(0, 0), *(len(tests[on].ids) for on in SIDES))
         if any(map(inputs.tier.includes, REPLIES)):
-            asked = to_be_replied(prompts[which], arms, inputs.tier, inputs.budget)
+            asked = to_be_replied(prompts[which], texts, arms, inputs.tier, inputs.budget)
             scored_replies(recordings, inputs.generator, points[which], asked.prompts, asked.inside, asked.arms, inputs.budget)
         if which == "post":
             odds_of(recordings, points[which], tests, arms)

@@ -7,7 +7,6 @@ from typing import cast
 
 import numpy as np
 
-from mechdrift.checkpoints.classifier import ReplyClassifier
 from mechdrift.checkpoints.pair import Pair
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.engine.generate.arms import Arm
@@ -15,6 +14,7 @@ from mechdrift.engine.generate.falling_back import by_one_engine
 from mechdrift.engine.generate.first_token import first_token_under
 from mechdrift.engine.generate.generator import Generator
 from mechdrift.engine.generate.opens import opens_thoughts
+from mechdrift.engine.generate.reply_judge import JudgeFailed, ReplyJudge, agreement_of
 from mechdrift.engine.generate.scored import Reply, Scored, scored_replies
 from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.stored_recordings import Recorder
@@ -138,7 +138,7 @@ def read(inputs: Inputs) -> Refusal:
             inputs.instructions,
             inputs.generator,
             inputs.tier,
-            inputs.reply_classifier,
+            inputs.reply_judge,
             keep,
             inputs.must_refuse,
             inputs.budget,
@@ -154,7 +154,7 @@ def read_refusal(
     instructions: Instructions,
     generator: Generator,
     tier: Tier,
-    classifier: ReplyClassifier | None,
+    judge: ReplyJudge | None,
     keep: list[Reply] | None,
     must_refuse: Which,
     budget: Budget,
@@ -167,7 +167,7 @@ def read_refusal(
     A model that thinks first is read and steered in the form in which its reply begins with the answer; its plain replies think.
     In tier nightly those under interventions do too.
 
-    classifier: decides which replies refuse, instead of their openings. keep: gets the replies with their text; prompts are the
+    judge: decides which replies refuse, instead of their openings; where it cannot, there are no replies. keep: gets the replies with their text; prompts are the
     harmful test instructions, then the harmless ones. Raises Unmeasurable where a chat template does not render, or a prompt
     does not fit into the context.
     """
@@ -185,10 +185,8 @@ def read_refusal(
         if not isinstance(site, Unmeasurable):
             arms = arms_of(own, other, site, *(len(tests[on].ids) for on in SIDES))
         if any(map(tier.includes, REPLIES)):
-            asked = to_be_replied(requested[which], arms, tier, budget)
-            found = scored_replies(
-                recordings, generator, points[which], asked.prompts, asked.inside, asked.arms, budget, classifier, keep
-            )
+            asked = to_be_replied(requested[which], texts, arms, tier, budget)
+            found = _scored(recordings, generator, points[which], asked, budget, judge, keep)
             counts = len(tests["harmful"].ids), sum(len(tests[on].ids) for on in SIDES)
             for arm, scored in found.items():
                 if isinstance(scored, Unmeasurable):
@@ -198,13 +196,13 @@ def read_refusal(
         if which == "post":
             odds = odds_of(recordings, pair.post, tests, arms)
     first = np.zeros(0)
-    if not outcomes_by and not isinstance(site, Unmeasurable):
+    if (must_refuse, "harmful", PLAIN) not in outcomes_by and not isinstance(site, Unmeasurable):
         first = (
             odds["ablation"][0]
             if must_refuse == "post"
             else plain_odds(recordings, pair.base, requested["base"].answering["harmful", "test"])
         )
-    parameters = {"reply_tokens": str(budget.reply)} | ({"told_by": classifier.key} if classifier else {})
+    parameters = {"reply_tokens": str(budget.reply)} | ({"told_by": judge.key} if judge else {})
     if any(one.thinks for one in requested.values()):
         parameters["thinking_tokens"] = str(budget.thinking)
     read = RefusalReadings(
@@ -218,6 +216,7 @@ def read_refusal(
         parameters,
         must_refuse,
         "; ".join(f"prompts of {which}: {note}" for which in points if (note := requested[which].plain["harmful", "test"].note)),
+        unanswered,
     )
     return Refusal(read, site, {"native": (native["base"], native["post"]), "matched": matched}, odds, first, unanswered)
 
@@ -237,9 +236,11 @@ class ToBeReplied:
     """Of each, whether it ends within a thought."""
     arms: list[Arm]
     """With the prompts of each."""
+    instructions: list[str]
+    """What the user says in each prompt."""
 
 
-def to_be_replied(requested: Requested, arms: Sequence[Arm], tier: Tier, budget: Budget) -> ToBeReplied:
+def to_be_replied(requested: Requested, texts: Texts, arms: Sequence[Arm], tier: Tier, budget: Budget) -> ToBeReplied:
     """The prompts of every arm: plain replies think; in tiers with `thinks_everywhere` all do. Plain ones are of borderline too.
 
     Else the others answer at once, and so does a further plain arm, which they are compared with.
@@ -256,12 +257,32 @@ def to_be_replied(requested: Requested, arms: Sequence[Arm], tier: Tier, budget:
     borderline = (requested.plain if budget.thinking else requested.answering)[BORDERLINE, "test"]
     before = count + sum(len(prompts.ids) for prompts in steered)
     first = replace(plain, requested=(*range(count), *range(before, before + len(borderline.ids))))
-    return _replied([*both, *steered, borderline], [first, *others])
+    said = [text for on in SIDES for text in texts[on, "test"]]
+    every = [*said, *(said if steered else ()), *texts[BORDERLINE, "test"]]
+    return _replied([*both, *steered, borderline], [first, *others], every)
 
 
-def _replied(every: Sequence[ChatPrompts], arms: Sequence[Arm]) -> ToBeReplied:
+def _replied(every: Sequence[ChatPrompts], arms: Sequence[Arm], instructions: list[str]) -> ToBeReplied:
     ids = [ids for prompts in every for ids in prompts.ids]
-    return ToBeReplied(ids, [prompts.thinking for prompts in every for _ in prompts.ids], list(arms))
+    return ToBeReplied(ids, [prompts.thinking for prompts in every for _ in prompts.ids], list(arms), instructions)
+
+
+def _scored(
+    recordings: Recorder,
+    generator: Generator,
+    point: Checkpoint,
+    asked: ToBeReplied,
+    budget: Budget,
+    judge: ReplyJudge | None,
+    keep: list[Reply] | None,
+) -> dict[str, Scored | Unmeasurable]:
+    """One model's replies under every arm; where the user's judge cannot be asked, its reason under each."""
+    try:
+        return scored_replies(
+            recordings, generator, point, asked.prompts, asked.inside, asked.arms, budget, judge, keep, asked.instructions
+        )
+    except JudgeFailed as error:
+        return {arm.name: error for arm in asked.arms}
 
 
 def questions(
@@ -366,4 +387,4 @@ def a_fair_share(instructions: Sequence[Instruction], most: int) -> list[Instruc
 
 
 def _outcomes(scored: Scored, part: slice = slice(None)) -> Outcomes:
-    return Outcomes(scored.outcomes[part], scored.digest, scored.thoughts[part])
+    return Outcomes(scored.outcomes[part], scored.digest, scored.thoughts[part], agreement_of(scored.opinions[part]))
