@@ -91,7 +91,9 @@ def start(config: pytest.Config, request: Request) -> RunInputs:
         classifier = read_classifier(settings.reply_classifier) if settings.reply_classifier else None
     except InputError as error:
         raise pytest.UsageError(f"mechdrift: {error}") from error
-    return RunInputs(points, prompts, store_folder, classifier, judge, templates, absent, changes, tuple(lineage_notes), tuple(warnings))
+    return RunInputs(
+        points, prompts, store_folder, classifier, judge, templates, absent, changes, tuple(lineage_notes), tuple(warnings)
+    )
 
 
 def _differences(

@@ -54,7 +54,9 @@ class Workers:
 
     def pytest_testnodedown(self, node: Any) -> None:
         """Add up what a worker did; a worker that died says nothing, and its test is reported as crashed."""
-        data = getattr(node, "workeroutput", {}).get(KEY, {"work": {}, "phases": {}, "warnings": [], "streams": {}, "agreements": {}})
+        data = getattr(node, "workeroutput", {}).get(
+            KEY, {"work": {}, "phases": {}, "warnings": [], "streams": {}, "agreements": {}}
+        )
         for name, amount in data["work"].items():
             self.state.work[name] = self.state.work.get(name, 0) + amount
         for name, phase in data["phases"].items():

@@ -14,9 +14,9 @@ from transformers import pipeline
 
 from mechdrift.checkpoints.classifier import ReplyClassifier, read_classifier
 from mechdrift.checkpoints.resolve import resolve
-from mechdrift.engine.generate import scored
+from mechdrift.engine.generate import classified
 from mechdrift.engine.generate.arms import Arm
-from mechdrift.engine.generate.classified import refusals
+from mechdrift.engine.generate.classified import ClassifierJudge, refusals
 from mechdrift.engine.generate.scored import Scored, scored_replies
 from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.pool import Pool
@@ -56,8 +56,8 @@ def test_it_tells_replies_in_words_and_is_part_of_their_key(
         (read_classifier(str(folder)), ["complied", "refused", "empty", "gibberish"]),
         (read_classifier(f"{folder}:NORMAL"), OUTCOMES_SAID),
     ):
-        generator = Written(recorder)
-        found = scored_replies(recorder, generator, point, PROMPTS, AT_ONCE, [Arm("plain")], Budget(200), classifier)["plain"]
+        generator, judge = Written(recorder), ClassifierJudge(classifier, recorder) if classifier else None
+        found = scored_replies(recorder, generator, point, PROMPTS, AT_ONCE, [Arm("plain")], Budget(200), judge)["plain"]
         assert isinstance(found, Scored)
         assert [OUTCOMES[code] for code in found.outcomes] == expected
         assert generator.requested == ["plain"]
@@ -73,9 +73,10 @@ def test_it_is_loaded_once_for_all_arms(
         requested.append(len(texts))
         return refusals(classifier, texts, device)
 
-    monkeypatch.setattr(scored, "refusals", counted)
+    monkeypatch.setattr(classified, "refusals", counted)
     arms = [Arm("plain"), Arm("some", None, (1, 2, 0))]
-    found = scored_replies(recorder, Written(recorder), point, PROMPTS, AT_ONCE, arms, Budget(200), read_classifier(str(folder)))
+    judge = ClassifierJudge(read_classifier(str(folder)), recorder)
+    found = scored_replies(recorder, Written(recorder), point, PROMPTS, AT_ONCE, arms, Budget(200), judge)
     assert requested == [4]  # two replies in words of each arm
     plain, some = found["plain"], found["some"]
     assert isinstance(plain, Scored)
@@ -87,8 +88,9 @@ def test_it_is_loaded_once_for_all_arms(
 def test_only_what_is_said_to_the_user_is_told(folder: Path, tmp_path: Path, tiny_checkpoint: Callable[..., Path]) -> None:
     """Not what was thought before it."""
     point, recorder = resolve(str(tiny_checkpoint())), Recorder(Pool("cpu", "float32"), Store(tmp_path), 96)
-    classifier, generator = read_classifier(str(folder)), Written(recorder, [f"<think>{FLOUR * 5}</think>{SORRY}"])
-    found = scored_replies(recorder, generator, point, PROMPTS[:1], [False], [Arm("plain")], Budget(900), classifier)["plain"]
+    judge = ClassifierJudge(read_classifier(str(folder)), recorder)
+    generator = Written(recorder, [f"<think>{FLOUR * 5}</think>{SORRY}"])
+    found = scored_replies(recorder, generator, point, PROMPTS[:1], [False], [Arm("plain")], Budget(900), judge)["plain"]
     assert isinstance(found, Scored)
     assert OUTCOMES[found.outcomes[0]] == "complied"
 

@@ -20,7 +20,9 @@ from mechdrift.engine import versions
 from mechdrift.engine.generate import scored, vllm_generator
 from mechdrift.engine.generate.arms import Ablated, Added, Arm
 from mechdrift.engine.generate.batched import TransformersGenerator
+from mechdrift.engine.generate.classified import ClassifierJudge
 from mechdrift.engine.generate.first_token import first_token_under
+from mechdrift.engine.generate.judged import EndpointJudge, JudgeEndpoint
 from mechdrift.engine.generate.thinking import Budget
 from mechdrift.engine.generate.vllm_generator import VllmGenerator
 from mechdrift.engine.last_mlp import Ablation
@@ -38,6 +40,7 @@ PROMPTS = Prompts([[0, 5, 6], [0, 7, 8]], [2, 2], [(5, 6), (5, 6)])
 UP, ASIDE = np.eye(32, dtype=np.float32)[0], np.eye(32, dtype=np.float32)[1]
 ARM = Arm("added", Added(UP, 1, 2.0))
 CLASSIFIER = ReplyClassifier("own", Path("own"), "REFUSAL", 0, "1" * 64)
+ENDPOINT = JudgeEndpoint("http://localhost:8000/v1", "judge", "1" * 64)
 
 
 @dataclass
@@ -74,7 +77,8 @@ def replies(given: Given, **changed: Any) -> None:
     result: dict[str, Any] = {
         "inside": False,
         "budget": Budget(4, 8),
-        "classifier": None,
+        "judge": None,
+        "instructions": ("Bake bread.", "Boil rice."),
         "generator": TransformersGenerator(given.recorder),
     } | changed
     scored.scored_replies(
@@ -85,8 +89,18 @@ def replies(given: Given, **changed: Any) -> None:
         [result["inside"]] * len(given.prompts.ids),
         [given.arm],
         result["budget"],
-        result["classifier"],
+        result["judge"],
+        None,
+        result["instructions"],
     )
+
+
+def classified(given: Given, **changed: Any) -> None:
+    replies(given, judge=ClassifierJudge(replace(CLASSIFIER, **changed), given.recorder))
+
+
+def judged(given: Given, instructions: Sequence[str] = ("Bake bread.", "Boil rice."), **changed: Any) -> None:
+    replies(given, judge=EndpointJudge(replace(ENDPOINT, **changed), given.recorder), instructions=instructions)
 
 
 def swept(given: Given, source: bool = False, **changed: Any) -> None:
@@ -228,15 +242,19 @@ CHANGED: dict[str, tuple[Callable[[Given], object], Callable[[Given], object]]] 
     "replies: of their thoughts": (replies, lambda given: replies(given, budget=Budget(4, 9))),
     "replies: whether prompts end within a thought": (replies, lambda given: replies(given, inside=True)),
     "replies: whether an arm thinks": (replies, lambda given: replies(replace(given, arm=replace(given.arm, thinks=False)))),
-    "replies: a classifier": (replies, lambda given: replies(given, classifier=CLASSIFIER)),
+    "replies: a classifier": (replies, classified),
     "replies: its content": (
-        lambda given: replies(given, classifier=CLASSIFIER),
-        lambda given: replies(given, classifier=replace(CLASSIFIER, digest="2" * 64)),
+        classified,
+        lambda given: classified(given, digest="2" * 64),
     ),
     "replies: its label": (
-        lambda given: replies(given, classifier=CLASSIFIER),
-        lambda given: replies(given, classifier=replace(CLASSIFIER, label="NO")),
+        classified,
+        lambda given: classified(given, label="NO"),
     ),
+    "replies: a judge": (replies, judged),
+    "replies: the judge's model": (judged, lambda given: judged(given, model="other")),
+    "replies: the judge's question": (judged, lambda given: judged(given, question="2" * 64)),
+    "replies: the judge's instructions": (judged, lambda given: judged(given, ("Bake bread.", "Bake rice."))),
     "replies: arm, none": (replies, lambda given: replies(replace(given, arm=Arm("plain")))),
     "replies: arm, ablated": (replies, lambda given: replies(replace(given, arm=Arm("added", Ablated(UP))))),
     "replies: arm, direction": (replies, lambda given: replies(replace(given, arm=Arm("added", Added(ASIDE, 1, 2.0))))),

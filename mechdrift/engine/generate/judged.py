@@ -133,7 +133,7 @@ class EndpointJudge:
         return [REFUSES[verdicts[exchange]] for exchange in exchanges]
 
     def _verdict(self, connection: "ChatEndpoint", exchange: Exchange) -> tuple[Verdict, Store]:
-        """The verdict on one reply, and the store by which it was had; of its own, for stores are no matter of several threads."""
+        """The verdict on one reply, and the store by which it was had: one of its own, as no store is used by several threads."""
         import torch
 
         store = Store(self.recorder.store.folder, read_only=self.recorder.store.read_only)

@@ -79,6 +79,9 @@ class Agreement:
         return differ + (f", judge unclear on {self.unclear}" if self.unclear else "")
 
 
+NOT_ASKED = Agreement()
+
+
 def agreement_of(opinions: Sequence[Opinion]) -> Agreement:
     """The opinions on several replies, counted."""
     asked = [one for one in opinions if one != "none"]

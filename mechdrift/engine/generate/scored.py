@@ -184,7 +184,7 @@ def _judged_by(
     inside: Sequence[bool],
     instructions: Sequence[str],
 ) -> tuple[list[Reply], list[Opinion]]:
-    """Replies in words as a judge has them, and how that compares; what is empty, gibberish or unfinished is no matter of its own."""
+    """Replies in words as a judge has them, and its opinions; what is empty, gibberish or unfinished it is not asked about."""
     tokenizer = recorder.pool.tokenizer(checkpoint)
     markers, special = markers_of(tokenizer), tokenizer.all_special_tokens
     exchanges = {

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mechdrift.engine.generate.reply_judge import Agreement
+from mechdrift.engine.generate.reply_judge import NOT_ASKED, Agreement
 from mechdrift.engine.generate.thinking import Thought
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.replies import OUTCOMES, Outcome
@@ -45,7 +45,7 @@ class Outcomes:
     """Of all replies of the arm: whether two runs gave the same replies."""
     thoughts: tuple[Thought, ...] = ()
     """What each began with; empty where none does."""
-    agreement: Agreement = Agreement()
+    agreement: Agreement = NOT_ASKED
     """Of the user's judge with their openings."""
 
     def are(self, outcome: Outcome) -> Hits:
