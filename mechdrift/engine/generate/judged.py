@@ -115,21 +115,35 @@ class EndpointJudge:
         unique = list(dict.fromkeys(exchanges))
         connection = ChatEndpoint(self.endpoint.url, self.patience or Patience())
         progress = self.recorder.progress(f"judged by {self.endpoint.model}")
-        with ThreadPoolExecutor(UNDER_WAY) as pool:
-            asked = [pool.submit(self._verdict, connection, one) for one in unique]
+        failures: list[Exception] = []
+
+        def verdict(exchange: Exchange) -> tuple[Verdict, Store]:
+            if failures:
+                raise failures[0]
             try:
-                waiting = set(asked)
-                while waiting:
-                    done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_EXCEPTION)
-                    if failed := next((error for one in done if (error := one.exception())), None):
-                        raise failed
-                    if progress is not None:
+                return self._verdict(connection, exchange)
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        with ThreadPoolExecutor(UNDER_WAY) as pool:
+            requests = [pool.submit(verdict, one) for one in unique]
+            try:
+                waiting = set(requests)
+                while waiting and not failures:
+                    _, waiting = wait(waiting, timeout=1.0, return_when=FIRST_EXCEPTION)
+                    if progress is not None and len(waiting) < len(unique):
                         progress(len(unique) - len(waiting), len(unique))
+            except KeyboardInterrupt:
+                connection.close()  # nobody waits for what is under way
+                raise
             finally:
                 pool.shutdown(cancel_futures=True)
                 connection.close()
-                self._count([one.result() for one in asked if one.done() and not one.cancelled() and not one.exception()])
-        verdicts = {exchange: one.result()[0] for exchange, one in zip(unique, asked, strict=True)}
+                self._count([one.result() for one in requests if not one.cancelled() and not one.exception()])
+        if failures:
+            raise failures[0]
+        verdicts = {exchange: one.result()[0] for exchange, one in zip(unique, requests, strict=True)}
         return [REFUSES[verdicts[exchange]] for exchange in exchanges]
 
     def _verdict(self, connection: "ChatEndpoint", exchange: Exchange) -> tuple[Verdict, Store]:

@@ -30,8 +30,9 @@ class Exchange:
 class ReplyJudge(Protocol):
     """Decides refused or complied."""
 
-    agreements: "dict[str, Agreement]"
-    """What it said of all replies so far, by arm and what they were made of."""
+    @property
+    def agreements(self) -> "dict[str, Agreement]":
+        """What it said of all replies so far, by what they are of; written to by whoever asked."""
 
     @property
     def key(self) -> str:
