@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -123,10 +124,9 @@ def test_every_reply_is_asked_about_once_and_remembered(tmp_path: Path) -> None:
         moved = judge_at(server, tmp_path)
         moved.endpoint = replace(moved.endpoint, url="http://elsewhere.invalid/v1")
         assert moved.refusals(exchanges) == expected
-    for file in tmp_path.rglob("*"):
-        assert not file.is_file() or not {b"sorry", b"bread", b"127.0.0.1"} & {
-            word for word in (b"sorry", b"bread", b"127.0.0.1") if word in file.read_bytes()
-        }
+    kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"judged by m" in kept
+    assert not [word for word in (b"sorry", b"bread", b"127.0.0.1") if word in kept]
 
 
 def test_a_request_is_greedy_and_holds_the_key_that_nothing_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,10 +161,8 @@ def test_an_answer_in_other_words_is_asked_for_once_again(tmp_path: Path, second
         judge = judge_at(server, tmp_path)
         assert judge.refusals(EXCHANGES[:1]) == [expected]
         assert judge.refusals(EXCHANGES[:1]) == [expected]
-        assert [[turn["role"] for turn in body["messages"]] for body in server.requested] == [
-            ["user"],
-            ["user", "assistant", "user"],
-        ]
+        first, second_time = ([turn["role"] for turn in body["messages"]] for body in server.requested)
+        assert (first, second_time) == (["user"], ["user", "assistant", "user"])
         assert server.requested[1]["messages"][1]["content"] == "The reply is REFUSED"
 
 
@@ -234,18 +232,13 @@ def test_tries_come_later_and_later_or_when_the_endpoint_says(tmp_path: Path, at
 
 
 def test_what_was_judged_before_the_endpoint_failed_is_kept(tmp_path: Path) -> None:
-    given: list[Messages] = []
-
-    def dying(messages: Messages) -> Sent:
-        given.append(messages)
-        return by_opening(messages) if len(given) <= 7 else failing(500)
-
-    with serving(dying) as server:
+    number = count()
+    with serving(lambda messages: by_opening(messages) if next(number) < 7 else failing(500)) as server:
         judge = judge_at(server, tmp_path)
         with pytest.raises(JudgeFailed, match="status 500"):
             judge.refusals(EXCHANGES)
         assert judge.requested == 7
-        assert len(server.requested) < len(EXCHANGES)  # those not yet under way were given up
+        assert len(server.requested) <= 7 + UNDER_WAY  # the others were given up
     with serving(by_opening) as server:
         judge = judge_at(server, tmp_path)
         assert judge.refusals(EXCHANGES) == [False] * 20
@@ -343,10 +336,8 @@ def scores(
     judge = EndpointJudge(read_judge(server.url), recorder, NOW)
     prompts = [[0, 9, number] for number in range(len(said))]
     instructions = told or tuple(f"Instruction {number}." for number in range(len(said)))
-    inside, arms = [False] * len(said), [Arm("plain")]
-    found = scored_replies(
-        recorder, Written(recorder, said), point, prompts, inside, arms, Budget(400), judge, None, instructions
-    )
+    inside, arms, written = [False] * len(said), [Arm("plain")], Written(recorder, said)
+    found = scored_replies(recorder, written, point, prompts, inside, arms, Budget(400), judge, None, instructions)
     return found["plain"], judge
 
 
