@@ -64,7 +64,7 @@ def failing(status: int, *headers: tuple[str, str]) -> Sent:
 def serving(answer: Callable[[Messages], Sent], models: Sent | None = None) -> Iterator[Server]:
     """The server, on a free port of this machine, for as long as the test lasts."""
     seen, lock = Server(), threading.Lock()
-    models = models or listed(["m"])
+    served = models or listed(["m"])
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -74,7 +74,7 @@ def serving(answer: Callable[[Messages], Sent], models: Sent | None = None) -> I
 
         def do_GET(self) -> None:
             seen.keys.append(self.headers["Authorization"])
-            self.send(models if self.path == "/v1/models" else failing(404))
+            self.send(served if self.path == "/v1/models" else failing(404))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -7,11 +7,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from mechdrift.engine.generate.reply_judge import Agreement, JudgeFailed
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings.drift import Drift
 from mechdrift.findings.refusal import interventions
 from mechdrift.findings.refusal import rates as refusal
-from mechdrift.findings.refusal.outcomes import PLAIN, TESTED_ON, Outcomes, RefusalReadings
+from mechdrift.findings.refusal.outcomes import AT_ONCE, PLAIN, TESTED_ON, Outcomes, RefusalReadings
 from mechdrift.findings.refusal.similarity import similarity
 from mechdrift.findings.registry import registered
 from mechdrift.prompts.replies import OUTCOMES, Outcome
@@ -53,6 +54,28 @@ def test_rates_are_of_post_and_have_no_null() -> None:
     assert harmful.null is None
     assert harmful.of_identical() == harmful
     assert "base 10 refused, 90 complied, 0 empty, 0 gibberish, 0 unfinished; post 95 refused, 5 complied" in harmful.note
+
+
+def test_replies_that_a_judge_could_not_score_are_its_reason() -> None:
+    reason = JudgeFailed("the judge m answers with status 500")
+    read = replace(readings(), unanswered={("post", PLAIN): reason})
+    for measure in (refusal.rate, refusal.change):
+        with pytest.raises(JudgeFailed, match="status 500"):
+            measure(read, "harmful")
+    with pytest.raises(JudgeFailed, match="status 500"):
+        refusal.require_refusal(read)
+    at_once = replace(readings(), unanswered={("post", AT_ONCE): reason})
+    assert refusal.rate(at_once, "harmful").estimate == 0.95
+    with pytest.raises(JudgeFailed, match="status 500"):  # and not what is plain, which thinks
+        at_once.unsteered("post", "harmful")
+
+
+def test_disagreement_of_a_judge_and_openings_stands_in_the_note() -> None:
+    judged = replace(result(95, 5), agreement=Agreement(100, 3, 1))
+    note = refusal.rate(readings(post_harmful_plain=judged), "harmful").note
+    assert "0 unfinished (judge and openings differ on 3 of 99, 0.030 [" in note
+    assert note.count("judge") == 2
+    assert "judge unclear on 1)" in note
 
 
 def test_rows_of_replies_say_what_was_done_to_have_the_prompts() -> None:
