@@ -1,4 +1,4 @@
-"""The real vLLM's server of the API of chat completions, asked for verdicts: the protocol, not how well so small a model judges."""
+"""The real vLLM's own server, asked for verdicts: this is about the protocol, not how well so small a model judges."""
 
 import os
 import signal
