@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from mechdrift.checkpoints.chain import POST
@@ -21,6 +22,7 @@ from mechdrift.verdict.record import (
     SCHEMA,
     CheckpointIdentity,
     ConfigChange,
+    FileUsed,
     Inputs,
     Move,
     NamedCheckpoint,
@@ -73,6 +75,8 @@ def record_of(state: State, exit_code: int) -> Record:
             seed=settings.seed,
             statements=settings.statements or "shipped",
             pairs=settings.pairs or "shipped",
+            statements_file=FileUsed(**used.to_dict()) if (used := inputs.prompts.of_statements) else UNSET,
+            pairs_file=FileUsed(**used.to_dict()) if (used := inputs.prompts.of_pairs) else UNSET,
             harmful=Side(**inputs.prompts.instructions.harmful.to_dict()),
             harmless=Side(**inputs.prompts.instructions.harmless.to_dict()),
             reply_classifier=classifier.to_dict() if classifier else None,
