@@ -122,6 +122,5 @@ class RefusalReadings:
 
     def form_of_arms(self, model: Which) -> str:
         """What replies under interventions have of their own, as a clause; empty where it is nothing."""
-        return (
-            "; under interventions and beside them it answers at once" if (model, "harmful", AT_ONCE) in self.outcomes_by else ""
-        )
+        at_once = (model, "harmful", AT_ONCE) in self.outcomes_by
+        return "; steered, and in the replies compared with that, it answers without a thought" if at_once else ""
