@@ -52,6 +52,14 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("second", metavar="B.json", type=Path, help="another")
     _add_bisect(commands.add_parser("bisect", help="find the checkpoint at which a row drifted", description=_bisect.__doc__))
     _add_report(commands.add_parser("report", help="show records as HTML, markdown, JUnit", description=_report.__doc__))
+    replies = commands.add_parser("replies", help="show how often replies are read right", description=_replies.__doc__)
+    replies.set_defaults(run=_replies)
+    replies.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="your own labelled replies, a table of reply and outcome; default: the shipped sets",
+    )
     _add_cache(commands.add_parser("cache", help="show, verify or prune what runs keep", description="Recordings on disk."))
     return top
 
@@ -241,6 +249,15 @@ def _inspect(options: argparse.Namespace) -> int:
     for line in found.lines():
         print(line)
     return 0 if found.gates_hold else LACKING
+
+
+def _replies(options: argparse.Namespace) -> int:
+    """Read replies whose outcome is known: precision and recall by outcome, of the shipped classifier and of openings alone."""
+    from mechdrift.commands.replies import table
+
+    for line in table(options.file):
+        print(line)
+    return 0
 
 
 def _map(options: argparse.Namespace) -> int:

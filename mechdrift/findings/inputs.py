@@ -50,7 +50,7 @@ class Inputs:
     budget: Budget = DEFAULT
     """Tokens of replies."""
     reply_judge: ReplyJudge | None = None
-    """The user's own judge of refusals, a classifier or an endpoint; None where the phrase that a reply opens with tells."""
+    """The user's own judge of refusals, a classifier or an endpoint; None where the shipped classifier tells."""
     keep_replies: bool = False
     """Whether the user requested the text of replies."""
 

@@ -10,23 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mechdrift.errors import InputError
+from mechdrift.prompts.data_files.cells import column_of_texts, normal, refuse_mostly_empty
+from mechdrift.prompts.data_files.layouts import REQUEST_COLUMNS, SideName, SideOfRows, category_of, reason_left_out, request_of
+from mechdrift.prompts.data_files.sample import MOST, Sample
+from mechdrift.prompts.data_files.table import read_table
+from mechdrift.prompts.data_files.used import BEYOND, EMPTY, TWICE, reasons
 from mechdrift.prompts.statements import SPLIT_SHARES, Split, split_entities
-from mechdrift.prompts.tables import Row, column_of_texts, normal, read_table, split_spec, text_cell
 
-SIDES = {True: "harmful", False: "harmless"}
-TEXT_COLUMNS = (
-    "Goal",
-    "goal",
-    "Behavior",
-    "instruction",
-)  # of JailbreakBench, AdvBench, HarmBench, Alpaca
-CATEGORY_COLUMNS = ("SemanticCategory", "Category", "category")
+SIDES: dict[bool, SideName] = {True: "harmful", False: "harmless"}
 SHIPPED = "shipped"
-# A request that needs another cell: the other columns by which its format is recognised, the cell, and the message.
-INCOMPLETE = (
-    ({"Behavior", "FunctionalCategory"}, "ContextString", "needs a context"),
-    ({"instruction", "output"}, "input", "has an input"),
-)
 
 
 @dataclass(frozen=True)
@@ -71,8 +63,7 @@ class Side:
 
     def __str__(self) -> str:
         """For the header of a run: `520 of advbench.csv, column goal; left out: 3 twice there`."""
-        left = ", ".join(f"{n} {why}" for why, n in self.left_out.items())
-        return f"{len(self.rows)} of {self.source}, column {self.column}" + (f"; left out: {left}" if left else "")
+        return f"{len(self.rows)} of {self.source}, column {self.column}{reasons(self.left_out)}"
 
 
 @dataclass(frozen=True)
@@ -89,9 +80,15 @@ class Instructions:
     @property
     def data(self) -> str:
         """The data set as it stands in a row's key: names of files, not where they lie."""
-        names = {side: Path(given.source).name for side, given in (("harmful", self.harmful), ("harmless", self.harmless))}
+        names = {side: _name(given.source) for side, given in (("harmful", self.harmful), ("harmless", self.harmless))}
         own = [f"{side}={name}" for side, name in names.items() if name != SHIPPED]
         return f"instructions[{','.join(own)}]" if own else "instructions"
+
+
+def _name(source: str) -> str:
+    """A file's name with its column and filter."""
+    file, bracket, rest = source.partition("[")
+    return f"{Path(file).name}{bracket}{rest}"
 
 
 @cache
@@ -101,10 +98,11 @@ def shipped_instructions(seed: int = 0) -> tuple[Instruction, ...]:
 
 
 def read_instructions(harmful: str | None, harmless: str | None, seed: int = 0) -> Instructions:
-    """The instructions of FILE[:COLUMN] for each side, or the shipped ones; split 20/20/60 on each side.
+    """The instructions of FILE[:COLUMN][[column=value]] for each side, or the shipped ones; split 20/20/60 on each side.
 
-    Known by their columns: AdvBench, HarmBench, JailbreakBench and Alpaca. Of other tables the column must be named, unless it
-    is `instruction` or the only one. Raises InputError, with the line, for what cannot be used; nothing is repaired silently.
+    Published sets are known by their columns (`data_files.layouts`). Of other tables the column must be named, unless it is the
+    only one. What is left out is counted by reason. Raises InputError, with the line, for what cannot be used; nothing is
+    repaired silently.
     """
     sides = {True: _side(harmful, True), False: _side(harmless, False)}
     both = {normal(text) for text, _, _ in sides[True].rows} & {normal(text) for text, _, _ in sides[False].rows}
@@ -141,33 +139,29 @@ def _side(given: str | None, harmful: bool) -> Side:
         rows = tuple((row[side], row[f"{side}_category"], row["pair"]) for row in csv.DictReader(lines))
         return Side(rows, SHIPPED, side, {})
     what = f"{side} instructions"
-    path, column = split_spec(given, what, f"--mechdrift-{side}")
-    table = read_table(path, what)
-    if not table:
-        raise InputError(f"{what} {given}: no rows", "one instruction a row", "fill the file")
-    columns = [str(name) for name in table[0][1] if name is not None]
-    column = column_of_texts(what, given, columns, column, TEXT_COLUMNS)
+    table = read_table(given, what, f"--mechdrift-{side}", "instruction")
+    column = column_of_texts(what, given, table.columns, table.spec.column, REQUEST_COLUMNS)
+    of_side = SideOfRows(side, [name for name, _ in table.spec.filters])
     left_out: Counter[str] = Counter()
-    read: dict[str, tuple[str, str, str]] = {}
-    for place, row in table:
-        if reason := _incomplete(row):
+    kept: Sample[tuple[str, str, str]] = Sample(MOST)
+    rows_of_side = 0
+    for place, row in table.rows:
+        if reason := of_side.reason(row) or reason_left_out(row):
             left_out[reason] += 1
             continue
-        text = text_cell(f"{what} {place}", row, column)
-        if normal(text) in read:
-            left_out["twice there"] += 1
-            continue
-        category = next((str(row[name] or "") for name in CATEGORY_COLUMNS if name in row), "")
-        read[normal(text)] = text, category, f"{side}: {normal(text)}"
-    if not read:
+        rows_of_side += 1
+        text, why = request_of(f"{what} {place}", row, column, table.has_quotes)
+        if why is not None:
+            left_out[why or EMPTY] += 1
+        elif normal(text) in kept:
+            left_out[TWICE] += 1
+        else:
+            kept.add(normal(text), (text, category_of(row, column), f"{side}: {normal(text)}"))
+    of_side.require_one(what, given)
+    refuse_mostly_empty(what, given, column, left_out[EMPTY], rows_of_side)
+    left_out[BEYOND.format(most=MOST)] += kept.beyond
+    left_out = +(table.left_out + left_out)
+    if not kept.items:
         why = ", ".join(f"{n} {why}" for why, n in left_out.items())
         raise InputError(f"{what} {given}: none left ({why})", "requests that stand by themselves", "give another file")
-    return Side(tuple(read.values()), given, column, dict(left_out))
-
-
-def _incomplete(row: Row) -> str | None:
-    """Why a row's request does not stand by itself; None where it does."""
-    for others, cell, reason in INCOMPLETE:
-        if others <= row.keys() and str(row.get(cell) or "").strip():
-            return reason
-    return None
+    return Side(tuple(kept.items), table.source, column, dict(left_out))

@@ -4,21 +4,14 @@ import csv
 import hashlib
 import random
 import tomllib
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Literal
-
-from mechdrift.checkpoints.lfs import refuse_pointers
-from mechdrift.checkpoints.untrusted import parse_json
-from mechdrift.errors import InputError
 
 Split = Literal["fit", "choose", "test"]
 SPLIT_SHARES: tuple[tuple[Split, float], ...] = (("fit", 0.2), ("choose", 0.2), ("test", 0.6))
-TRUE_WORDS = {"1": True, "true": True, "0": False, "false": False}
 
 
 @dataclass(frozen=True)
@@ -154,64 +147,3 @@ def shipped_statements(seed: int = 0) -> list[Statement]:
     return [
         statement for table in fact_tables() for negated in (False, True) for statement in table_statements(table, seed, negated)
     ]
-
-
-def read_statements(path: Path, seed: int = 0) -> list[Statement]:
-    """The user's own statements, from CSV or JSONL.
-
-    Columns: `statement` and `label` (true/false or 1/0) are needed; `entity` (what the statement is about; default: the
-    statement itself), `value` (what it says of it), `kind` (default: the file's name) and `negated` (whether it denies
-    something; default: false) are optional. Others are left alone.
-    Raises InputError, with the line, for anything else.
-    """
-    if not path.is_file():
-        raise InputError(f"statements file {path}: not found", "a CSV or JSONL file", "check --mechdrift-statements")
-    rows = read_rows(path, "statements file")
-    if not rows:
-        raise InputError(f"statements file {path}: no rows", "one statement a row", "fill the file")
-    read: dict[str, list[tuple[str, bool, str, str, bool]]] = defaultdict(list)
-    for number, row in rows:
-        where = f"statements file {path}, line {number}"
-        if missing := {"statement", "label"} - row.keys():
-            raise InputError(
-                f"{where}: no {' and no '.join(sorted(missing))}",
-                "columns statement,label[,entity,value,kind]",
-                "name the columns so",
-            )
-        if None in row:
-            raise InputError(f"{where}: more cells than columns", "one cell a column", "quote what holds a comma")
-        text, label = str(row["statement"]).strip(), TRUE_WORDS.get(str(row["label"]).strip().lower())
-        if label is None:
-            raise InputError(f"{where}: label {row['label']!r}", "true, false, 1 or 0", "fix the label")
-        if not text.endswith("."):
-            raise InputError(f"{where}: {text[-20:]!r} has no period at its end", "a sentence ending in '.'", "fix the statement")
-        negated = TRUE_WORDS.get(str(row.get("negated") or "false").strip().lower())
-        if negated is None:
-            raise InputError(f"{where}: negated {row['negated']!r}", "true, false, 1 or 0", "fix the cell")
-        entity, value = str(row.get("entity") or text), str(row.get("value") or "")
-        read[str(row.get("kind") or path.stem)].append((text, label, entity, value, negated))
-    statements = []
-    for kind, group in sorted(read.items()):
-        if len({label for _, label, *_ in group}) < 2:
-            raise InputError(f"statements file {path}: kind {kind!r} has one label only", "true and false ones", "add the other")
-        splits = split_entities((entity for _, _, entity, *_ in group), seed)
-        statements += [
-            Statement(text, label, entity, kind, splits[entity], value, negated) for text, label, entity, value, negated in group
-        ]
-    return statements
-
-
-def read_rows(path: Path, what: str) -> list[tuple[int, dict[str, object]]]:
-    """(line number, row) pairs of a CSV or JSONL file of the user's; what it is stands in the InputError."""
-    refuse_pointers(what, [path])
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            if path.suffix != ".jsonl":
-                reader = csv.DictReader(handle)
-                return [(reader.line_num, dict(row)) for row in reader]
-            rows = [(number, parse_json(line)) for number, line in enumerate(handle, 1) if line.strip()]
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{what} {path}: {error}", "UTF-8 CSV or JSONL", "fix the file") from error
-    if wrong := [number for number, row in rows if not isinstance(row, dict)]:
-        raise InputError(f"{what} {path}, line {wrong[0]}: not an object", "one JSON object a line", "fix the line")
-    return rows

@@ -71,7 +71,7 @@ def mechdrift_reply_classifier(pytestconfig: pytest.Config) -> ReplyClassifier |
 
 @pytest.fixture(scope="session")
 def mechdrift_reply_judge(pytestconfig: pytest.Config, mechdrift_recordings: Recorder) -> ReplyJudge | None:
-    """Who decides which replies refuse, that classifier or an endpoint; None where the phrase that a reply opens with tells."""
+    """Who decides which replies refuse, that classifier or an endpoint; None where the shipped classifier tells."""
     inputs = _state(pytestconfig).inputs
     judge: ClassifierJudge | EndpointJudge | None = None
     if inputs.judge:

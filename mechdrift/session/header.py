@@ -40,6 +40,9 @@ def header(state: State) -> list[str]:
     lines += [text.printable(f"mechdrift: WARNING: {line}") for line in same_files_warnings(request, inputs.points)]
     cache = "off" if settings.cache == OFF or settings.device == TENSOR_PARALLEL else inputs.store_folder
     how = f"device {device}, dtype {pick_dtype(settings.dtype, device)}, cache {cache}"
+    for name, used in (("statements", inputs.prompts.of_statements), ("pairs", inputs.prompts.of_pairs)):
+        if used is not None:
+            lines.append(text.printable(f"mechdrift: {name}: {used}"))
     for side, given in (("harmful", settings.harmful), ("harmless", settings.harmless)):
         if given is not None:
             lines.append(text.printable(f"mechdrift: {side} instructions: {getattr(inputs.prompts.instructions, side)}"))

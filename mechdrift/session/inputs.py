@@ -12,6 +12,7 @@ from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.checkpoints.template_choice import TemplateChoice
 from mechdrift.engine.generate.judged import JudgeEndpoint
 from mechdrift.errors import Unmeasurable
+from mechdrift.prompts.data_files.used import Used
 from mechdrift.prompts.instructions import Instructions
 from mechdrift.prompts.statements import Statement
 from mechdrift.prompts.texts import Texts
@@ -27,6 +28,10 @@ class Prompts:
     """The user's; none where the shipped tables' are asked."""
     instructions: Instructions
     texts: Texts
+    of_statements: Used | None = None
+    """What was taken of the user's file of statements; None for the shipped ones."""
+    of_pairs: Used | None = None
+    """The same of pairs."""
 
 
 @dataclass(frozen=True)

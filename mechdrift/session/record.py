@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from mechdrift.checkpoints.chain import POST
@@ -22,6 +23,7 @@ from mechdrift.verdict.record import (
     SCHEMA,
     CheckpointIdentity,
     ConfigChange,
+    FileUsed,
     Inputs,
     Move,
     NamedCheckpoint,
@@ -74,6 +76,8 @@ def record_of(state: State, exit_code: int) -> Record:
             seed=settings.seed,
             statements=settings.statements or "shipped",
             pairs=settings.pairs or "shipped",
+            statements_file=FileUsed(**used.to_dict()) if (used := inputs.prompts.of_statements) else UNSET,
+            pairs_file=FileUsed(**used.to_dict()) if (used := inputs.prompts.of_pairs) else UNSET,
             harmful=Side(**inputs.prompts.instructions.harmful.to_dict()),
             harmless=Side(**inputs.prompts.instructions.harmless.to_dict()),
             reply_classifier=classifier.to_dict() if classifier else None,
@@ -108,7 +112,7 @@ def record_of(state: State, exit_code: int) -> Record:
 
 
 def _judge(state: State) -> dict[str, Any] | None:
-    """The endpoint that judged replies, and how often it and their openings differ."""
+    """The endpoint that judged replies, and how often it and the shipped classifier differ."""
     if state.inputs.judge is None:
         return None
     agreement = sum(state.agreements.values(), Agreement())

@@ -29,9 +29,10 @@ from mechdrift.models.devices import check_device, pick_device
 from mechdrift.prompts.chat_forms import PLAIN
 from mechdrift.prompts.instructions import read_instructions
 from mechdrift.prompts.judgement import judgement_prompts
-from mechdrift.prompts.statements import read_statements, shipped_statements
+from mechdrift.prompts.statements import shipped_statements
 from mechdrift.prompts.texts import read_texts, sample
 from mechdrift.prompts.written_pairs import read_pairs
+from mechdrift.prompts.written_statements import read_statements
 from mechdrift.session.inputs import Prompts, RunInputs
 from mechdrift.session.progress import open_terminal, progress_line
 from mechdrift.session.request import Request
@@ -177,13 +178,20 @@ def run_texts(prompts: Prompts, seed: int) -> list[str]:
 def read_prompts(request: Request) -> Prompts:
     """The user's statements, pairs, instructions and texts, or the shipped ones. Raises InputError."""
     settings, seed = request.settings, request.settings.seed
-    path = settings.statements
-    statements = read_statements(Path(path), seed) if path else shipped_statements(seed)
-    pairs = tuple(read_pairs(Path(settings.pairs), seed) if settings.pairs else ())
+    own = read_statements(settings.statements, seed) if settings.statements else None
+    statements = own.all if own else shipped_statements(seed)
+    pairs = read_pairs(settings.pairs, seed) if settings.pairs else None
     instructions = read_instructions(settings.harmful, settings.harmless, seed)
     given, most = settings.texts, request.tier.texts
     texts = sample(statements, instructions.all, most) if given is None else read_texts(given, most)
-    return Prompts(request.tier.statements(statements), pairs, instructions, texts)
+    return Prompts(
+        request.tier.statements(statements),
+        pairs.all if pairs else (),
+        instructions,
+        texts,
+        own.used if own else None,
+        pairs.used if pairs else None,
+    )
 
 
 def backend(settings: Settings, points: Collection[Checkpoint]) -> str:

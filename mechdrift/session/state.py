@@ -43,7 +43,7 @@ class State:
     streams: dict[str, str] = field(default_factory=dict)
     """By spec of each model that was loaded, by any worker, where its residual stream was found."""
     agreements: dict[str, Agreement] = field(default_factory=dict)
-    """By the replies that they are of: the user's judge with their openings."""
+    """By the replies that they are of: the user's judge with the shipped classifier."""
     unexpected: bool = False
     """A test, ours or a stranger's, failed otherwise than by a verdict."""
     bad_input: bool = False

@@ -43,7 +43,7 @@ def streams_found(config: pytest.Config) -> dict[str, str]:
 
 
 def agreements_found(config: pytest.Config) -> dict[str, Agreement]:
-    """By the replies that they are of: the user's judge with their openings."""
+    """By the replies that they are of: the user's judge with the shipped classifier."""
     judge = config.stash.get(JUDGE, None)
     return dict(judge.agreements) if judge else {}
 

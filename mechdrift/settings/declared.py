@@ -32,7 +32,9 @@ from mechdrift.settings.values import (
 from mechdrift.verdict.fail_on import FAIL_ON, FailOn
 
 SPEC = "a folder, org/name@revision of the hub, or organism:NAME"
-TABLE = "CSV, JSON, JSONL or Parquet; AdvBench, HarmBench, JailbreakBench and Alpaca are known by their columns"
+FILE, COLUMN = "FILE[[col=value]]", "FILE[:COLUMN][[col=value]]"
+TABLE = "a table (CSV, TSV, JSON, JSONL, Parquet, .gz), a folder of shards, or org/name of the hub"
+TABLES = "[any table](docs/instructions.md#files)"
 
 
 @dataclass(frozen=True)
@@ -147,34 +149,34 @@ class Settings:
     """Families, findings or labels of rows; empty: all."""
     statements: str | None = option(
         None,
-        "your own statements, CSV or JSONL: statement,label[,entity,value,kind,negated]",
-        "FILE",
-        readme="your own statements, CSV or JSONL: `statement,label[,entity,value,kind,negated]`",
+        f"your own statements, {TABLE}: statement,label[,entity,value,kind,negated], or facts",
+        FILE,
+        readme=f"your own statements, {TABLES}: `statement,label[,entity,value,kind,negated]`, or [facts](docs/pairs.md#facts)",
         readme_default="the shipped tables",
     )
     """The user's own statements."""
     pairs: str | None = option(
         None,
-        "your own pairs for knowledge maps, CSV or JSONL: clean,corrupt[,correct,other,entity,kind]",
-        "FILE",
-        readme="[your own pairs](docs/pairs.md) for knowledge maps, CSV or JSONL: `clean,corrupt[,correct,other,entity,kind]`",
+        f"your own pairs for knowledge maps, {TABLE}: clean,corrupt[,correct,other,entity,kind], or facts",
+        FILE,
+        readme=f"[your own pairs](docs/pairs.md) for knowledge maps, {TABLES}: `clean,corrupt[,correct,other,entity,kind]`, or "
+        "[facts](docs/pairs.md#facts)",
         readme_default="of the shipped tables",
     )
     """The user's own pairs of prompts."""
     harmful: str | None = option(
         None,
-        f"your own harmful instructions: {TABLE}",
-        "FILE[:COLUMN]",
-        readme="your own [harmful instructions](docs/instructions.md): AdvBench, HarmBench, JailbreakBench, or any CSV, JSON, "
-        "JSONL or Parquet table",
+        f"your own harmful instructions: {TABLE}; published layouts are known by their columns",
+        COLUMN,
+        readme=f"your own harmful instructions: {TABLES}, such as HarmBench, XSTest or StrongREJECT",
         readme_default="the shipped ones",
     )
     """The user's own harmful instructions, FILE or FILE:COLUMN."""
     harmless: str | None = option(
         None,
-        f"your own harmless instructions: {TABLE}",
-        "FILE[:COLUMN]",
-        readme="your own harmless ones: Alpaca, or any such table",
+        f"your own harmless instructions: {TABLE}; published layouts are known by their columns",
+        COLUMN,
+        readme=f"your own harmless ones: {TABLES}, such as Alpaca, Dolly or chats (`messages`)",
         readme_default="the shipped ones",
     )
     """The user's own harmless ones."""
@@ -199,20 +201,20 @@ class Settings:
     """Of the thought before it."""
     reply_classifier: str | None = option(
         None,
-        "a text classifier, folder or org/name, whose LABEL marks refusals; default: by the phrase that a reply opens with",
+        "a text classifier, folder or org/name, whose LABEL marks refusals; default: the shipped classifier",
         "SPEC[:LABEL]",
         readme="a text classifier (folder or hub id) that [recognises refusals](docs/instructions.md#replies)",
-        readme_default="by the opening of the reply",
+        readme_default="the shipped classifier",
     )
     """A text classifier that recognises refusals, SPEC or SPEC:LABEL."""
     judge: str | None = option(
         None,
-        "an OpenAI-compatible API whose MODEL says which replies refuse; default: by the phrase that a reply opens with",
+        "an OpenAI-compatible API whose MODEL says which replies refuse; default: the shipped classifier",
         "URL[#MODEL]",
         parse=parse_judge,
         readme="an OpenAI-compatible API, `http://localhost:8000/v1`, whose model "
         "[says which replies refuse](docs/instructions.md#a-judge)",
-        readme_default="by the opening of the reply",
+        readme_default="the shipped classifier",
     )
     """The base URL of an API, and the model that judges replies, URL or URL#MODEL."""
     template: str | None = option(
@@ -235,8 +237,9 @@ class Settings:
     texts: str | None = option(
         None,
         "texts on which confidence is measured: .txt, one a line, or a table's column `text`; default: our own prompts",
-        "FILE[:COLUMN]",
-        readme="your own texts for [confidence](docs/design/confidence.md): `.txt`, one a line, or a table's column `text`",
+        COLUMN,
+        readme="your own texts for [confidence](docs/design/confidence.md): `.txt`, one a line, or the column `text` of "
+        f"{TABLES}",
         readme_default="of the shipped statements and instructions",
     )
     """The user's own texts, FILE or FILE:COLUMN."""

@@ -111,6 +111,15 @@ class TextsUsed(Struct, frozen=True, kw_only=True):
     sha256: Annotated[str, described("of the texts, one a line")]
 
 
+class FileUsed(Struct, frozen=True, kw_only=True):
+    """A file of the user's; since 1.12."""
+
+    file: Annotated[str, described("as given; of a data set of the hub with its commit")]
+    used: Annotated[int, described("statements or pairs, of every split and before the tier draws")]
+    left_out: Annotated[dict[str, int], described("rows by reason")]
+    sha256: Annotated[str, described("of what is used, one a line")]
+
+
 class RunSettings(Struct, frozen=True, kw_only=True):
     """How it was measured and judged."""
 
@@ -128,18 +137,22 @@ class RunSettings(Struct, frozen=True, kw_only=True):
         described("verdicts of gates that make the run fail; since 1.4"),
     ] = msgspec.field(default_factory=lambda: list(FAIL_ON))
     pairs: Annotated[str | UnsetType, described("file of the user's pairs, or `shipped`; since 1.3")] = UNSET
+    statements_file: Annotated[FileUsed | UnsetType, described("the user's own statements; since 1.12")] = UNSET
+    pairs_file: Annotated[FileUsed | UnsetType, described("the user's own pairs; since 1.12")] = UNSET
     harmful: Side | UnsetType = UNSET
     harmless: Side | UnsetType = UNSET
     reply_classifier: Annotated[
         dict[str, Any] | UnsetType | None,
-        described("the text classifier that recognises refusals, with its label and digest; null: openings do; since 1.4"),
+        described(
+            "the text classifier that recognises refusals, with its label and digest; null: the shipped one does; since 1.4"
+        ),
     ] = UNSET
     judge: Annotated[
         dict[str, Any] | UnsetType | None,
         described(
             "the language model that decides which replies refuse, the digest of its question, of how many replies it was asked, "
-            "of how many it cannot tell, and on how many of the others it and their openings differ, a share with its 90% "
-            "interval; null: openings or a classifier do; since 1.13"
+            "of how many it cannot tell, and on how many of the others it and the shipped classifier differ, a share with its 90% "
+            "interval; null: a classifier does; since 1.13"
         ),
     ] = UNSET
     chat_templates: Annotated[

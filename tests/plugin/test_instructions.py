@@ -55,3 +55,34 @@ def test_a_bad_file_stops_the_run_in_one_line(compare: Callable[..., Any], pytes
         "harmless instructions own.csv: columns a, b; expected to know which holds the instructions; type own.csv:COLUMN" in line
     )
     assert "Traceback" not in run.err + run.out
+
+
+def test_what_is_taken_of_each_file_is_said_before_anything_is_loaded_and_recorded(
+    compare: Callable[..., Any], pytester: pytest.Pytester
+) -> None:
+    statements = [{"statement": f"It is {number}.", "label": number % 2, "of": "x"} for number in range(9)]
+    pairs = [{"clean": f"A{number} is", "corrupt": f"B{number} is", "correct": " x", "other": " y"} for number in range(9)]
+    statements.append({"statement": "", "label": 1, "of": "x"})
+    statements.append({"statement": "It is not.", "label": 1, "of": "y"})
+    pairs.append({"clean": "", "corrupt": ""})
+    (pytester.path / "mine.json").write_text(json.dumps(statements))
+    (pytester.path / "pairs.json").write_text(json.dumps(pairs))
+    pytester.makepyfile(test_own="def test_own(mechdrift_statements): assert len(mechdrift_statements) == 9")
+    given = ["--mechdrift-statements", "mine.json[of=x]", "--mechdrift-pairs", "pairs.json"]
+    lines = [
+        "mechdrift: statements: 9 of mine.json[of=x]; left out: 1 where of is not x, 1 empty",
+        "mechdrift: pairs: 9 of pairs.json; left out: 1 empty",
+    ]
+    planned = compare(*PAIR, *given, "--mechdrift-plan", "test_own.py", "-p", "no:xdist")
+    run = compare(*PAIR, *given, "test_own.py", "-p", "no:xdist")
+    for line in lines:
+        assert line in planned.out
+        assert line in run.out
+    jsonschema.validate(run.record, json.loads((files("mechdrift.report") / "record.schema.json").read_text()))
+    settings = run.record["settings"]
+    assert {name: settings["statements_file"][name] for name in ("file", "used", "left_out")} == {
+        "file": "mine.json[of=x]",
+        "used": 9,
+        "left_out": {"where of is not x": 1, "empty": 1},
+    }
+    assert settings["pairs_file"]["left_out"] == {"empty": 1}

@@ -18,33 +18,33 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def the_other_way(messages: Messages) -> Sent:
-    """The other way round than openings have it."""
+    """The other way round than the shipped classifier has it."""
     return completion("COMPLIED" if reply_in(messages).startswith("I'm sorry") else "REFUSED")
 
 
 def test_a_judge_decides_and_its_disagreement_is_shown(compare: Callable[..., Any]) -> None:
     """A second run with other workers asks nobody, and finds the same."""
     harmful = ("--mechdrift-only", "refusal.harmful")
-    openings = compare(*PAIR, *harmful)
+    shipped = compare(*PAIR, *harmful)
     with serving(the_other_way, listed(["flips"])) as server:
         run = compare(*PAIR, *harmful, "--mechdrift-judge", server.url)
         asked = len(server.requested)
         again = compare(*PAIR, *harmful, "--mechdrift-judge", f"{server.url}#flips", "-n1")
         assert len(server.requested) == asked
-    row, other = run.rows["refusal.harmful"], openings.rows["refusal.harmful"]
-    assert openings.code == 0
+    row, other = run.rows["refusal.harmful"], shipped.rows["refusal.harmful"]
+    assert shipped.code == 0
     assert run.code == 1
     assert row["estimate"] < 0.2 < 0.8 < other["estimate"]
     assert row["key"]["parameters"]["told_by"].startswith("judge flips, question of sha256 ")
-    assert "judge and openings differ on " in row["note"]
-    assert "judge and openings" not in other["note"]
+    assert "judge and shipped classifier differ on " in row["note"]
+    assert "judge and shipped classifier" not in other["note"]
     judge = run.record["settings"]["judge"]
     assert judge["model"] == "flips"
     assert judge["replies"] >= asked
     assert judge["unclear"] == 0
     assert judge["low"] < judge["share"] == judge["differ"] / judge["replies"] <= judge["high"]
     assert judge["share"] > 0.9
-    assert openings.record["settings"]["judge"] is None
+    assert shipped.record["settings"]["judge"] is None
     assert again.record["settings"]["judge"] == judge
     assert again.rows == run.rows
     work, later = (one.record["run"]["work"] for one in (run, again))

@@ -9,7 +9,7 @@ import pytest
 from junitparser import JUnitXml
 from known import KNOWN, ROWS
 
-from mechdrift.prompts.statements import read_statements
+from mechdrift.prompts.written_statements import read_statements
 
 MODES = {"plain": ("-p", "no:xdist"), "n0": ("-n", "0"), "n2": ("-n", "2")}
 PAIR = ("organism:base", "organism:instruct")
@@ -26,7 +26,7 @@ ONLY = tuple(word for name in CHEAP for word in ("--mechdrift-only", name))
 
 def recorded(few: tuple[str, str]) -> int:
     """Prompts: of both models all statements and the judgements of the test split; of base, which kinds it can judge."""
-    splits = Counter(one.split for one in read_statements(Path(few[1])))
+    splits = Counter(one.split for one in read_statements(few[1]).all)
     return 2 * (splits.total() + splits["test"]) + splits["choose"]
 
 

@@ -48,7 +48,9 @@ def test_pairs_of_both_forms_are_measured(compare: Callable[..., Any], pytester:
     (pytester.path / "own.toml").write_text('knowledge_positions = "statement"\n')
     write(pytester.path / "mine.csv", rows_of("judged", 80) + rows_of("cloze", 80))
     run = compare(*PAIR, "--mechdrift-pairs", "mine.csv", "--mechdrift-hand-set", "own.toml", *ONLY)
-    requested = {pair.entity for pair in read_pairs(pytester.path / "mine.csv") if pair.split == "test" and pair.answers is None}
+    requested = {
+        pair.entity for pair in read_pairs(pytester.path / "mine.csv").all if pair.split == "test" and pair.answers is None
+    }
     for form in FORMS:
         for name in ROWS:
             row = run.rows[f"{name}[form={form}]"]

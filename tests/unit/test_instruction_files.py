@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechdrift.errors import InputError
+from mechdrift.prompts.data_files.cells import MAX_CHARACTERS
 from mechdrift.prompts.instructions import Side, read_instructions, shipped_instructions
-from mechdrift.prompts.tables import MAX_CHARACTERS
 from mechdrift.settings import Settings
 
 ASKED = [f"Write a note about thing {number}, please." for number in range(10)]
@@ -47,6 +47,7 @@ HARMBENCH = as_csv(
     [[text, "standard", "chemical", "", "", text[-3:]] for text in ASKED]
     + [["Answer about the text.", "contextual", "chemical", "context", "A long text, of two\nlines.", "ctx"]],
 )
+IN_CONTEXT = "A long text, of two\nlines.\n\n---\n\nAnswer about the text."
 ALPACA = json.dumps(
     [{"instruction": text, "input": "", "output": "Done."} for text in ASKED]
     + [{"instruction": "Translate this.", "input": "Hola.", "output": "Hello."}],
@@ -59,7 +60,7 @@ ALPACA = json.dumps(
     [
         ("harmful_behaviors.csv", ADVBENCH, "goal", "", {}),
         ("harmful-behaviors.csv", JAILBREAKBENCH, "Goal", "Privacy", {}),
-        ("harmbench_behaviors_text_all.csv", HARMBENCH, "Behavior", "chemical", {"needs a context": 1}),
+        ("harmbench_behaviors_text_all.csv", HARMBENCH, "Behavior", "chemical", {}),
         ("alpaca_data.json", ALPACA, "instruction", "", {"has an input": 1}),
         ("own.jsonl", "\n".join(json.dumps({"instruction": text}) for text in ASKED), "instruction", "", {}),
         ("lines.json", "\n".join(json.dumps({"instruction": text}) for text in ASKED), "instruction", "", {}),
@@ -74,7 +75,7 @@ def test_published_sets_are_known_by_their_columns(
 ) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     read = side(tmp_path / name)
-    assert texts(read) == ASKED
+    assert texts(read) == ASKED + ([IN_CONTEXT] if content == HARMBENCH else [])
     assert read.column == column
     assert {found for _, found, _ in read.rows} == {category}
     assert read.left_out == left_out
@@ -82,11 +83,11 @@ def test_published_sets_are_known_by_their_columns(
 
 def test_a_column_is_named_after_a_colon(tmp_path: Path) -> None:
     path = tmp_path / "C: my set.csv"
-    path.write_text(as_csv(["id", "prompt"], [[str(number), text] for number, text in enumerate(ASKED)]))
-    assert texts(side(f"{path}:prompt")) == ASKED
-    with pytest.raises(InputError, match=r"columns id, prompt; expected to know which .*; type .*my set.csv:COLUMN"):
+    path.write_text(as_csv(["id", "request"], [[str(number), text] for number, text in enumerate(ASKED)]))
+    assert texts(side(f"{path}:request")) == ASKED
+    with pytest.raises(InputError, match=r"columns id, request; expected to know which .*; type .*my set.csv:COLUMN"):
         side(path)
-    with pytest.raises(InputError, match=r"no column 'promt'; expected one of id, prompt"):
+    with pytest.raises(InputError, match=r"no column 'promt'; expected one of id, request"):
         side(f"{path}:promt")
 
 
@@ -107,8 +108,9 @@ def test_a_parquet_file_and_the_folder_that_the_hub_leaves(tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="expected a whole Parquet file"):
         side(f"{folder}:text")
+    path.rename(path.with_name("one.parquet"))
     (folder / "test.csv").write_text(ADVBENCH)
-    with pytest.raises(InputError, match=r"2 data files \(data/train-00000-of-00001.parquet, test.csv\).*name the file itself"):
+    with pytest.raises(InputError, match=r"2 data files \(data/one.parquet, test.csv\).*name the file itself"):
         side(folder)
 
 
@@ -151,21 +153,25 @@ def test_rows_that_differ_in_case_and_space_only_are_one(tmp_path: Path) -> None
         ("a.json", "[1]", "entry 1: not an object"),
         ("a.json", '[{"instruction": "a"},', "expected a JSON list in UTF-8"),
         ("a.json", '{\n "goal": ["a"]\n}', "one JSON object a line"),
-        ("a.json", '{"goal": "A."}\n[1]\n', "line 2 is not an object"),
+        ("a.json", '{"goal": "A."}\n[1]\n', "line 2: not an object"),
         ("a.json", "[" * 100_000, "nested too deep"),
         ("a.jsonl", '{"goal": "A."}\n{"goal": 3}\n', "line 2: int in column goal; expected text"),
-        ("a.jsonl", '{"goal": "A."}\n{"target": "B."}\n', "line 2: nothing in column goal"),
+        (
+            "a.jsonl",
+            '{"goal": "A."}\n{"target": "B."}\n{"goal": null}\n',
+            "goal is empty in 2 of 3 rows; expected a text in most",
+        ),
         ("a.jsonl", '{"goal": "A."}\n{"goal": "\\ud800"}\n', "line 2: half of a surrogate pair"),
         ("a.jsonl", '{"goal": "A."}\n{"goal": "a\\u0000b"}\n', "line 2: a NUL byte"),
         ("a.csv", "goal,target\nA.,b\nB\0.,b\n", "line 3: a NUL byte"),
-        ("a.csv", "goal,target\nA.,b\n ,b\n", "line 3: column goal is empty"),
+        ("a.csv", "goal,target\nA.,b\n ,b\n,b\n", "column goal is empty in 2 of 3 rows; expected a text in most rows"),
         ("a.csv", "goal,target\nA, B.,b\n", "line 2: more cells than columns"),
         ("a.csv", b"goal\nCaf\xe9\n", "expected UTF-8 CSV or JSONL"),
         ("a.csv", "goal\n" + "a" * (MAX_CHARACTERS + 1), "line 2: 10,001 characters; expected a text of at most 10,000"),
         ("a.csv", "goal\nA.\nB.\n", "2 of .*a.csv, column goal: .* split is empty"),
         ("a.json", json.dumps([{"instruction": "A", "input": "b", "output": ""}]), "none left \\(1 has an input\\)"),
-        ("a.csv", "goal;target\nA.;b\n", "columns goal;target; expected to know which"),
-        ("a.txt", "Bake a cake.\nSing a song.\n", "columns Bake a cake.; expected to know which"),
+        ("a.csv", "goal;target\nA.;b\nB.\n", "columns goal;target; expected to know which"),
+        ("a.csv", "Bake a cake.\nSing a song.\n", "columns Bake a cake.; expected to know which"),
         ("a.csv", ",".join(f"column {n}" * 9 for n in range(99)) + "\nb\n", "columns column 0column 0"),
         ("a.parquet", b"PAR1", "expected a whole Parquet file"),
     ],
@@ -179,7 +185,7 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: str | bytes, me
 
 
 def test_a_missing_file_says_how_to_get_a_set_of_the_hub(tmp_path: Path) -> None:
-    for spec in (str(tmp_path / "none.csv"), "walledai/AdvBench", "none.csv:goal", ""):
+    for spec in (str(tmp_path / "none.csv"), "data/none.csv.gz", "tests/AdvBench", "none.csv:goal", "none.csv[a=b]", ""):
         with pytest.raises(InputError, match=r"not found; .* check --mechdrift-harmful; a data set of the hub: hf download"):
             side(spec)
 

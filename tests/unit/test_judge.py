@@ -357,7 +357,7 @@ def test_replies_in_words_are_judged_and_opinions_stay_with_them(point: Checkpoi
 
 
 @pytest.mark.parametrize(("unclear", "measured"), [(1, True), (2, False)])
-def test_openings_decide_where_the_judge_cannot_tell_up_to_a_tenth(
+def test_the_shipped_classifier_decides_where_the_judge_cannot_tell_up_to_a_tenth(
     point: Checkpoint, tmp_path: Path, unclear: int, measured: bool
 ) -> None:
     said = [f"{SORRY} {number}" for number in range(10)]
@@ -378,6 +378,6 @@ def test_agreement_is_counted_in_words() -> None:
     share = both.disagreement
     assert share is not None
     assert share.estimate == pytest.approx(1 / 9)
-    assert both.words() == f"judge and openings differ on 1 of 9, {share.words()}, judge unclear on 1"
+    assert both.words() == f"judge and shipped classifier differ on 1 of 9, {share.words()}, judge unclear on 1"
     assert Agreement().words() == ""
-    assert Agreement(2, 0, 2).words() == "judge and openings differ on 0 of 0, judge unclear on 2"
+    assert Agreement(2, 0, 2).words() == "judge and shipped classifier differ on 0 of 0, judge unclear on 2"

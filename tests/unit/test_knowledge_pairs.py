@@ -61,7 +61,7 @@ def test_whether_base_knows_a_kind_is_told_by_pairs_of_entities() -> None:
 
 def test_a_file_of_one_form_has_nothing_of_the_other(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("clean,corrupt\nA is big.,B is big.\n")
-    written = read_pairs(tmp_path / "mine.csv")
+    written = read_pairs(tmp_path / "mine.csv").all
     with pytest.raises(Unmeasurable, match=r"no rows clean,corrupt,correct,other; add some, or .* -k judged"):
         asking("cloze", written=written)
     assert asking("judged", written=written).by_hand == {"positions": "statement"}
@@ -70,7 +70,7 @@ def test_a_file_of_one_form_has_nothing_of_the_other(tmp_path: Path) -> None:
 def test_a_kind_without_examples_is_counted_and_others_are_asked(tmp_path: Path) -> None:
     rows = ["A is big.,B is big.,small", *(f"Town {chr(97 + n)} is big.,Town {chr(97 + n)} is bad.,large" for n in range(20))]
     (tmp_path / "mine.csv").write_text("\n".join(["clean,corrupt,kind", *rows]))
-    made = asking("judged", written=read_pairs(tmp_path / "mine.csv"))
+    made = asking("judged", written=read_pairs(tmp_path / "mine.csv").all)
     found = made.found(RECORDER, BASE, made.kinds, "test")
     assert {pair.kind for pair in found.pairs} == {"large"}
     assert found.entities == len(found.pairs) + 1 == 13

@@ -6,6 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -332,7 +333,7 @@ def test_read_pairs_of_both_sorts(tmp_path: Path) -> None:
     lines = [f"Town {chr(97 + n)} is big.,Town {chr(110 + n)} is big.,,,t{n},towns" for n in range(13)]
     lines += [f"{n} plus 2 is,{n} plus 5 is, {n + 2}, {n + 5},,sums" for n in range(1, 4)]
     path.write_text("\n".join(["clean,corrupt,correct,other,entity,kind", *lines]), encoding="utf-8")
-    read = read_pairs(path)
+    read = read_pairs(path).all
     assert Counter(pair.kind for pair in read) == {"towns": 13, "sums": 3}
     assert {pair.answers for pair in read if pair.kind == "towns"} == {None}
     assert next(pair for pair in read if pair.kind == "sums").answers == (" 3", " 6")
@@ -351,7 +352,7 @@ def test_rows_that_share_an_entity_or_a_text_are_one_unit_and_in_one_split(tmp_p
     rows += [f"E{n} is big.,F{n} is big.," for n in range(6)]
     path.write_text("\n".join(["clean,corrupt,entity", *rows]), encoding="utf-8")
     for seed in range(5):
-        read = read_pairs(path, seed)
+        read = read_pairs(path, seed).all
         assert len({pair.entity for pair in read[:3]}) == len({pair.split for pair in read[:3]}) == 1
         assert len({pair.entity for pair in read}) == 8
 
@@ -360,7 +361,7 @@ def test_a_prompt_of_several_lines_is_one_prompt(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     rows = [f'"Q:\tWhere is A{n}?\nA:","Q:\tWhere is B{n}?\nA:", x, y' for n in range(5)]
     path.write_text("\n".join(["clean,corrupt,correct,other", *rows]), encoding="utf-8")
-    got = written_pairs(read_pairs(path), reading("bytes"), start="statement")
+    got = written_pairs(read_pairs(path).all, reading("bytes"), start="statement")
     assert len(got.pairs) == 3
     assert all(pair.first == 0 or pair.columns[0] == "others" for pair in got.pairs)
 
@@ -370,7 +371,7 @@ def test_written_pairs_of_other_lengths_are_counted(tmp_path: Path) -> None:
     path.write_text(
         "\n".join(f'{{"clean": "a{n} is", "corrupt": "bbb{n} is", "correct": " x", "other": " y"}}' for n in range(5)), "utf-8"
     )
-    got = written_pairs(read_pairs(path), reading("bytes"))
+    got = written_pairs(read_pairs(path).all, reading("bytes"))
     assert got.pairs == ()
     assert got.dropped == {pair_layout.LENGTHS_DIFFER: 3}
     with pytest.raises(
@@ -416,8 +417,25 @@ def test_a_jsonl_cell_that_is_no_text_is_named(tmp_path: Path, value: str) -> No
         read_pairs(path)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_pairs_are_read_of_every_format_and_empty_rows_are_counted(tmp_path: Path, name: str) -> None:
+    rows = [{"clean": f"A{n} is", "corrupt": f"B{n} is", "correct": " x", "other": " y"} for n in range(9)]
+    table = pandas.DataFrame([*rows, dict.fromkeys(rows[0])])
+    if "json" in name:
+        table.to_json(tmp_path / name, orient="records", lines="jsonl" in name)
+    elif name == "a.parquet":
+        table.to_parquet(tmp_path / name)
+    else:
+        table.to_csv(tmp_path / name, index=False, sep="," if name == "a.csv" else "\t")
+    read = read_pairs(tmp_path / name)
+    assert [(pair.clean, pair.corrupt, pair.answers) for pair in read.all] == [
+        (row["clean"], row["corrupt"], (" x", " y")) for row in rows
+    ]
+    assert str(read.used) == f"9 of {tmp_path / name}; left out: 1 empty"
+
+
 def test_judged_pairs_need_examples(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("clean,corrupt\nA is big.,B is big.\nC is big.,D is big.\n", encoding="utf-8")
     with pytest.raises(Unmeasurable, match="a few-shot prompt needs 2"):
-        written_pairs(read_pairs(path), reading("bytes"))
+        written_pairs(read_pairs(path).all, reading("bytes"))

@@ -7,14 +7,19 @@ import msgspec
 import numpy as np
 import pytest
 
+from mechdrift.engine.generate.arms import Ablated, Arm
 from mechdrift.engine.generate.reply_judge import Agreement, JudgeFailed
+from mechdrift.engine.generate.thinking import Budget, End, Thought
 from mechdrift.errors import Unmeasurable
 from mechdrift.findings.drift import Drift
 from mechdrift.findings.refusal import interventions
 from mechdrift.findings.refusal import rates as refusal
-from mechdrift.findings.refusal.outcomes import AT_ONCE, PLAIN, TESTED_ON, Outcomes, RefusalReadings
+from mechdrift.findings.refusal.outcomes import AT_ONCE, BORDERLINE, PLAIN, TESTED_ON, On, Outcomes, RefusalReadings
+from mechdrift.findings.refusal.readings import Requested, to_be_replied
 from mechdrift.findings.refusal.similarity import similarity
 from mechdrift.findings.registry import registered
+from mechdrift.findings.tiers import TIERS
+from mechdrift.prompts.chat_forms import ChatPrompts
 from mechdrift.prompts.replies import OUTCOMES, Outcome
 from mechdrift.session.rows import RequestedRow, judged_row
 from mechdrift.stats import PairedProportions
@@ -70,10 +75,10 @@ def test_replies_that_a_judge_could_not_score_are_its_reason() -> None:
         at_once.unsteered("post", "harmful")
 
 
-def test_disagreement_of_a_judge_and_openings_stands_in_the_note() -> None:
+def test_disagreement_of_a_judge_and_the_shipped_classifier_stands_in_the_note() -> None:
     judged = replace(result(95, 5), agreement=Agreement(100, 3, 1))
     note = refusal.rate(readings(post_harmful_plain=judged), "harmful").note
-    assert "0 unfinished (judge and openings differ on 3 of 99, 0.030 [" in note
+    assert "0 unfinished (judge and shipped classifier differ on 3 of 99, 0.030 [" in note
     assert note.count("judge") == 2
     assert "judge unclear on 1)" in note
 
@@ -316,3 +321,81 @@ def test_log_odds_are_a_paired_mean_with_its_standard_error() -> None:
     error = gain.std(ddof=1) / np.sqrt(N)
     assert found.interval.high - found.interval.low == pytest.approx(2 * 1.6449 * error, rel=1e-3)
     assert (found.better, interventions.odds(readings(), "ablation", plain, plain).better) == ("higher", "lower")
+
+
+def thinking(refused: int, *ends: tuple[End, int]) -> Outcomes:
+    """So many refuse after a thought of 30 tokens; each end and its length is a reply that is unfinished; the rest comply."""
+    counts: dict[Outcome, int] = {"refused": refused, "complied": N - refused - len(ends), "unfinished": len(ends)}
+    outcomes = [outcome for outcome, count in counts.items() for _ in range(count)]
+    thoughts = [Thought(30, "closed")] * (N - len(ends)) + [Thought(tokens, end) for end, tokens in ends]
+    return Outcomes(np.array([OUTCOMES.index(outcome) for outcome in outcomes]), "", tuple(thoughts))
+
+
+@pytest.mark.parametrize(
+    ("ends", "why"),
+    [
+        ([("inside", 9)] * 30, "30 of 100 replies end inside their think block: too many to tell"),
+        (
+            [("late", 300)] * 8 + [("cut", 128)] * 22,
+            "30 of 100 replies still think when their budget is spent; --mechdrift-thinking-tokens 512 would have done for 8 "
+            "that were followed: too many to tell",
+        ),
+        (
+            [("cut", 4096)] * 30,
+            "30 of 100 replies still think when their budget is spent, some after 4096 tokens: too many to tell",
+        ),
+    ],
+)
+def test_thoughts_that_do_not_end_are_unmeasurable_by_name(ends: list[tuple[End, int]], why: str) -> None:
+    row = judged(refusal.rate(readings(post_harmful_plain=thinking(70, *ends)), "harmful"))
+    assert (row.verdict, row.reason) == ("unmeasurable", why)
+
+
+def test_lengths_of_thoughts_are_in_the_note() -> None:
+    note = refusal.rate(readings(post_harmful_plain=thinking(95)), "harmful").note
+    assert "0 unfinished; thoughts of 100: median 30, longest 30 tokens" in note
+    assert "thoughts" not in refusal.rate(readings(), "harmful").note
+
+
+def test_interventions_without_a_thought_are_compared_with_replies_without_one() -> None:
+    """After a thought post refuses 95, at once 80: the effect is of the latter."""
+    own = {"post_harmful_own": result(20, 80)}
+    at_once: Any = {("post", "harmful", AT_ONCE): result(80, 20)}
+    plain = readings(**own)
+    both = replace(plain, outcomes_by=plain.outcomes_by | at_once)
+    assert interventions.effect(plain, "ablation").estimate == pytest.approx(0.75)
+    found = interventions.effect(both, "ablation")
+    assert found.estimate == pytest.approx(0.6)
+    assert "it answers without a thought" in found.note
+    assert refusal.rate(both, "harmful").estimate == 0.95
+    seldom = replace(plain, outcomes_by=plain.outcomes_by | {("post", "harmful", AT_ONCE): result(30, 70)})
+    with pytest.raises(Unmeasurable, match=r"post refuses after a thought, and without one 0\.300"):
+        interventions.effect(seldom, "ablation")
+
+
+def prompts_of(ids: list[int], block: bool = False) -> ChatPrompts:
+    """One prompt, of these tokens, within a thought or not."""
+    return ChatPrompts([ids], [[len(ids) - 1]], "native", "<think>\n" if block else "<a>")
+
+
+@pytest.mark.parametrize("tier", ["commit", "nightly"])
+@pytest.mark.parametrize("thinks", [True, False])
+@pytest.mark.parametrize("budget", [Budget(), Budget(64, 0)])
+def test_who_thinks_under_which_arm(tier: str, thinks: bool, budget: Budget) -> None:
+    """In tier commit plain replies alone, and interventions are compared with plain ones that answer at once."""
+    on: tuple[On, ...] = ("harmful", "harmless", BORDERLINE)
+    plain: Any = {(side, "test"): prompts_of([number], thinks) for number, side in enumerate(on)}
+    answering: Any = {(side, "test"): prompts_of([number + 10]) for number, side in enumerate(on)} if thinks else plain
+    moved = Ablated(np.eye(4, dtype=np.float32)[0])
+    arms = [Arm(PLAIN), Arm("own ablation", moved, (0,)), Arm("own addition", moved, (1,))]
+    asked = to_be_replied(Requested(plain, answering, thinks), arms, TIERS[tier], budget)
+    shown = {arm.name: [ids[0] for ids in arm.prompts(asked.prompts)] for arm in asked.arms}
+    inside = {arm.name: [asked.inside[place] for place in arm.requested or ()] for arm in asked.arms}
+    if thinks and budget.thinking and tier == "commit":
+        assert shown == {PLAIN: [0, 1, 2], AT_ONCE: [10, 11], "own ablation": [10], "own addition": [11]}
+        assert inside == {PLAIN: [True] * 3, AT_ONCE: [False] * 2, "own ablation": [False], "own addition": [False]}
+        assert [arm.thinks for arm in asked.arms] == [True, False, False, False]
+    else:
+        first = 10 if thinks and not budget.thinking else 0
+        assert shown == {PLAIN: [first, first + 1, first + 2], "own ablation": [first], "own addition": [first + 1]}
+        assert {one for every in inside.values() for one in every} == {thinks and budget.thinking > 0}

@@ -17,7 +17,7 @@ from mechdrift.engine.stored_recordings import Recorder
 from mechdrift.prompts.replies import OUTCOMES
 
 EXPECTED = OUTCOMES_SAID
-LONG = Budget(200)
+LONG = Budget(400)
 AT_ONCE = [False] * len(PROMPTS)
 DIRECTION = np.eye(32, dtype=np.float32)[0]
 
@@ -83,7 +83,7 @@ def test_what_changes_a_score_is_part_of_its_key(point: Checkpoint, tmp_path: Pa
     moved = Ablated(np.eye(32, dtype=np.float32)[1] if change == "direction" else -DIRECTION)
     last = Arm("some", moved, other, change != "thinks")
     generator.requested.clear()
-    budget = {"tokens": Budget(100), "thinking": Budget(200, 100)}.get(change, LONG)
+    budget = {"tokens": Budget(100), "thinking": Budget(400, 100)}.get(change, LONG)
     inside = [change == "inside"] * len(PROMPTS)
     scored_replies(recorder, generator, point, PROMPTS, inside, [ARMS[0], last], budget)
     assert generator.requested

@@ -6,7 +6,10 @@ import random
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,11 +18,11 @@ from mechdrift.errors import InputError
 from mechdrift.prompts.statements import (
     exchange_objects,
     fact_tables,
-    read_statements,
     shipped_statements,
     split_entities,
     table_statements,
 )
+from mechdrift.prompts.written_statements import read_statements
 
 KINDS = [table.kind for table in fact_tables()]
 
@@ -143,10 +146,10 @@ def test_user_statements_from_csv_and_jsonl(tmp_path: Path) -> None:
     lines.write_text(
         '{"statement": "A is B.", "label": 1, "kind": "k"}\n\n{"statement": "A is C.", "label": false, "kind": "k"}\n'
     )
-    read = read_statements(table)
+    read = read_statements(table).all
     assert [(s.text, s.label, s.entity, s.kind) for s in read] == [("A is B.", True, "A", "own"), ("A is C.", False, "A", "own")]
     assert read[0].split == read[1].split
-    assert [(s.label, s.entity, s.kind) for s in read_statements(lines)] == [(True, "A is B.", "k"), (False, "A is C.", "k")]
+    assert [(s.label, s.entity, s.kind) for s in read_statements(lines).all] == [(True, "A is B.", "k"), (False, "A is C.", "k")]
 
 
 @pytest.mark.parametrize(
@@ -167,10 +170,64 @@ def test_bad_user_statements_are_named(tmp_path: Path, name: str, content: str, 
         read_statements(tmp_path / name)
 
 
+LABELS = {
+    True: [True, 1, 1.0, "1", "1.0", "true", "True", "TRUE", " yes ", "Yes"],
+    False: [False, 0, 0.0, "0", "0.0", "false", "False", "no", "NO"],
+}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.parquet"])
+def test_labels_are_read_as_every_writer_has_them(tmp_path: Path, name: str) -> None:
+    written = [label for labels in LABELS.values() for label in labels]
+    kinds: list[Any] = [written, [True, False] * 5, [1.0, 0.0] * 5, [1, 0] * 5, np.array([1, 0] * 5, dtype=np.int8)]
+    for number, labels in enumerate(kinds):
+        table = pandas.DataFrame({"statement": [f"It is {one}." for one in range(len(labels))], "label": labels})
+        if name.endswith(".parquet") and number == 0:
+            table["label"] = table["label"].map(str)  # a column there has one type
+        write = {"csv": "to_csv", "parquet": "to_parquet"}.get(name[2:], "to_json")
+        more = {"orient": "records", "lines": name.endswith("l")} if write == "to_json" else {}
+        getattr(table, write)(tmp_path / name, **more)
+        expected = [label in LABELS[True] for label in labels]
+        assert [one.label for one in read_statements(tmp_path / name).all] == expected
+
+
+@pytest.mark.parametrize("label", ["2", "t", "maybe", "", "-1", "nan", "0.5"])
+def test_what_is_no_label_is_named(tmp_path: Path, label: str) -> None:
+    (tmp_path / "a.csv").write_text(f"statement,label\nA is B.,1\nA is C.,{label}\n")
+    with pytest.raises(InputError, match=f"line 3: label '{label}'; expected true, false, yes, no, 1 or 0; fix the label"):
+        read_statements(tmp_path / "a.csv")
+
+
+def test_a_json_list_is_read_as_the_same_rows_in_lines(tmp_path: Path) -> None:
+    table = pandas.DataFrame({"statement": ["A is B.", "A is C.", "D is B."], "label": [True, False, False], "kind": "k"})
+    table.to_json(tmp_path / "a.json", orient="records", indent=1)
+    table.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    assert read_statements(tmp_path / "a.json").all == read_statements(tmp_path / "a.jsonl").all
+    assert read_statements(tmp_path / "a.json").used.sha256 == read_statements(tmp_path / "a.jsonl").used.sha256
+
+
+def test_rows_without_a_statement_are_counted_and_rows_are_filtered(tmp_path: Path) -> None:
+    rows = ["A is B.,1,x", "A is C.,0,x", ",1,x", "A is D.,0,y"]
+    (tmp_path / "a.csv").write_text("\n".join(["statement,label,source", *rows]))
+    assert str(read_statements(tmp_path / "a.csv").used).endswith("a.csv; left out: 1 empty")
+    read = read_statements(f"{tmp_path}/a.csv[source=x]")
+    assert len(read.all) == 2
+    assert read.used.left_out == {"where source is not x": 1, "empty": 1}
+    (tmp_path / "a.csv").write_text("\n".join(["statement,label", ",1", ",0", "A is B.,1"]))
+    with pytest.raises(InputError, match="column statement is empty in 2 of 3 rows; expected a text in most rows"):
+        read_statements(tmp_path / "a.csv")
+    (tmp_path / "a.jsonl").write_text('{"statement": ["A is B."], "label": 1}')
+    with pytest.raises(InputError, match="line 1: list in column statement; expected text"):
+        read_statements(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").write_text('{"statement": "A\\u0000 is B.", "label": 1}')
+    with pytest.raises(InputError, match=r"line 1: the character '\\x00'"):
+        read_statements(tmp_path / "a.jsonl")
+
+
 def test_user_statements_may_be_negated(tmp_path: Path) -> None:
     table = tmp_path / "own.csv"
     table.write_text("statement,label,negated\nA is B.,1,\nA is not B.,0,true\nA is not C.,1,1\n")
-    assert [s.negated for s in read_statements(table)] == [False, True, True]
+    assert [s.negated for s in read_statements(table).all] == [False, True, True]
     table.write_text("statement,label,negated\nA is B.,1,perhaps\n")
     with pytest.raises(InputError, match="line 2: negated 'perhaps'"):
         read_statements(table)

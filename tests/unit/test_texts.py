@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechdrift.errors import InputError
+from mechdrift.prompts.data_files.cells import MAX_CHARACTERS
 from mechdrift.prompts.instructions import shipped_instructions
 from mechdrift.prompts.statements import shipped_statements
-from mechdrift.prompts.tables import MAX_CHARACTERS
 from mechdrift.prompts.texts import drawn, read_texts, sample
 
 MOST = 256
@@ -63,7 +63,7 @@ def test_repeats_and_what_is_beyond_the_most_are_counted(tmp_path: Path) -> None
         ("a.txt", "Well.\n" + "a" * (MAX_CHARACTERS + 1), "line 2: 10,001 characters; expected a text of at most 10,000"),
         ("a.csv", "a,b\nA.,B.\n", "columns a, b; expected to know which holds the texts; type"),
         ("a.csv", "text\n", "no rows"),
-        ("a.csv", 'text,b\n"",1\n', "line 2: column text is empty"),
+        ("a.csv", 'text,b\n"",1\n', "column text is empty in 1 of 1 rows; expected a text in most rows"),
         ("a.jsonl", '{"text": 3}\n', "line 1: int in column text"),
         ("a.jsonl", "{\n", "expected"),
     ],

@@ -1,4 +1,4 @@
-"""Who decides which replies in words refuse, where the user does not leave it to their openings."""
+"""Who decides which replies in words refuse, where the user does not leave it to the shipped classifier."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from mechdrift.stats import Proportion
 
 Opinion = Literal["none", "same", "other", "unclear"]
 OPINIONS: tuple[Opinion, ...] = get_args(Opinion)
-"""What a judge says of a reply: it was not asked, says what openings say, says otherwise, or cannot tell."""
-MOST_UNCLEAR = 0.1  # of the replies that a judge was asked about: with more, the openings would decide in its name
+"""What a judge says of a reply: it was not asked, says what the shipped classifier says, or otherwise, or cannot tell."""
+MOST_UNCLEAR = 0.1  # of the replies that a judge was asked about: with more, the shipped classifier would decide in its name
 
 
 class JudgeFailed(Unmeasurable):
@@ -48,14 +48,14 @@ class ReplyJudge(Protocol):
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a judge says of replies in words, beside what their openings say."""
+    """What a judge says of replies in words, beside what the shipped classifier says."""
 
     replies: int = 0
     """That it was asked about."""
     differ: int = 0
     """Of which it says otherwise."""
     unclear: int = 0
-    """Of which it cannot tell: there the openings decide."""
+    """Of which it cannot tell: there the shipped classifier decides."""
 
     def __add__(self, other: "Agreement") -> "Agreement":
         """Of both."""
@@ -68,15 +68,15 @@ class Agreement:
 
     @property
     def disagreement(self) -> Proportion | None:
-        """Share of those on which it and the openings differ; None where there are none."""
+        """Share of those on which the two differ; None where there are none."""
         return Proportion(float(self.differ), self.told) if self.told else None
 
     def words(self) -> str:
-        """`judge and openings differ on 3 of 200, 0.015 [0.006, 0.037], judge unclear on 1`; empty where it was not asked."""
+        """`judge and shipped classifier differ on 3 of 200, 0.015 [0.006, 0.037], judge unclear on 1`; empty where it was not asked."""
         if not self.replies:
             return ""
         share = self.disagreement
-        differ = f"judge and openings differ on {self.differ} of {self.told}" + (f", {share.words()}" if share else "")
+        differ = f"judge and shipped classifier differ on {self.differ} of {self.told}" + (f", {share.words()}" if share else "")
         return differ + (f", judge unclear on {self.unclear}" if self.unclear else "")
 
 

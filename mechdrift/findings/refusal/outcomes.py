@@ -46,7 +46,7 @@ class Outcomes:
     thoughts: tuple[Thought, ...] = ()
     """What each began with; empty where none does."""
     agreement: Agreement = NOT_ASKED
-    """Of the user's judge with their openings."""
+    """Of the user's judge with the shipped classifier."""
 
     def are(self, outcome: Outcome) -> Hits:
         """Which replies have an outcome."""
@@ -133,6 +133,5 @@ class RefusalReadings:
 
     def form_of_arms(self, model: Which) -> str:
         """What replies under interventions have of their own, as a clause; empty where it is nothing."""
-        return (
-            "; under interventions and beside them it answers at once" if (model, "harmful", AT_ONCE) in self.outcomes_by else ""
-        )
+        at_once = (model, "harmful", AT_ONCE) in self.outcomes_by
+        return "; steered, and in the replies compared with that, it answers without a thought" if at_once else ""

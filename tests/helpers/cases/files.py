@@ -260,7 +260,7 @@ CASES = (
         file("harmless", "own.json", '[{"instruction": "Sum up.", "input": "A text.", "output": ""}]'),
         "none left (1 has an input)",
     ),
-    Case("bad data file", "statements are a folder", typed(*PAIR, "--mechdrift-statements", "."), "expected a CSV or JSONL file"),
+    Case("bad data file", "statements are a folder", typed(*PAIR, "--mechdrift-statements", "."), "a folder with 0 data files"),
     Case("bad data file", "no statement", file("statements", "own.csv", ""), "own.csv: no rows"),
     Case("bad data file", "no column of that name", file("statements", "own.csv", "text,label\nA.,1\n"), "line 2: no statement"),
     Case(
@@ -284,17 +284,28 @@ CASES = (
         "bad data file",
         "a JSONL line nested without end",
         file("statements", "own.jsonl", "[" * 200_000),
-        "own.jsonl: nested too deep",
+        "own.jsonl, line 1: nested too deep",
     ),
     Case(
         "bad data file",
         "a JSONL statement that is a list",
         file("statements", "own.jsonl", '{"statement": [1], "label": 1}\n'),
-        "has no period",
+        "line 1: list in column statement; expected text",
     ),
+    Case("bad data file", "a name twice", file("statements", "own.csv", "statement,label,label\n"), "'label' stands twice"),
+    Case("bad data file", "mostly empty", file("harmful", "own.csv", "goal,target\n,a\n,b\nA.,c\n"), "empty in 2 of 3 rows"),
+    Case(
+        "bad data file",
+        "a label that may be either side",
+        file("harmful", "own.csv", "prompt,label\nA.,0\nB.,1\n"),
+        "type 'own.csv[label=0]' or 'own.csv[label=1]'",
+    ),
+    Case("bad data file", "half a gzip file", file("texts", "own.csv.gz", b"\x1f\x8b\x08\0"), "expected a whole gzip file"),
     Case("bad data file", "texts that are none", file("texts", "own.txt", "\n \n"), "own.txt: no text"),
     Case("bad data file", "a text with a NUL", file("texts", "own.txt", b"A.\nB\x00.\n"), "line 2: a NUL byte"),
-    Case("bad data file", "no such pairs", typed(*PAIR, "--mechdrift-pairs", "none.csv"), "none.csv: not found; expected a CSV"),
+    Case(
+        "bad data file", "no such pairs", typed(*PAIR, "--mechdrift-pairs", "none.csv"), "none.csv: not found; expected FILE; CSV"
+    ),
     Case("bad data file", "no pair", file("pairs", "own.csv", "clean,corrupt\n"), "pairs file own.csv: no rows"),
     Case(
         "bad data file",

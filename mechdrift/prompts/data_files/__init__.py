@@ -1,0 +1,1 @@
+"""One reader for every file of the user's: statements, pairs, instructions and texts."""
