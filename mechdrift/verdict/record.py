@@ -143,16 +143,14 @@ class RunSettings(Struct, frozen=True, kw_only=True):
     harmless: Side | UnsetType = UNSET
     reply_classifier: Annotated[
         dict[str, Any] | UnsetType | None,
-        described(
-            "the text classifier that recognises refusals, with its label and digest; null: the shipped one does; since 1.4"
-        ),
+        described("a text classifier that recognises refusals, with its label and digest; null: the shipped one does; since 1.4"),
     ] = UNSET
     judge: Annotated[
         dict[str, Any] | UnsetType | None,
         described(
             "the language model that decides which replies refuse, the digest of its question, of how many replies it was asked, "
-            "of how many it cannot tell, and on how many of the others it and the shipped classifier differ, a share with its 90% "
-            "interval; null: a classifier does; since 1.13"
+            "of how many it cannot tell, and on how many of the others it and the shipped classifier differ, a share with its "
+            "90% interval; null: a classifier does; since 1.13"
         ),
     ] = UNSET
     chat_templates: Annotated[

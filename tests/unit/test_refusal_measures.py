@@ -388,7 +388,9 @@ def test_who_thinks_under_which_arm(tier: str, thinks: bool, budget: Budget) -> 
     answering: Any = {(side, "test"): prompts_of([number + 10]) for number, side in enumerate(on)} if thinks else plain
     moved = Ablated(np.eye(4, dtype=np.float32)[0])
     arms = [Arm(PLAIN), Arm("own ablation", moved, (0,)), Arm("own addition", moved, (1,))]
-    asked = to_be_replied(Requested(plain, answering, thinks), arms, TIERS[tier], budget)
+    texts: Any = {(side, "test"): [side] for side in on}
+    asked = to_be_replied(Requested(plain, answering, thinks), texts, arms, TIERS[tier], budget)
+    assert asked.instructions == [on[ids[0] % 10] for ids in asked.prompts]
     shown = {arm.name: [ids[0] for ids in arm.prompts(asked.prompts)] for arm in asked.arms}
     inside = {arm.name: [asked.inside[place] for place in arm.requested or ()] for arm in asked.arms}
     if thinks and budget.thinking and tier == "commit":

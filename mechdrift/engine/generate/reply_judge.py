@@ -72,7 +72,7 @@ class Agreement:
         return Proportion(float(self.differ), self.told) if self.told else None
 
     def words(self) -> str:
-        """`judge and shipped classifier differ on 3 of 200, 0.015 [0.006, 0.037], judge unclear on 1`; empty where it was not asked."""
+        """`judge and shipped classifier differ on 3 of 200, 0.015 [0.006, 0.037], judge unclear on 1`; empty: not asked."""
         if not self.replies:
             return ""
         share = self.disagreement

@@ -83,11 +83,11 @@ def scored_replies(
 ) -> "dict[str, Scored | Unmeasurable]":
     """What the checkpoint's greedy replies are under every arm, from the store where known.
 
-    inside: of every prompt, whether it ends within a thought. judge: decides refused or complied, instead of the shipped classifier,
-    and is noted down with how often it differs. keep: gets the replies with their text, special tokens and all; they are then made
-    anew. instructions: the text of every prompt, for a judge. An arm of which it is unknown whether it does what it says has an
-    Unmeasurable instead, and so has one of whose replies the judge cannot tell more than a tenth. Raises JudgeFailed where the
-    judge cannot be asked.
+    inside: of every prompt, whether it ends within a thought. judge: decides refused or complied, instead of the shipped
+    classifier, and is noted down with how often it differs. keep: gets the replies with their text, special tokens and all; they
+    are then made anew. instructions: the text of every prompt, for a judge. An arm of which it is unknown whether it does what it
+    says has an Unmeasurable instead, and so has one of whose replies the judge cannot tell more than a tenth. Raises JudgeFailed
+    where the judge cannot be asked.
     """
     import torch
 

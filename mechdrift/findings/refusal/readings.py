@@ -167,9 +167,9 @@ def read_refusal(
     A model that thinks first is read and steered in the form in which its reply begins with the answer; its plain replies think.
     In tier nightly those under interventions do too.
 
-    judge: decides which replies refuse, instead of the shipped classifier; where it cannot, rows of replies have its reason. keep: gets
-    the replies with their text; prompts are the harmful test instructions, then the harmless ones. Raises Unmeasurable where a
-    chat template does not render, or a prompt does not fit into the context.
+    judge: decides which replies refuse, instead of the shipped classifier; where it cannot, rows of replies have its reason.
+    keep: gets the replies with their text; prompts are the harmful test instructions, then the harmless ones. Raises Unmeasurable
+    where a chat template does not render, or a prompt does not fit into the context.
     """
     points = points_of(pair)
     chosen, texts, requested = questions(points, recordings, instructions, tier, budget)
