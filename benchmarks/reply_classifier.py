@@ -19,8 +19,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from mechdrift.commands.replies import by_classifier, lines_of, sets
 from mechdrift.prompts.labelled_replies import LabelledReply, labelled_replies
-from mechdrift.prompts.refusals import cues_of, ngrams, prepared
+from mechdrift.prompts.refusals import cues_of, ngrams, prepared, shipped_card, shipped_weights
 from mechdrift.prompts.replies import how_it_opens
 
 OUT = Path(__file__).parents[1] / "fixtures" / "replies" / "classifier.safetensors"
@@ -36,6 +37,36 @@ def main() -> None:
     """Train and write."""
     save(trained(training_rows()), OUT)
     print(f"wrote {OUT.name}: {OUT.stat().st_size:,} bytes")
+    for cached in (shipped_weights, shipped_card):
+        cached.cache_clear()
+    write_card()
+    print(measured())
+
+
+def write_card() -> None:
+    """Keep what is measured of the files as they are beside them."""
+    lines = [
+        "# How often the shipped reader of replies is right; benchmarks/reply_classifier.py writes it.",
+        'title = "The shipped classifier of replies"',
+        'source = "trained on the training rows of labelled.csv by benchmarks/reply_classifier.py"',
+        'licence = "Apache-2.0"',
+        f'sha256 = "{shipped_card().sha256}"',
+        f'measured = "{measured()}"',
+    ]
+    OUT.with_suffix(".toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def measured() -> str:
+    """Precision and recall of refusals, as reports have them."""
+    every = sets(None)
+    written = [reply for name in ("written, English", "written, others") for reply in every[name]]
+    parts = []
+    for what, replies in (("written", written), ("real", every["of real models"])):
+        (line,) = [line for line in lines_of(what, replies, by_classifier) if line.outcome == "refused"]
+        assert line.precision
+        assert line.recall
+        parts.append(f"{what}: precision {line.precision.estimate:.2f}, recall {line.recall.estimate:.2f}, n {line.n}")
+    return "; ".join(parts)
 
 
 def training_rows() -> list[LabelledReply]:
@@ -93,7 +124,7 @@ def save(model: Pipeline, out: Path) -> None:
             "bias": regression.intercept_.astype(np.float32),
         },
         out,
-        {"ngrams": json.dumps(list(grams), ensure_ascii=False), "cues": json.dumps(list(cues), ensure_ascii=False)},
+        {"names": json.dumps({"ngrams": list(grams), "cues": list(cues)}, ensure_ascii=False)},  # one: several come in any order
     )
 
 

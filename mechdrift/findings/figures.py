@@ -22,6 +22,10 @@ class RowData(Protocol):
         """Its finding's name."""
 
     @property
+    def key(self) -> Any:
+        """What it is matched by: an object with the parameters that define the number."""
+
+    @property
     def estimate(self) -> float | None:
         """The number."""
 

@@ -4,6 +4,7 @@ A logistic regression on n-grams of letters, for wordings of any language, and o
 weights are a safetensors file in fixtures/replies; a reply takes it a millisecond on a CPU.
 """
 
+import hashlib
 import json
 import re
 import tomllib
@@ -116,6 +117,33 @@ JOINT: dict[str, Callable[[dict[str, int]], bool]] = {
 """Cues that say more together."""
 
 
+@dataclass(frozen=True)
+class Card:
+    """What is known of the shipped reader of replies."""
+
+    sha256: str
+    """Of everything by which replies are read: markers of thoughts, openings, cues and weights."""
+    measured: str
+    """How often it is right, on the shipped sets, in words."""
+
+    @property
+    def key(self) -> str:
+        """As it stands in a row's key."""
+        return f"shipped classifier of sha256 {self.sha256[:12]}"
+
+
+READ_BY = ("thoughts.toml", "openings.toml", "cues.toml", "classifier.safetensors")
+
+
+@cache
+def shipped_card() -> Card:
+    """Its digest, and the figures of fixtures/replies/classifier.toml, which are of the files with that digest."""
+    folder = files("mechdrift.data") / "replies"
+    digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in READ_BY)).hexdigest()
+    card = tomllib.loads((folder / "classifier.toml").read_text(encoding="utf-8"))
+    return Card(digest, card["measured"] if card["sha256"] == digest else "")
+
+
 @cache
 def shipped_cues() -> dict[str, re.Pattern[str]]:
     """Those of fixtures/replies/cues.toml, by name."""
@@ -130,7 +158,7 @@ def shipped_weights() -> Weights:
 
     with as_file(files("mechdrift.data") / "replies" / "classifier.safetensors") as path, safe_open(path, "numpy") as file:
         tensors = {name: file.get_tensor(name).astype(np.float64) for name in file.keys()}  # noqa: SIM118 - no dict
-        names: dict[str, Any] = {name: json.loads(text) for name, text in file.metadata().items()}
+        names: dict[str, Any] = json.loads(file.metadata()["names"])
     return weights_of(names["ngrams"], tensors["rarity"], tensors["letters"], names["cues"], tensors["cues"], tensors["bias"])
 
 

@@ -34,7 +34,7 @@ from mechdrift.engine.stored_sweep import Columns, sweep_through
 from mechdrift.engine.sweep import Pairs
 from mechdrift.findings.structure import readings as structure
 from mechdrift.findings.tiers import TIERS
-from mechdrift.prompts.replies import shipped_openings
+from mechdrift.prompts.refusals import shipped_card
 
 PROMPTS = Prompts([[0, 5, 6], [0, 7, 8]], [2, 2], [(5, 6), (5, 6)])
 UP, ASIDE = np.eye(32, dtype=np.float32)[0], np.eye(32, dtype=np.float32)[1]
@@ -310,8 +310,8 @@ def test_structure_has_what_it_depends_on(given: Given, target: object, name: st
 
 def test_replies_have_what_scores_them(given: Given) -> None:
     before = keys(given, replies)
-    openings = replace(shipped_openings(), compliance=("Of course",))
-    for name, value in (("SCORER", 99), ("shipped_openings", lambda: openings), ("version", lambda _name: "0.0.1")):
+    card = replace(shipped_card(), sha256="0" * 64)
+    for name, value in (("SCORER", 99), ("shipped_card", lambda: card), ("version", lambda _name: "0.0.1")):
         with patched(scored, name, value):
             assert not {*before} & {*keys(given, replies)}
 

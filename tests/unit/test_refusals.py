@@ -1,5 +1,6 @@
 """The small classifier of replies: held against scikit-learn, which trained it, and against replies whose outcome is known."""
 
+import shutil
 import sys
 import tomllib
 from importlib.resources import files
@@ -16,10 +17,12 @@ from mechdrift.errors import InputError
 from mechdrift.prompts.labelled_replies import labelled_replies, real_replies
 from mechdrift.prompts.refusals import (
     LONGEST,
+    READ_BY,
     cues_of,
     ngrams,
     prepared,
     refusal_probability,
+    shipped_card,
     shipped_cues,
     shipped_weights,
 )
@@ -109,3 +112,22 @@ def test_what_is_no_outcome_is_said(tmp_path: Path, text: str, message: str) -> 
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         own_replies(str(path))
+
+
+@pytest.mark.parametrize("name", READ_BY)
+def test_every_file_that_reads_replies_is_in_the_digest(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of any is another reader, of which nothing is measured."""
+    shutil.copytree(str(files("mechdrift.data") / "replies"), tmp_path / "replies")
+    with (tmp_path / "replies" / name).open("ab") as file:
+        file.write(b" ")
+    monkeypatch.setattr("mechdrift.prompts.refusals.files", lambda _package: tmp_path)
+    changed = shipped_card.__wrapped__()
+    assert changed.key != shipped_card().key
+    assert (changed.measured, bool(shipped_card().measured)) == ("", True)
+
+
+def test_the_figures_that_reports_show_are_those_of_the_files() -> None:
+    """Written again by `python benchmarks/reply_classifier.py`."""
+    card = shipped_card()
+    assert card.measured == reply_classifier.measured()
+    assert len(f"  {card.measured}") <= 80

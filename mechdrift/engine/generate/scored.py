@@ -19,8 +19,9 @@ from mechdrift.engine.store import Part
 from mechdrift.engine.stored_recordings import Prompts, Recorder
 from mechdrift.engine.work import NOTHING, Work
 from mechdrift.errors import Unmeasurable
-from mechdrift.prompts.replies import OUTCOMES, Outcome, classify, reencoded_share, shipped_openings, spoken
-from mechdrift.prompts.thoughts import markers_of, shipped_markers
+from mechdrift.prompts.refusals import shipped_card
+from mechdrift.prompts.replies import OUTCOMES, Outcome, classify, reencoded_share, spoken
+from mechdrift.prompts.thoughts import markers_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,7 +138,7 @@ def scored_replies(
         "budget": [budget.reply, budget.thinking],
         "inside": list(inside),
         "judge": judge and judge.provenance,
-        "scorer": [SCORER, hashlib.sha256(repr((shipped_openings(), shipped_markers())).encode()).hexdigest()],
+        "scorer": [SCORER, shipped_card().sha256],
     }
     work = sum((work_of(ids, arm, inside, budget, recorder) for arm in arms), NOTHING)
     if judge is not None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec.structs import asdict
 
 from mechdrift.findings.figures import Bar, Bars, Figure, Matrices, Pictures, RowData, Shown
+from mechdrift.prompts.refusals import shipped_card
 
 RATES = ("refusal.harmful", "refusal.harmless")
 SHARES = ("proportion", "partly known")
@@ -21,13 +22,20 @@ class RefusalPictures(Pictures):
             yield Bars("Refusal rates by arm", "share of test instructions with such a reply, by row and arm", bars)
 
     def lines(self, rows: Sequence[RowData]) -> list[str]:
-        """What became of the replies that the rates count, a line a model and side: `harmful, post: 198 refused, ...`."""
-        return [
+        """What became of the replies that the rates count, a line a model and side: `harmful, post: 198 refused, ...`.
+
+        And how often replies are read right, where it was the shipped classifier of today that read them.
+        """
+        rates = [row for row in rows if row.finding in RATES and row.outcomes]
+        lines = [
             f"{_name(row)}, {model}: {', '.join(f'{count} {outcome}' for outcome, count in asdict(counts).items())}"
-            for row in rows
-            if row.finding in RATES
+            for row in rates
             for model, counts in row.outcomes.items()
         ]
+        card = shipped_card()
+        if card.measured and any(row.key.parameters.get("told_by") == card.key for row in rates):
+            lines += ["refusals as read, on the shipped sets (mechdrift replies):", f"  {card.measured}"]
+        return lines
 
 
 def _name(row: RowData) -> str:

@@ -27,6 +27,7 @@ from mechdrift.findings.tiers import REPLIES, Tier
 from mechdrift.prompts.borderline import shipped_borderline
 from mechdrift.prompts.chat_forms import ChatPrompts, chat_prompts, matched_prompts
 from mechdrift.prompts.instructions import Instruction, Instructions
+from mechdrift.prompts.refusals import shipped_card
 from mechdrift.prompts.statements import Split
 from mechdrift.prompts.texts import drawn
 from mechdrift.prompts.thoughts import Block
@@ -202,7 +203,7 @@ def read_refusal(
             if must_refuse == "post"
             else plain_odds(recordings, pair.base, requested["base"].answering["harmful", "test"])
         )
-    parameters = {"reply_tokens": str(budget.reply)} | ({"told_by": judge.key} if judge else {})
+    parameters = {"reply_tokens": str(budget.reply), "told_by": judge.key if judge else shipped_card().key}
     if any(one.thinks for one in requested.values()):
         parameters["thinking_tokens"] = str(budget.thinking)
     read = RefusalReadings(
