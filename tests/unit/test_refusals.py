@@ -117,13 +117,14 @@ def test_what_is_no_outcome_is_said(tmp_path: Path, text: str, message: str) -> 
 @pytest.mark.parametrize("name", READ_BY)
 def test_every_file_that_reads_replies_is_in_the_digest(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of any is another reader, of which nothing is measured."""
+    card = shipped_card()
     shutil.copytree(str(files("mechdrift.data") / "replies"), tmp_path / "replies")
     with (tmp_path / "replies" / name).open("ab") as file:
         file.write(b" ")
     monkeypatch.setattr("mechdrift.prompts.refusals.files", lambda _package: tmp_path)
     changed = shipped_card.__wrapped__()
-    assert changed.key != shipped_card().key
-    assert (changed.measured, bool(shipped_card().measured)) == ("", True)
+    assert changed.key != card.key
+    assert (changed.measured, bool(card.measured)) == ("", True)
 
 
 def test_the_figures_that_reports_show_are_those_of_the_files() -> None:
