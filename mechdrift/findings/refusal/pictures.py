@@ -34,7 +34,8 @@ class RefusalPictures(Pictures):
         ]
         card = shipped_card()
         if card.measured and any(row.key.parameters.get("told_by") == card.key for row in rates):
-            lines += ["refusals as read, on the shipped sets (mechdrift replies):", f"  {card.measured}"]
+            lines += ["refusals as read, on the shipped sets (mechdrift replies):"]
+            lines += [f"  {part}" for part in card.measured.split("; ")]
         return lines
 
 
