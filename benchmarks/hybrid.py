@@ -8,7 +8,7 @@ import argparse
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,13 +55,20 @@ def double_logits(model: "PreTrainedModel", _tokenizer: "PreTrainedTokenizerBase
         model.get_output_embeddings().weight.mul_(2.0)
 
 
-PLANTS: dict[str, tuple[str, Plant]] = {
-    "refusal-removed": ("refusal", ablate_refusal),
-    "truth-removed": ("truth", remove_truth),
-    "logits-doubled": ("confidence", double_logits),
-    "spectra-scrambled": ("structure", scramble_spectra),
+PLANTS: dict[str, Plant] = {
+    "refusal-removed": ablate_refusal,
+    "truth-removed": remove_truth,
+    "logits-doubled": double_logits,
+    "spectra-scrambled": scramble_spectra,
 }
-"""By name: the family of findings that must notice, and the operation."""
+MUST_DRIFT: dict[str, tuple[str, ...]] = {
+    "refusal-removed": ("refusal.change_harmful",),
+    "truth-removed": ("truth.probe_accuracy", "truth.probe_transfer_forward", "truth.direction_similarity", "truth.clean_gap"),
+    "logits-doubled": ("confidence",),
+    "spectra-scrambled": ("structure",),
+    "facts-forgotten": ("knowledge.accuracy", "knowledge.clean_gap", "truth.judgement_accuracy"),
+}
+"""By name of what is planted, the findings that are measured."""
 
 
 def planted(name: str, folder: Path) -> Path:
@@ -69,16 +76,17 @@ def planted(name: str, folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         point = resolve(POST)
         model, tokenizer = load_model(point, torch.float32, "cpu"), load_tokenizer(point)
-        PLANTS[name][1](model, tokenizer, 1.0)
+        PLANTS[name](model, tokenizer, 1.0)
         model.save_pretrained(folder)
         load_tokenizer(point).save_pretrained(folder)
     return folder
 
 
-def rows_of(base: str, post: str, profile: str, record: Path, cache: Path) -> list[StoredRow]:
+def rows_of(base: str, post: str, profile: str, record: Path, cache: Path, only: Sequence[str] = ()) -> list[StoredRow]:
     """The rows of a comparison, measured where they are not kept."""
     if not record.is_file():
         command = ["--base", base, "--post", post, "--mechdrift-profile", profile, "--mechdrift-record", str(record)]
+        command += [word for name in only for word in ("--mechdrift-only", name)]
         subprocess.run(  # noqa: S603 - ourselves
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *command, "--mechdrift-cache", str(cache)],
             check=False,
@@ -108,22 +116,15 @@ def main() -> None:
     print(by_family(rows_of(BASE, POST, "base-to-post", runs / "pair.json", cache)), "\n")
     print(f"{POST} -> itself with a drift planted, profile release:\n")
     lines = []
-    posts = {name: family for name, (family, _) in PLANTS.items()} | {"facts-forgotten": "knowledge"}
-    for name, family in posts.items():
+    for name, only in MUST_DRIFT.items():
         post = str(planted(name, runs / name)) if name in PLANTS else FORGOTTEN
-        rows = rows_of(POST, post, "release", runs / f"{name}.json", cache)
-        drifted = [row.label for row in rows if row.role == "gate" and row.verdict == "drifted"]
-        noticed = [label for label in drifted if label.startswith(f"{family}.")]
-        others = Counter(label.partition(".")[0] for label in drifted if not label.startswith(f"{family}."))
-        lines.append(
-            [
-                name,
-                family,
-                ", ".join(f"`{label}`" for label in noticed) or "none",
-                ", ".join(f"{other} {count}" for other, count in sorted(others.items())) or "none",
-            ]
-        )
-    print(table(["planted", "must drift", "gates of it that drifted", "gates of others that drifted"], lines))
+        rows = rows_of(POST, post, "release", runs / f"{name}.json", cache, only)
+        lines += [[name, f"`{row.label}`", row.role, _said(row), str(row.verdict)] for row in rows]
+    print(table(["planted", "row", "role", "estimate [90% interval]", "verdict"], lines))
+
+
+def _said(row: StoredRow) -> str:
+    return "none" if row.estimate is None else f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]"
 
 
 if __name__ == "__main__":

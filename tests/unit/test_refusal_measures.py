@@ -337,8 +337,8 @@ def thinking(refused: int, *ends: tuple[End, int]) -> Outcomes:
         ([("inside", 9)] * 30, "30 of 100 replies end inside their think block: too many to tell"),
         (
             [("late", 300)] * 8 + [("cut", 128)] * 22,
-            "30 of 100 replies still think when their budget is spent; --mechdrift-thinking-tokens 512 would have done for 8 "
-            "that were followed: too many to tell",
+            "30 of 100 replies still think when their budget is spent; --mechdrift-thinking-tokens 512 would have done for 8 of "
+            "them: too many to tell",
         ),
         (
             [("cut", 4096)] * 30,

@@ -83,7 +83,7 @@ class Outcomes:
         cut = [thought.tokens for thought in ends if thought.end == "cut"]
         if late:
             budget = 2 ** (max(late) - 1).bit_length()
-            enough = f"--mechdrift-thinking-tokens {budget} would have done for {len(late)} that were followed"
+            enough = f"--mechdrift-thinking-tokens {budget} would have done for {len(late)} of them"
             return f"replies still think when their budget is spent; {enough}"
         return f"replies still think when their budget is spent, some after {max(cut)} tokens"
 
