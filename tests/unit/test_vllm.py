@@ -15,7 +15,7 @@ from tiny import write_tiny
 from mechdrift.checkpoints.resolve import resolve
 from mechdrift.engine.generate import canary, vllm_generator, vllm_process
 from mechdrift.engine.generate.arms import Ablated, Added, Arm
-from mechdrift.engine.generate.vllm_generator import VllmGenerator
+from mechdrift.engine.generate.vllm_generator import VllmGenerator, weights_alone
 from mechdrift.engine.generate.vllm_process import running
 from mechdrift.engine.pool import Pool
 from mechdrift.engine.store import Store
@@ -216,3 +216,19 @@ def test_an_engine_that_runs_another_model_is_not_measured() -> None:
     for wrong in (plain + 2e-3, plain * float("nan")):
         with pytest.raises(Unmeasurable, match="not the model that transformers loads"):
             canary.check("M", PLAIN, output(wrong, [1, 2, 3]), expected, "float32", 0)
+
+
+def test_other_safetensors_in_the_folder_are_not_shown_to_vllm(tmp_path: Path) -> None:
+    """Which reads all that lie there: an optimizer's state beside the weights is none of them."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder = write_tiny(tmp_path / "a")
+    point = resolve(str(folder))
+    with weights_alone(point) as alone:
+        assert alone == point.folder
+    save_file({"exp_avg/weight": torch.zeros(2)}, folder / "optimizer.safetensors")
+    with weights_alone(point) as alone:
+        assert {file.name for file in alone.iterdir()} == {file.name for file in folder.iterdir()} - {"optimizer.safetensors"}
+        assert (alone / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+    assert not alone.exists()

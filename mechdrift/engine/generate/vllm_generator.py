@@ -1,13 +1,17 @@
 """Replies through vLLM: one engine a checkpoint, the arms put on its model one after the other."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from mechdrift.checkpoints.resolve import Checkpoint
+from mechdrift.checkpoints.shards import weight_files
 from mechdrift.checkpoints.special_tokens import end_tokens
 from mechdrift.device_names import MAP, TENSOR_PARALLEL
 from mechdrift.engine.generate import canary
@@ -114,7 +118,10 @@ class VllmGenerator:
         if context := context_of(checkpoint):
             longest = min(longest, context)
         outputs: Replies = {}
-        with running(checkpoint.spec, *self.settings(checkpoint, arms, longest), self.start_seconds) as ask:
+        with (
+            weights_alone(checkpoint) as folder,
+            running(checkpoint.spec, *self.settings(checkpoint, arms, longest, folder), self.start_seconds) as ask,
+        ):
 
             def prove(arm: Arm, wanted: Sequence[canary.Expected], noise: float) -> float:
                 """Put the arm on the engine's model and hold what it says then against transformers."""
@@ -138,11 +145,13 @@ class VllmGenerator:
                 outputs[arm.name] = in_rounds(generate, arm, arm.prompts(prompts), new_tokens, going_on)
         return outputs
 
-    def settings(self, checkpoint: Checkpoint, arms: Sequence[Arm], longest: int) -> tuple[dict[str, Any], dict[str, str]]:
-        """What the worker is given, and its environment."""
+    def settings(
+        self, checkpoint: Checkpoint, arms: Sequence[Arm], longest: int, folder: Path | None = None
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """What the worker is given, and its environment; folder: one with no other weights, where the checkpoint's has some."""
         device = self.recorder.pool.device
         ours = {
-            "model": str(checkpoint.folder),
+            "model": str(folder or checkpoint.folder),
             "dtype": self.recorder.pool.dtype,
             "enforce_eager": self._hooks(checkpoint, arms),  # captured graphs run no hooks
         }
@@ -155,6 +164,20 @@ class VllmGenerator:
         return self.recorder.pool.device == "cpu" or any(
             isinstance(arm.does, Added) or (isinstance(arm.does, Ablated) and not _last_matrices(checkpoint)) for arm in arms
         )
+
+
+@contextmanager
+def weights_alone(checkpoint: Checkpoint) -> Iterator[Path]:
+    """The checkpoint's folder; where other safetensors lie in it, as an optimizer's, which vLLM would read, one without them."""
+    others = {*checkpoint.folder.glob("*.safetensors")} - {*weight_files(checkpoint.spec, checkpoint.folder)}
+    if not others:
+        yield checkpoint.folder
+        return
+    with TemporaryDirectory(prefix="mechdrift-") as temporary:
+        for file in checkpoint.folder.iterdir():
+            if file not in others:
+                (Path(temporary) / file.name).symlink_to(file.resolve())
+        yield Path(temporary)
 
 
 def installed() -> bool:
