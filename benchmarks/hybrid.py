@@ -61,6 +61,11 @@ PLANTS: dict[str, Plant] = {
     "logits-doubled": double_logits,
     "spectra-scrambled": scramble_spectra,
 }
+PAIR = (
+    *("truth", "refusal", "confidence", "structure", "context"),
+    *(f"knowledge.{name}" for name in ("accuracy", "clean_gap", "location", "depth_shift", "published")),
+)
+"""What is measured of the pair: all but knowledge across the models, which takes as long as the rest together."""
 MUST_DRIFT: dict[str, tuple[str, ...]] = {
     "refusal-removed": ("refusal.change_harmful",),
     "truth-removed": ("truth.probe_accuracy", "truth.probe_transfer_forward", "truth.direction_similarity", "truth.clean_gap"),
@@ -113,7 +118,7 @@ def main() -> None:
     runs.mkdir(parents=True, exist_ok=True)
     cache = runs / "cache"
     print(f"{BASE} -> {POST}, profile base-to-post:\n")
-    print(by_family(rows_of(BASE, POST, "base-to-post", runs / "pair.json", cache)), "\n")
+    print(by_family(rows_of(BASE, POST, "base-to-post", runs / "pair.json", cache, PAIR)), "\n")
     print(f"{POST} -> itself with a drift planted, profile release:\n")
     lines = []
     for name, only in MUST_DRIFT.items():
