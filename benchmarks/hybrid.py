@@ -21,7 +21,6 @@ from mechdrift.findings.truth.probes import choose_layer
 from mechdrift.models.load import load_model
 from mechdrift.organisms.plants import (
     SEED,
-    ablate_refusal,
     period_blocks,
     remove_direction,
     scramble_spectra,
@@ -36,7 +35,9 @@ from mechdrift.verdict.row import StoredRow
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BASE, POST, FORGOTTEN = "organism:hybrid-base", "organism:hybrid-instruct", "organism:hybrid-forgotten"
+BASE, POST = "organism:hybrid-base", "organism:hybrid-instruct"
+RETRAINED = {"preferences-undone": "organism:hybrid-sft", "facts-forgotten": "organism:hybrid-forgotten"}
+"""Drifts that are trained. The refusal direction is none: no single one carries this pair's refusals."""
 Plant = Callable[["PreTrainedModel", "PreTrainedTokenizerBase", float], None]
 
 
@@ -56,7 +57,6 @@ def double_logits(model: "PreTrainedModel", _tokenizer: "PreTrainedTokenizerBase
 
 
 PLANTS: dict[str, Plant] = {
-    "refusal-removed": ablate_refusal,
     "truth-removed": remove_truth,
     "logits-doubled": double_logits,
     "spectra-scrambled": scramble_spectra,
@@ -67,7 +67,7 @@ PAIR = (
 )
 """What is measured of the pair: all but knowledge across the models, which takes as long as the rest together."""
 MUST_DRIFT: dict[str, tuple[str, ...]] = {
-    "refusal-removed": ("refusal.change_harmful",),
+    "preferences-undone": ("refusal.change_harmful",),
     "truth-removed": ("truth.probe_accuracy", "truth.probe_transfer_forward", "truth.direction_similarity", "truth.clean_gap"),
     "logits-doubled": ("confidence",),
     "spectra-scrambled": ("structure",),
@@ -122,7 +122,7 @@ def main() -> None:
     print(f"{POST} -> itself with a drift planted, profile release:\n")
     lines = []
     for name, only in MUST_DRIFT.items():
-        post = str(planted(name, runs / name)) if name in PLANTS else FORGOTTEN
+        post = str(planted(name, runs / name)) if name in PLANTS else RETRAINED[name]
         rows = rows_of(POST, post, "release", runs / f"{name}.json", cache, only)
         lines += [[name, f"`{row.label}`", row.role, _said(row), str(row.verdict)] for row in rows]
     print(table(["planted", "row", "role", "estimate [90% interval]", "verdict"], lines))

@@ -40,6 +40,8 @@ def libraries_stay_loaded() -> None:
     for module in pkgutil.walk_packages(mechdrift.__path__, "mechdrift."):
         importlib.import_module(module.name)
     importlib.import_module("mechdrift.findings.truth.recorded")
+    for family in ("gpt2", "llama"):  # that other tests patch: a second copy would be another class
+        importlib.import_module(f"transformers.models.{family}.modeling_{family}")
     checkpoint = resolve(BASE)
     load_tokenizer(checkpoint)(["warm"])
     load_model(checkpoint, torch.float32, "cpu")(torch.tensor([[0, 1]]))

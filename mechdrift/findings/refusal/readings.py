@@ -207,8 +207,8 @@ def read_refusal(
     if any(one.thinks for one in requested.values()):
         parameters["thinking_tokens"] = str(budget.thinking)
     read = RefusalReadings(
-        {on: tuple(texts[on, "test"]) for on in (*SIDES, BORDERLINE)},
-        {on: tuple(one.category for one in chosen[on, "test"]) for on in (*SIDES, BORDERLINE)},
+        {on: tuple(texts[on, split]) for on, split in texts if split == "test"},
+        {on: tuple(one.category for one in chosen[on, split]) for on, split in chosen if split == "test"},
         outcomes_by,
         "none" if isinstance(site, Unmeasurable) else str(site),
         RULE.format(which=must_refuse),
@@ -255,12 +255,14 @@ def to_be_replied(requested: Requested, texts: Texts, arms: Sequence[Arm], tier:
         again = Arm(AT_ONCE, requested=tuple(range(count, 2 * count)), thinks=False)
         moved = [replace(arm, requested=tuple(count + place for place in arm.requested or ()), thinks=False) for arm in others]
         others = [again, *moved]
-    borderline = (requested.plain if budget.thinking else requested.answering)[BORDERLINE, "test"]
+    as_plain = requested.plain if budget.thinking else requested.answering
+    borderline = [as_plain[BORDERLINE, "test"]] if (BORDERLINE, "test") in as_plain else []
     before = count + sum(len(prompts.ids) for prompts in steered)
-    first = replace(plain, requested=(*range(count), *range(before, before + len(borderline.ids))))
+    last = range(before, before + sum(len(prompts.ids) for prompts in borderline))
+    first = replace(plain, requested=(*range(count), *last))
     said = [text for on in SIDES for text in texts[on, "test"]]
-    every = [*said, *(said if steered else ()), *texts[BORDERLINE, "test"]]
-    return _replied([*both, *steered, borderline], [first, *others], every)
+    every = [*said, *(said if steered else ()), *texts.get((BORDERLINE, "test"), ())]
+    return _replied([*both, *steered, *borderline], [first, *others], every)
 
 
 def _replied(every: Sequence[ChatPrompts], arms: Sequence[Arm], instructions: list[str]) -> ToBeReplied:
@@ -297,9 +299,10 @@ def questions(
         for on in SIDES
         for split, most in tier.instructions.items()
     }
-    chosen[BORDERLINE, "test"] = [
-        Instruction(one.harmless, False, one.kind, one.pair, "test") for one in shipped_borderline()[: tier.borderline]
-    ]
+    if tier.borderline:
+        chosen[BORDERLINE, "test"] = [
+            Instruction(one.harmless, False, one.kind, one.pair, "test") for one in shipped_borderline()[: tier.borderline]
+        ]
     texts: Texts = {key: [one.text for one in of_key] for key, of_key in chosen.items()}
     return chosen, texts, {which: _requested(recordings, point, texts, budget) for which, point in points.items()}
 
