@@ -6,7 +6,7 @@ export OMP_NUM_THREADS := 1
 # Many tests start processes, each of which would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types tests-only test-vllm nightly mutants error-rates clean
+.PHONY: demo test lint types tests-only test-vllm nightly hybrid mutants error-rates clean
 
 demo: .venv/ready
 	$(BIN)/pytest --base organism:base --post organism:instruct --mechdrift-record demo.json; verdict=$$?; \
@@ -52,6 +52,12 @@ nightly: .venv/ready
 	$(BIN)/pytest -n 2 --dist worksteal -m "hypothesis and not nightly" --hypothesis-profile explore --durations 30
 	$(BIN)/pytest tests/nightly --durations 0
 	$(BIN)/python benchmarks/families.py
+
+# The hybrid pair, trained where it is not yet (an hour and a half of one core), its verdicts, and drifts planted in it (half an hour).
+hybrid: .venv/ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,organisms]'
+	$(BIN)/mechdrift organisms | grep -q 'hybrid-forgotten .* built,' || $(BIN)/mechdrift organisms --build hybrid-forgotten
+	$(BIN)/python benchmarks/hybrid.py
 
 # 200 small faults in the code that judges, and which of them no test notices: on one core about two hours. It may be stopped and started
 # again. First all tests run once with their lines traced; after tests were added, --added does without.
