@@ -47,12 +47,6 @@ def test_shipped_profiles_name_registered_findings_with_provenance(name: str) ->
 def test_limits_between_releases_are_calibrated_and_allow_no_change(name: str) -> None:
     profile = load_profile(name)
     limits = {label: rule.limit for label, rule in profile.rules.items() if rule.limit}
-    # Not measured on null runs yet, and gated all the same: a model that falls silent holds all else.
-    assert limits.pop("refusal.change_answered").provenance == "provisional"
-    # What is measured otherwise since is shown, against the old limits, until they are made again.
-    for measured in ("truth.steering_transfer", "truth.steering_backward", "truth.steering_effect", "knowledge.location"):
-        assert limits.pop(measured).provenance == UNCALIBRATED
-        assert profile.rule(measured).role == "report"
     for limit in limits.values():
         assert re.fullmatch(
             r"calibrated: \d+ null runs of organism:instruct, margin [\d.]+|exact: no setting differs", limit.provenance
@@ -60,6 +54,8 @@ def test_limits_between_releases_are_calibrated_and_allow_no_change(name: str) -
     assert {label for label, rule in profile.rules.items() if rule.limit and "exact" in rule.limit.provenance} == {
         "context.settings"
     }
+    for label in ("truth.steering_transfer", "truth.steering_backward", "truth.steering_effect", "knowledge.location"):
+        assert profile.rule(label).role == "gate", label
     # What base-to-post judges of one model alone has no "no change" between releases.
     assert {profile.rule(f"refusal.{row}").role for row in ("harmful", "harmless", "ablation")} == {"report"}
 
