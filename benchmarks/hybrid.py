@@ -124,11 +124,11 @@ def main() -> None:
     for name, only in MUST_DRIFT.items():
         post = str(planted(name, runs / name)) if name in PLANTS else RETRAINED[name]
         rows = rows_of(POST, post, "release", runs / f"{name}.json", cache, only)
-        lines += [[name, f"`{row.label}`", row.role, _said(row), str(row.verdict)] for row in rows]
+        lines += [[name, f"`{row.label}`", row.role, _with_interval(row), str(row.verdict)] for row in rows]
     print(table(["planted", "row", "role", "estimate [90% interval]", "verdict"], lines))
 
 
-def _said(row: StoredRow) -> str:
+def _with_interval(row: StoredRow) -> str:
     return "none" if row.estimate is None else f"{row.estimate:.3f} [{row.low:.3f}, {row.high:.3f}]"
 
 

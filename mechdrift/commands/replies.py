@@ -105,17 +105,17 @@ def table(given: str | None) -> list[str]:
     every = sets(given)
     out = [f"{'set':<24}{'n':>5}  {'read right by classifier':<26}by openings"]
     for name, replies in every.items():
-        shares = [_said(accuracy(replies, read)) for read in READERS.values()]
+        shares = [_with_interval(accuracy(replies, read)) for read in READERS.values()]
         out.append(f"{name:<24}{len(replies):>5}  {shares[0]:<26}{shares[1]}")
     for reader, read in READERS.items():
         out += ["", f"{reader + ', by outcome':<36}{'precision':<22}recall"]
         for name, replies in every.items():
             for line in lines_of(name, replies, read):
-                out.append(f"{line.name:<24}{line.outcome:<12}{_said(line.precision):<22}{_said(line.recall)}")
+                out.append(f"{line.name:<24}{line.outcome:<12}{_with_interval(line.precision):<22}{_with_interval(line.recall)}")
     return [*out, "", "[..]: 90% intervals (Wilson)."]
 
 
-def _said(share: Proportion | None) -> str:
+def _with_interval(share: Proportion | None) -> str:
     if share is None:
         return NONE
     low, high = share.interval()

@@ -24,7 +24,7 @@ from mechdrift.checkpoints.config import load_config
 from mechdrift.checkpoints.resolve import Checkpoint
 from mechdrift.errors import Unmeasurable
 from mechdrift.prompts.framing import ONE_TOKENIZER, framing, what_differs
-from mechdrift.prompts.thoughts import Block, shipped_markers, unclosed
+from mechdrift.prompts.thoughts import Block, Markers, markers_of, shipped_markers, unclosed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,11 +49,13 @@ class ChatPrompts:
     """The text after the instruction: a reply follows it."""
     note: str = field(default="", compare=False)
     """Why it is not the form requested, or what was done to have it; empty where there is nothing to say."""
+    markers: Markers = field(default_factory=shipped_markers, compare=False, repr=False)
+    """Of thoughts, those that the tokenizer declares among them."""
 
     @property
     def block(self) -> Block | None:
         """The think block that the prompt ends in and the reply has to close; None where there is none."""
-        return unclosed(self.tail, shipped_markers())
+        return unclosed(self.tail, self.markers)
 
     @property
     def thinking(self) -> bool:
@@ -134,7 +136,7 @@ def _closed(
     block: Block,
 ) -> tuple[list[Placed], str]:
     """The instructions with a think block closed before the reply, and how: by the template's own switch, else by hand."""
-    tail, markers = texts[0][2], shipped_markers()
+    tail, markers = texts[0][2], markers_of(tokenizer)
     opened = unclosed(tail, markers)
     if opened is None and block.closes.search(tail):
         return texts, "the template closes the think block itself"
@@ -216,7 +218,7 @@ def _encoded(
         )
     _require_room(checkpoint, ids, texts, reply_tokens)
     ends = [list(range(len(row) - shared, len(row))) for row in ids]
-    return ChatPrompts(ids, ends, form, texts[0][2], note)
+    return ChatPrompts(ids, ends, form, texts[0][2], note, markers_of(tokenizer))
 
 
 def _require_room(checkpoint: Checkpoint, ids: Sequence[Sequence[int]], texts: Sequence[Placed], reply_tokens: int) -> None:

@@ -62,12 +62,17 @@ def markers_of(tokenizer: "PreTrainedTokenizerBase") -> Markers:
     template = getattr(tokenizer, "response_template", None)
     fields = template.get("fields") if isinstance(template, dict) else None
     declared = [
-        Block(_literal(field["open"]), _literal(field["close"]))
+        Block(
+            _literal(field["open"]),
+            _literal(field["close"]),
+            empty=_first(field["open"]) + _first(field["close"]),
+            closing=_first(field["close"]),
+        )
         for name, field in (fields.items() if isinstance(fields, dict) else ())
         if THOUGHTFUL.search(str(name)) and isinstance(field, dict) and _is_literal(field.get("open"), field.get("close"))
     ]
     shipped = shipped_markers()
-    return replace(shipped, blocks=(*declared, *shipped.blocks))
+    return replace(shipped, blocks=(*shipped.blocks, *declared))  # of the usual markers more is known: how templates write them
 
 
 def answer_of(text: str, inside: bool = False, markers: Markers | None = None) -> str | None:
@@ -134,6 +139,10 @@ def _unwrapped(text: str, markers: Markers) -> str:
 
 def _is_literal(*given: Any) -> bool:
     return all(isinstance(one, str) and one.strip() for each in given for one in (each if isinstance(each, list) else [each]))
+
+
+def _first(given: str | Sequence[str]) -> str:
+    return given if isinstance(given, str) else given[0]
 
 
 def _literal(given: str | Sequence[str]) -> re.Pattern[str]:

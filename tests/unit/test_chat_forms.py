@@ -254,6 +254,17 @@ def test_a_model_that_begins_to_think_by_itself_is_shown_a_thought_of_no_words(
     assert not closed.thinking
 
 
+def test_a_prompt_may_open_a_thought_that_its_tokenizer_declares(made: Callable[..., Known]) -> None:
+    checkpoint, tokenizer = made(TURNS.replace("<a>", "<a><<m>>"))
+    assert not chat_prompts(checkpoint, tokenizer, QUESTIONS).thinking
+    tokenizer.response_template = {"fields": {"thinking": {"open": "<<m>>", "close": "<</m>>"}}}
+    prompts = chat_prompts(checkpoint, tokenizer, QUESTIONS)
+    assert prompts.thinking
+    closed = chat_prompts(checkpoint, tokenizer, QUESTIONS, closed=prompts.block)
+    assert closed.tail == "<end><a><<m>><</m>>"
+    assert not closed.thinking
+
+
 def test_what_cannot_be_closed_is_said(made: Callable[..., Known]) -> None:
     checkpoint, tokenizer = made(TURNS)
     block = next(block for block in shipped_markers().blocks if not block.empty)

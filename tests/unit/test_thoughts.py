@@ -111,6 +111,18 @@ def test_a_tokenizer_declares_its_own() -> None:
     assert hasattr(PreTrainedTokenizerFast, "parse_response")
 
 
+def test_a_declared_thought_can_be_closed_and_usual_markers_stay_the_shipped_ones() -> None:
+    """Tokenizers that declare `<think>` are many: how a template writes an empty one is known of the shipped block."""
+    markers = declared(
+        {"reasoning": {"open": "<think>", "close": "</think>"}, "thinking": {"open": ["<<m>>"], "close": "<</m>>"}}
+    )
+    usual, own = (opening(text, markers) for text in ("<think>a", "<<m>>a"))
+    assert usual
+    assert own
+    assert usual[0] == BLOCKS[0]
+    assert answer_of(f"{own[0].empty}Sure.", markers=markers) == "Sure."
+
+
 @pytest.mark.parametrize(
     "fields",
     [
